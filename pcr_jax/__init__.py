@@ -1,0 +1,62 @@
+"""Personalized causal recourse in JAX."""
+
+from pcr_jax import library
+from pcr_jax.actions import Action, Constraints, intervention_sets
+from pcr_jax.classifiers import MLP, Classifier, train_mlp
+from pcr_jax.elicitation import History, Query, RandomDesign, SimulatedUser, elicit, tell
+from pcr_jax.evaluation import Report, evaluate, intervention_pattern
+from pcr_jax.inference import (
+    PosteriorStatus,
+    Zeus,
+    infer,
+    posterior_scms,
+    read_netcdf,
+    write_netcdf,
+)
+from pcr_jax.likelihoods import Tolerance, tolerance
+from pcr_jax.population import Population, refused_population, sample_labels
+from pcr_jax.recourse import Algorithm1, Plan, PlanStatus, find_recourse
+from pcr_jax.scm import SCM, Graph, Mechanism, inverted, linear_scm, non_causal
+from pcr_jax.surrogates import LinearSurrogate, linear_surrogate
+
+__all__ = [
+    "MLP",
+    "SCM",
+    "Action",
+    "Algorithm1",
+    "Classifier",
+    "Constraints",
+    "Graph",
+    "History",
+    "LinearSurrogate",
+    "Mechanism",
+    "Plan",
+    "PlanStatus",
+    "Population",
+    "PosteriorStatus",
+    "Query",
+    "RandomDesign",
+    "Report",
+    "SimulatedUser",
+    "Tolerance",
+    "Zeus",
+    "elicit",
+    "evaluate",
+    "find_recourse",
+    "infer",
+    "intervention_pattern",
+    "intervention_sets",
+    "inverted",
+    "library",
+    "linear_scm",
+    "linear_surrogate",
+    "non_causal",
+    "posterior_scms",
+    "read_netcdf",
+    "refused_population",
+    "sample_labels",
+    "tell",
+    "tolerance",
+    "train_mlp",
+    "write_netcdf",
+]

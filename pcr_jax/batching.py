@@ -1,0 +1,30 @@
+"""Batching that leaves a user's result untouched by who else is in the batch.
+
+Matrix products are not bitwise equal across batch sizes, so users are computed in chunks of one
+fixed, padded size; and a user's random key comes from the user's own index.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def user_keys(key: Array, num_users: int) -> Array:
+    """One key per user, a function of ``key`` and the user's index only."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_users))
+
+
+def map_users(function: Callable, *per_user, chunk: int = 256):
+    """``jax.vmap(function)(*per_user)``, computed in padded chunks of ``chunk`` users."""
+    num_users = jax.tree.leaves(per_user)[0].shape[0]
+    num_chunks = -(-num_users // chunk)
+    padding = num_chunks * chunk - num_users
+
+    def split(leaf):
+        padded = jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (padding, *leaf.shape[1:]))])
+        return padded.reshape(num_chunks, chunk, *leaf.shape[1:])
+
+    chunks = jax.lax.map(lambda args: jax.vmap(function)(*args), jax.tree.map(split, per_user))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_users], chunks)

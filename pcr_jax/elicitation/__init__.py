@@ -1,0 +1,69 @@
+"""Elicitation: ask the users, tell the history."""
+
+from __future__ import annotations
+
+import jax
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax.elicitation.designs import RandomDesign
+from pcr_jax.elicitation.history import History, Query, tell
+from pcr_jax.elicitation.respondents import SimulatedUser
+
+__all__ = ["History", "Query", "RandomDesign", "SimulatedUser", "elicit", "tell"]
+
+
+def elicit(
+    key: Array,
+    respondent: SimulatedUser,
+    x: Array,
+    *,
+    num_queries: int,
+    design: RandomDesign | None = None,
+    history: History | None = None,
+) -> History:
+    """Ask every user ``num_queries`` questions, one after the other.
+
+    Parameters
+    ----------
+    key : Array
+    respondent : SimulatedUser
+        Answers for all users.
+    x : Array
+        Shape (num_users, d), natural units: one respondent per row.
+    num_queries : int
+        T, the number of queries to each user.
+    design
+        What is asked; `RandomDesign` by default.
+    history : History, optional
+        To go on from; with room for ``num_queries`` more. Query t is drawn from ``key`` and t
+        alone, so that a longer elicitation begins like a shorter one.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    ValueError
+        If ``x`` is not finite or not of shape (num_users, d), ``num_queries < 1``, or the
+        respondent has SCMs for another number of users.
+    """
+    graph = respondent.scm.graph
+    _checks.features(x, graph.num_nodes, ndim=2)
+    _checks.count(num_queries, "num_queries")
+    if respondent.scm.batch_shape not in ((), (len(x),)):
+        raise ValueError(
+            f"Expected one SCM, or one for each of the {len(x)} users; "
+            f"got a batch of shape {respondent.scm.batch_shape}."
+        )
+    design = RandomDesign() if design is None else design
+    if history is None:
+        history = History.empty(len(x), num_queries, graph.num_nodes)
+    if history.num_users != len(x):
+        raise ValueError(f"Expected a history of {len(x)} users; got {history.num_users}.")
+    for t in range(num_queries):
+        k_ask, k_answer = jax.random.split(jax.random.fold_in(key, t))
+        query = design.ask(k_ask, graph, history)
+        history = tell(history, query, respondent.answer(k_answer, query))
+    return history

@@ -1,0 +1,49 @@
+"""Designs: which question to ask next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax.batching import user_keys
+from pcr_jax.elicitation.history import History, Query
+from pcr_jax.scm import Graph
+
+
+@dataclass(frozen=True)
+class RandomDesign:
+    """Random soft interventions, as in the paper.
+
+    The node is uniform over those that have descendants, the shift uniform on ``[low, high]``
+    (natural units).
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self):
+        if not self.low < self.high:
+            raise ValueError(f"Expected low < high; got low={self.low}, high={self.high}.")
+
+    def ask(self, key: Array, graph: Graph, history: History) -> Query:
+        """The next query for each user.
+
+        Raises
+        ------
+        ValueError
+            If no node of ``graph`` has descendants.
+        """
+        causes = jnp.asarray(np.flatnonzero(graph.descendants.any(1)))
+        if not causes.size:
+            raise ValueError("Expected a graph in which some node has descendants; got no edge.")
+
+        def one(key):
+            k_node, k_shift = jax.random.split(key)
+            node = jax.random.choice(k_node, causes)
+            return Query(node, jax.random.uniform(k_shift, (), float, self.low, self.high))
+
+        return jax.vmap(one)(user_keys(key, history.num_users))

@@ -1,0 +1,177 @@
+"""What recourse is worth: its outcome under the true SCM.
+
+The definitions are those of the experiments, the same for every variant that is compared:
+validity, robust validity, cost, regret, intervention patterns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax._pytree import pytree
+from pcr_jax.actions import Action, set_name
+from pcr_jax.recourse import check_problem, has_model, outcomes, per_user
+from pcr_jax.recourse.cost import l1_cost
+from pcr_jax.recourse.line_search import line_search
+from pcr_jax.recourse.plan import Plan, PlanStatus
+from pcr_jax.scm import SCM
+
+
+def _mean_over(values: Array, users: Array) -> float:
+    """Mean over the users where ``users`` is True; NaN if there are none."""
+    chosen = np.asarray(values)[np.asarray(users)]
+    return float(chosen.mean()) if chosen.size else float("nan")
+
+
+@pytree()
+class Report:
+    """Outcome of a `Plan` under the true SCM, per user and in the mean.
+
+    Attributes
+    ----------
+    valid, robust_valid : Array
+        Shape (num_users,), boolean; False where no action was found.
+    cost : Array
+        Shape (num_users,), in units of ``scale``; infinite where no action was found.
+    optimum : Array
+        Shape (num_users,): cost of the cheapest action found under the true SCM by a line search
+        over single features and pairs (`pcr_jax.recourse.line_search`), an upper bound on the
+        optimum; infinite where none was found.
+    """
+
+    valid: Array
+    robust_valid: Array
+    cost: Array
+    optimum: Array
+
+    @property
+    def validity(self) -> float:
+        """Share of all users whose action is valid under the true SCM."""
+        return float(np.mean(self.valid))
+
+    @property
+    def robust_validity(self) -> float:
+        """Share of all users whose action is valid for every perturbation found in the ball."""
+        return float(np.mean(self.robust_valid))
+
+    @property
+    def cost_mean(self) -> float:
+        """Mean cost over the users whose action is valid; NaN if there are none."""
+        return _mean_over(self.cost, self.valid)
+
+    def cost_mean_common(self, others: Sequence[Report]) -> float:
+        """Mean cost over the users whose action is valid here and in all ``others``."""
+        users = np.all([self.valid, *(other.valid for other in others)], axis=0)
+        return _mean_over(self.cost, users)
+
+    def regret_mean(self, reference: Report) -> float:
+        """Mean of cost minus the reference's, over users valid in both (Definition 1)."""
+        users = np.asarray(self.valid & reference.valid)
+        gap = np.subtract(self.cost, reference.cost, where=users, out=np.zeros(len(users)))
+        return _mean_over(gap, users)
+
+    @property
+    def regret_to_optimum_mean(self) -> float:
+        """Mean of cost minus `optimum`, over valid users for whom an optimum is known."""
+        users = np.asarray(self.valid & jnp.isfinite(self.optimum))
+        gap = np.subtract(self.cost, self.optimum, where=users, out=np.zeros(len(users)))
+        return _mean_over(gap, users)
+
+    def __str__(self):
+        return (
+            f"{len(self.valid)} users: validity {self.validity:.3f}, "
+            f"robust validity {self.robust_validity:.3f}, cost {self.cost_mean:.3f}, "
+            f"regret to the optimum {self.regret_to_optimum_mean:.3f}"
+        )
+
+
+def optimum_cost(
+    score: Callable[[Array], Array], truth: SCM, x: Array, *, scale: Array, epsilon: float = 0.0
+) -> Array:
+    """Cost of the cheapest action by line search, shape (num_users,); see `Report.optimum`."""
+    score, x, scale = check_problem(score, truth, x, scale, epsilon)
+    radius = None if float(epsilon) == 0 else jnp.asarray(epsilon, float)
+    return line_search(score, per_user(truth, len(x)), x, scale, radius)
+
+
+def evaluate(
+    score: Callable[[Array], Array],
+    truth: SCM,
+    x: Array,
+    plan: Plan,
+    *,
+    scale: Array,
+    epsilon: float = 0.0,
+    optimum: Array | None = None,
+) -> Report:
+    """Apply the plan's actions under the true SCM.
+
+    Parameters
+    ----------
+    score : callable
+        x (d,), natural units -> logit ().
+    truth : SCM
+        One for all users, or with leading axis (num_users,).
+    x : Array
+        Shape (num_users, d), natural units.
+    plan : Plan
+        From `find_recourse`, under whichever SCM.
+    scale : Array
+        Shape (d,), natural units.
+    epsilon : float
+        Radius of the ball of perturbations, in units of ``scale``; for the attack see
+        `pcr_jax.recourse.adversary.worst_outcome`.
+    optimum : Array, optional
+        Shape (num_users,), from `optimum_cost`; computed if not given.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or a value is not finite.
+    """
+    score, x, scale = check_problem(score, truth, x, scale, epsilon)
+    if plan.action.value.shape != x.shape:
+        raise ValueError(
+            f"Expected a plan for x of shape {plan.action.value.shape}; got {x.shape}."
+        )
+    truths = per_user(truth, len(x))
+    if not bool(has_model(truths).all()):
+        raise ValueError("Expected truth with finite coefficients; got NaN or infinite ones.")
+    radius = None if float(epsilon) == 0 else jnp.asarray(epsilon, float)
+    _, logit, worst = outcomes(score, truths, x, plan.action, scale, radius)
+    acted = (plan.status == PlanStatus.found) | (plan.status == PlanStatus.already_favourable)
+    if optimum is None:
+        optimum = line_search(score, truths, x, scale, radius)
+    cost = jnp.where(acted, l1_cost(plan.action, x, scale), jnp.inf)
+    return Report(acted & (logit >= 0), acted & (worst >= 0), cost, optimum)
+
+
+def intervention_pattern(action: Action, nodes: Sequence[str], users: Array) -> dict[str, float]:
+    """How often each set of nodes is intervened on (Fig. 4 and 5 of the paper).
+
+    Parameters
+    ----------
+    action : Action
+        Of shape (num_users, d).
+    nodes : sequence of str
+        Names of the nodes.
+    users : Array
+        Shape (num_users,), boolean: whom to count.
+
+    Returns
+    -------
+    dict
+        Share of the counted users by set name such as ``"X1+X3"``, sorted by name.
+    """
+    chosen = np.asarray(action.intervened)[np.asarray(users)]
+    sets, counts = np.unique(chosen, axis=0, return_counts=True)
+    shares = {set_name(s, nodes): c / len(chosen) for s, c in zip(sets, counts, strict=True)}
+    return dict(sorted(shares.items()))

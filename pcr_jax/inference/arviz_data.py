@@ -1,0 +1,66 @@
+"""Conversion to and from ArviZ: `InferenceData` (0.23) or `DataTree` (1.x).
+
+The only file that imports arviz.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from pcr_jax.scm import Graph
+
+with warnings.catch_warnings():  # 0.23 announces 1.x at import
+    warnings.filterwarnings("ignore", "\\nArviZ is undergoing", FutureWarning)
+    import arviz as az
+
+_LEGACY = int(version("arviz").split(".")[0]) < 1
+
+
+def to_arviz(
+    groups: dict[str, dict[str, Any]],
+    coords: dict[str, Any],
+    dims: dict[str, list[str]],
+    attrs: dict[str, Any],
+):
+    """Arrays by group as ArviZ data; values of ``attrs`` that are not text or numbers as JSON.
+
+    Groups named posterior, warmup_posterior, prior or sample_stats have leading (chain, draw).
+    """
+    attrs = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
+    if _LEGACY:
+        data = az.from_dict(**groups, coords=coords, dims=dims, save_warmup=True, attrs=attrs)
+    else:
+        data = az.from_dict(groups, coords=coords, dims=dims, save_warmup=True)
+        data.attrs.update(attrs)
+    return data
+
+
+def write_netcdf(data, path: str | os.PathLike) -> None:
+    """Write ArviZ data as netCDF with ArviZ's own writer."""
+    if _LEGACY:
+        data.to_netcdf(str(path), engine="h5netcdf")
+    else:
+        data.to_netcdf(path, engine="h5netcdf")
+
+
+def read_netcdf(path: str | os.PathLike):
+    """Read what `write_netcdf` wrote."""
+    return az.from_netcdf(str(path), engine="h5netcdf")
+
+
+def graph_of(data) -> Graph:
+    """The graph that the data's attributes describe."""
+    described = json.loads(data.attrs["graph"])
+    return Graph(tuple(described["nodes"]), tuple(map(tuple, described["parents"])))
+
+
+def coefficients_of(data) -> np.ndarray:
+    """Posterior draws, shape (chain, draw, user, coefficient); NaN for users without any."""
+    order = ("chain", "draw", "user", "coefficient")
+    return data.posterior["theta"].transpose(*order).to_numpy()

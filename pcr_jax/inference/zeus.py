@@ -1,0 +1,117 @@
+"""zeus: ensemble slice sampling, as the paper uses it.
+
+Karamanis & Beutler (2020), "Ensemble slice sampling"; Karamanis, Beutler & Peacock (2021), the
+package zeus-mcmc. The package runs on the host, one user at a time, and is optional.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax.inference.samplers import Samples
+
+
+@dataclass(frozen=True)
+class Zeus:
+    """The paper's sampler: one ensemble per user.
+
+    Parameters
+    ----------
+    num_walkers : int
+        Even, at least twice the number of coefficients.
+    num_steps : int
+        Steps of each walker.
+    keep : float
+        The last share of the steps that is kept; the rest is warm-up.
+
+    Raises
+    ------
+    ImportError
+        If zeus-mcmc is not installed.
+    ValueError
+        If a setting is out of range.
+    """
+
+    num_walkers: int = 50
+    num_steps: int = 100
+    keep: float = 0.3
+
+    name = "zeus"
+    needs_gradient = False
+    host_only = True
+
+    def __post_init__(self):
+        _checks.count(self.num_walkers, "num_walkers", minimum=2)
+        _checks.count(self.num_steps, "num_steps")
+        if self.num_walkers % 2:
+            raise ValueError(f"Expected an even num_walkers; got {self.num_walkers}.")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"Expected keep in (0, 1]; got {self.keep}.")
+        try:
+            import zeus  # noqa: F401
+        except ImportError:
+            raise ImportError(
+                "sampler='zeus' needs the optional package zeus-mcmc (GPL-3): "
+                "pip install 'pcr-jax[zeus]'."
+            ) from None
+
+    def check(self, num_coefficients: int) -> None:
+        """Raise ValueError unless the ensemble is large enough for that many coefficients."""
+        if self.num_walkers < 2 * num_coefficients:
+            raise ValueError(
+                f"Expected num_walkers >= 2 * num_coefficients = {2 * num_coefficients}; "
+                f"got {self.num_walkers}."
+            )
+
+    def run(self, key: Array, log_density: Callable[[Array], Array], starts: Array) -> Samples:
+        """Sample one user's posterior.
+
+        Parameters
+        ----------
+        key : Array
+            Seeds zeus, which draws from the global generators of `numpy.random` and `random`;
+            both are restored afterwards.
+        log_density : callable
+            (num_walkers, num_coefficients) -> (num_walkers,), compiled once for that shape.
+        starts : Array
+            Shape (num_walkers, num_coefficients), distinct, of positive density.
+        """
+        import zeus
+
+        def padded(thetas):
+            # zeus asks for some 30 batch sizes up to num_walkers; one shape, one compilation.
+            full = np.zeros((self.num_walkers, thetas.shape[1]), np.float32)
+            full[: len(thetas)] = thetas
+            return np.asarray(log_density(full))[: len(thetas)]
+
+        seeds = np.asarray(jax.random.bits(key, (2,)))
+        states = np.random.get_state(), random.getstate()
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        np.random.seed(seeds[0])  # noqa: NPY002
+        random.seed(int(seeds[1]))
+        try:
+            sampler = zeus.EnsembleSampler(
+                self.num_walkers, starts.shape[1], padded, vectorize=True, verbose=False
+            )
+            sampler.run_mcmc(np.asarray(starts, float), self.num_steps, progress=False)
+        finally:
+            np.random.set_state(states[0])
+            random.setstate(states[1])
+            root.handlers[:], root.level = handlers, level
+        warmup = self.num_steps - max(1, round(self.keep * self.num_steps))
+        chain = sampler.get_chain()
+        return Samples(
+            draws=chain[None, warmup:].astype(np.float32),
+            log_density=sampler.get_log_prob()[None, warmup:].astype(np.float32),
+            warmup=chain[None, :warmup].astype(np.float32),
+            num_evaluations=int(sampler.ncall),
+        )

@@ -1,0 +1,110 @@
+"""The population: labels, a classifier trained on them, and the users it refuses."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax.classifiers import Classifier, train_mlp
+from pcr_jax.scm import SCM
+
+
+class Population(NamedTuple):
+    """A trained classifier and the users it refused.
+
+    Attributes
+    ----------
+    score : Classifier
+    users : Array
+        Shape (num_users, d), natural units, every one with a negative score.
+    scale : Array
+        Shape (d,): standard deviations of the training users, the unit of cost and epsilon.
+    """
+
+    score: Classifier
+    users: Array
+    scale: Array
+
+
+def sample_labels(key: Array, x: Array, *, rho: str = "mean") -> Array:
+    """Labels ``Y ~ Bernoulli(sigmoid(2.5 / rho * sum_j X_j))`` (section 5 of the paper).
+
+    Parameters
+    ----------
+    key : Array
+    x : Array
+        Shape (num_samples, d).
+    rho : {"mean", "mean_abs"}
+        The mean of the sum, as the paper has it (its sign is arbitrary where that mean is near
+        0, as for M1), or the mean of its absolute value, as in Karimi et al. (2020).
+
+    Returns
+    -------
+    Array
+        Shape (num_samples,), 0.0 or 1.0.
+    """
+    _checks.choice(rho, ("mean", "mean_abs"), "rho")
+    total = x.sum(-1)
+    unit = jnp.mean(total if rho == "mean" else jnp.abs(total))
+    return jax.random.bernoulli(key, jax.nn.sigmoid(2.5 / unit * total)).astype(x.dtype)
+
+
+def refused_population(
+    key: Array,
+    scm: SCM,
+    *,
+    num_train: int = 1500,
+    num_users: int = 500,
+    rho: str = "mean",
+    learning_rate: float = 0.01,
+    epochs: int = 500,
+    max_draws: int = 1_000_000,
+) -> Population:
+    """Sample and label training users, train the classifier, draw users until enough are refused.
+
+    Parameters
+    ----------
+    key : Array
+    scm : SCM
+        The true SCM.
+    num_train, num_users : int
+        Users to train on, and refused users to return.
+    rho
+        See `sample_labels`.
+    learning_rate, epochs
+        See `pcr_jax.classifiers.train_mlp`.
+    max_draws : int
+        How many users to draw at most.
+
+    Raises
+    ------
+    ValueError
+        If a count is not positive.
+    RuntimeError
+        If the classifier refuses too few of ``max_draws`` users.
+    """
+    for name, value in (("num_train", num_train), ("num_users", num_users)):
+        _checks.count(value, name)
+    k_train, k_label, k_fit, k_users = jax.random.split(key, 4)
+    x = scm.sample(k_train, num_train)
+    y = sample_labels(k_label, x, rho=rho)
+    score = train_mlp(k_fit, x, y, learning_rate=learning_rate, epochs=epochs)
+
+    refused: list[np.ndarray] = []
+    found = 0
+    for i in range(max(1, max_draws // (2 * num_users))):
+        candidates = scm.sample(jax.random.fold_in(k_users, i), 2 * num_users)
+        refused.append(np.asarray(candidates)[np.asarray(score(candidates)) < 0])
+        found += len(refused[-1])
+        if found >= num_users:
+            users = jnp.asarray(np.concatenate(refused)[:num_users])
+            return Population(score, users, score.scale)
+    raise RuntimeError(
+        f"The classifier refused {found} of {max_draws} users; num_users={num_users} were asked "
+        "for. Its training labels may be all of one class."
+    )

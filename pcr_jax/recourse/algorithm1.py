@@ -1,0 +1,197 @@
+"""Algorithm 1 of Dominguez-Olmedo, Karimi & Schoelkopf (2022), as the paper uses it.
+
+"On the adversarial robustness of causal algorithmic recourse" (ICML). For every user and every
+set of intervened nodes, gradient descent on
+
+    BCE(score(CF(CF(x, Delta), a)), 1) + lambda ||a||_1
+
+where Delta is the one-step attack ``epsilon g / ||g||``, g the gradient of the BCE with respect
+to Delta at 0. An action is kept as soon as it is valid both unperturbed and under the attack (far
+from linear scores the attack alone can be the easier of the two); lambda shrinks after each outer
+iteration. The cheapest valid action over the intervention sets is the answer.
+
+Unlike in the released code, a zero gradient leaves Delta at 0 instead of turning it into NaN, the
+subgradient of the L1 norm at 0 is 0 in JAX as it is in PyTorch, and a user's loss is the user's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax.actions import Action
+from pcr_jax.recourse.adversary import outcome, unit
+from pcr_jax.scm import SCM
+
+LANES = 2048
+"""How many problems are advanced at once. Fixed, so that a result does not depend on the batch."""
+
+_OPTIMISERS = {"adam": optax.scale_by_adam, "sgd": optax.identity}
+
+
+@dataclass(frozen=True)
+class Algorithm1:
+    """Settings of Algorithm 1; see the module.
+
+    Parameters
+    ----------
+    optimiser : {"adam", "sgd"}
+        The released code uses Adam, the paper's text says SGD.
+    num_outer, num_inner : int
+        Gradient steps: num_outer times num_inner.
+    decay : float
+        lambda starts at 1 and is multiplied by this after each outer iteration.
+    """
+
+    optimiser: str = "adam"
+    num_outer: int = 50
+    num_inner: int = 10
+    decay: float = 0.02
+
+    def __post_init__(self):
+        _checks.choice(self.optimiser, _OPTIMISERS, "optimiser")
+        _checks.count(self.num_outer, "num_outer")
+        _checks.count(self.num_inner, "num_inner")
+        _checks.probability(self.decay, "decay")
+
+    @property
+    def num_steps(self) -> int:
+        return self.num_outer * self.num_inner
+
+
+class Problem(NamedTuple):
+    """One user with one intervention set; everything in units of ``scale`` but ``x``."""
+
+    scm: SCM
+    x: Array  # (d,), natural units
+    members: Array  # (d,), 1.0 for nodes in the intervention set
+    low: Array  # (d,)
+    high: Array  # (d,)
+    learning_rate: Array  # ()
+
+
+class State(NamedTuple):
+    """Where the descent on one problem stands."""
+
+    shift: Array  # (d,), in units of scale
+    optimiser: optax.OptState
+    step: Array  # ()
+
+
+class Outcome(NamedTuple):
+    """What one step found about ``state.shift`` before moving on."""
+
+    valid: Array  # () bool: favourable, unperturbed and under the one-step attack
+    stuck: Array  # () bool: the gradient is exactly 0, so that no step will ever move it
+
+
+def initial(settings: Algorithm1, num_nodes: int) -> State:
+    """The empty action."""
+    shift = jnp.zeros(num_nodes)
+    return State(shift, _OPTIMISERS[settings.optimiser]().init(shift), jnp.zeros((), int))
+
+
+def step(
+    settings: Algorithm1,
+    score: Callable,
+    scale: Array,
+    epsilon: Array | None,
+    problem: Problem,
+    state: State,
+) -> tuple[State, Outcome]:
+    """Judge the present action of one problem and take one gradient step.
+
+    ``epsilon`` None leaves out the attack.
+    """
+
+    def loss(shift, delta):
+        action = Action.soft(shift * scale)
+        logit = outcome(score, problem.scm, problem.x, action, scale, delta)
+        return jax.nn.softplus(-logit), logit
+
+    centre = jnp.zeros_like(state.shift)
+    if epsilon is None:
+        (_, logit), gradient = jax.value_and_grad(loss, has_aux=True)(state.shift, centre)
+    else:
+        uphill, nominal = jax.grad(loss, argnums=1, has_aux=True)(state.shift, centre)
+        delta = epsilon * unit(uphill)
+        (_, attacked), gradient = jax.value_and_grad(loss, has_aux=True)(state.shift, delta)
+        logit = jnp.minimum(nominal, attacked)
+    valid = logit >= 0
+
+    penalty = settings.decay ** (state.step // settings.num_inner).astype(float)
+    gradient = problem.members * (gradient + penalty * jnp.sign(state.shift))
+    stuck = ~valid & (state.step == 0) & jnp.all(gradient == 0)
+    updates, optimiser = _OPTIMISERS[settings.optimiser]().update(gradient, state.optimiser)
+    moved = optax.projections.projection_box(
+        state.shift - problem.learning_rate * updates, problem.low, problem.high
+    )
+    return State(moved, optimiser, state.step + 1), Outcome(valid, stuck)
+
+
+def solve(
+    settings: Algorithm1,
+    score: Callable,
+    scale: Array,
+    epsilon: Array | None,
+    problem_of: Callable[[Array], Problem],
+    num_problems: int,
+    num_nodes: int,
+) -> tuple[Array, Array, Array]:
+    """Solve problems 0, ..., num_problems - 1, handing lanes over as problems end.
+
+    A lane that has ended its problem takes the next one that waits, so that no evaluation is
+    spent on a problem that has ended. Every problem's arithmetic is that of a batch of `LANES`.
+
+    Returns
+    -------
+    shift : Array
+        Shape (num_problems, d), units of ``scale``; 0 where no valid action was found.
+    valid : Array
+        Shape (num_problems,), unperturbed and under the one-step attack.
+    stuck : Array
+        Shape (num_problems,): the gradient was exactly 0 from the start.
+    """
+    fresh = initial(settings, num_nodes)
+    advance = jax.vmap(lambda p, s: step(settings, score, scale, epsilon, p, s))
+
+    def body(carry):
+        waiting, lane, state, results = carry
+        problem = jax.vmap(problem_of)(jnp.minimum(lane, num_problems - 1))
+        moved, judged = advance(problem, state)
+        ended = judged.valid | judged.stuck | (state.step == settings.num_steps)
+        shift = jnp.where(judged.valid[:, None], state.shift, 0.0)
+        row = jnp.where(ended, lane, num_problems)  # past the end: dropped
+        results = jax.tree.map(
+            lambda all_, new: all_.at[row].set(new, mode="drop"),
+            results,
+            (shift, judged.valid, judged.stuck),
+        )
+        successor = waiting + jnp.cumsum(ended) - 1
+        lane = jnp.where(ended, jnp.minimum(successor, num_problems), lane)
+        state = jax.tree.map(
+            lambda start, now: jnp.where(ended.reshape(-1, *[1] * start.ndim), start, now),
+            fresh,
+            moved,
+        )
+        return waiting + ended.sum(), lane, state, results
+
+    def unfinished(carry):
+        return jnp.any(carry[1] < num_problems)
+
+    state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (LANES, *leaf.shape)), fresh)
+    results = (
+        jnp.zeros((num_problems, num_nodes)),
+        jnp.zeros(num_problems, bool),
+        jnp.zeros(num_problems, bool),
+    )
+    lane = jnp.minimum(jnp.arange(LANES), num_problems)
+    carry = jax.lax.while_loop(unfinished, body, (jnp.asarray(LANES), lane, state, results))
+    return carry[3]

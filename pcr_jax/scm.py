@@ -1,0 +1,321 @@
+"""Structural causal models as values: sample, abduct, predict, counterfactual.
+
+An SCM assigns ``X_j := f_j(Pa_j) + U_j`` to every node of a DAG, with independent noise U_j
+(Pearl 2009; section 2 of the paper). It is a frozen pytree: the graph and the functions are
+static, the coefficients and the parameters of the noise are leaves. A batch of SCMs (one per
+user, or one per posterior draw) is the same type with leading axes on its leaves, and goes
+through `jax.vmap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax._pytree import pytree
+from pcr_jax.actions import Action
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A DAG whose nodes are in topological order.
+
+    Parameters
+    ----------
+    nodes : tuple of str
+        Names, every parent before its children.
+    parents : tuple of tuple of int
+        For each node, the positions of its parents in ``nodes``, increasing.
+
+    Raises
+    ------
+    ValueError
+        If a name is repeated, a parent is unknown or listed twice, or a parent does not come
+        before its child.
+    """
+
+    nodes: tuple[str, ...]
+    parents: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self):
+        if len(set(self.nodes)) != len(self.nodes):
+            raise ValueError(f"Expected distinct names for nodes; got {list(self.nodes)}.")
+        if len(self.parents) != len(self.nodes):
+            raise ValueError(
+                f"Expected parents for each of the {len(self.nodes)} nodes; got {len(self.parents)}."
+            )
+        for j, pa in enumerate(self.parents):
+            if list(pa) != sorted(set(pa)) or any(not 0 <= p < j for p in pa):
+                raise ValueError(
+                    f"Expected parents of node {j} ({self.nodes[j]!r}) to be increasing positions "
+                    f"before {j} (topological order); got {list(pa)}."
+                )
+
+    @classmethod
+    def from_edges(cls, nodes: Sequence[str], edges: Iterable[tuple[str, str]]) -> Graph:
+        """The DAG with these nodes, in this order, and these (parent, child) edges.
+
+        Raises
+        ------
+        ValueError
+            If an edge names an unknown node, the edges form a cycle, or ``nodes`` is not a
+            topological order (the message proposes one).
+        """
+        nodes = tuple(nodes)
+        edges = [tuple(edge) for edge in edges]
+        for edge in edges:
+            if len(edge) != 2 or any(end not in nodes for end in edge):
+                raise ValueError(
+                    f"Expected edges to be (parent, child) pairs of {list(nodes)}; got {edge}."
+                )
+        graph = nx.DiGraph()
+        graph.add_nodes_from(nodes)
+        graph.add_edges_from(edges)
+        if not nx.is_directed_acyclic_graph(graph):
+            cycle = [parent for parent, _ in nx.find_cycle(graph)]
+            raise ValueError(
+                f"Expected an acyclic graph; got the cycle {' -> '.join([*cycle, cycle[0]])}."
+            )
+        position = {name: j for j, name in enumerate(nodes)}
+        for parent, child in edges:
+            if position[parent] > position[child]:
+                raise ValueError(
+                    f"Expected nodes in topological order; got {child!r} before its parent "
+                    f"{parent!r}. One such order is {list(nx.topological_sort(graph))}."
+                )
+        return cls(
+            nodes,
+            tuple(tuple(sorted(position[p] for p in graph.predecessors(n))) for n in nodes),
+        )
+
+    @classmethod
+    def from_networkx(cls, graph: nx.DiGraph) -> Graph:
+        """The same DAG from networkx, its nodes put in topological order."""
+        if not nx.is_directed_acyclic_graph(graph):
+            return cls.from_edges(list(graph.nodes), graph.edges)  # raises, naming the cycle
+        return cls.from_edges(list(nx.topological_sort(graph)), graph.edges)
+
+    @classmethod
+    def fully_connected(cls, num_nodes: int) -> Graph:
+        """X1, ..., Xd, each with all earlier nodes as parents (Eq. 3 of the paper)."""
+        _checks.count(num_nodes, "num_nodes")
+        return cls(
+            tuple(f"X{j + 1}" for j in range(num_nodes)),
+            tuple(tuple(range(j)) for j in range(num_nodes)),
+        )
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.nodes)
+
+    @cached_property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """(parent, child) positions, ordered by child, then by parent."""
+        return tuple((p, j) for j, pa in enumerate(self.parents) for p in pa)
+
+    @property
+    def edge_names(self) -> tuple[str, ...]:
+        """One name per edge, such as ``"savings <- income"``, in the order of `edges`."""
+        return tuple(f"{self.nodes[j]} <- {self.nodes[p]}" for p, j in self.edges)
+
+    @cached_property
+    def descendants(self) -> np.ndarray:
+        """Boolean matrix (d, d): entry [i, j] says whether j is a descendant of i (i is not)."""
+        graph = nx.DiGraph(list(self.edges))
+        matrix = np.zeros((self.num_nodes, self.num_nodes), bool)
+        for i in graph.nodes:
+            matrix[i, list(nx.descendants(graph, i))] = True
+        return matrix
+
+    def index(self, node: str | int) -> int:
+        """The position of a node given by name or position."""
+        if node in self.nodes:
+            return self.nodes.index(node)
+        if isinstance(node, int | np.integer) and 0 <= node < self.num_nodes:
+            return int(node)
+        raise ValueError(f"Expected a node of {list(self.nodes)}; got {node!r}.")
+
+
+def linear(coefficients: Array, parents: Array) -> Array:
+    """``sum_p coefficients[p] * parents[p]``, over the last axis."""
+    return jnp.sum(coefficients * parents, axis=-1)
+
+
+@pytree(static=("function",))
+class Mechanism:
+    """The deterministic part f_j of ``X_j := f_j(Pa_j) + U_j``.
+
+    Parameters
+    ----------
+    coefficients : Array
+        Shape (k,); leading axes for a batch of SCMs.
+    function : callable
+        ``function(coefficients, parents) -> value``, with parents of shape (..., num_parents)
+        and value of shape (...). Define it once at module level: its identity is part of what
+        `jax.jit` caches on.
+    """
+
+    coefficients: Array
+    function: Callable[[Array, Array], Array] = linear
+
+    def __call__(self, parents: Array) -> Array:
+        return self.function(self.coefficients, parents)
+
+
+@pytree(static=("graph",))
+class SCM:
+    """A structural causal model with additive noise.
+
+    Parameters
+    ----------
+    graph : Graph
+        Static.
+    mechanisms : tuple of Mechanism
+        One per node; a root's receives parents of shape (0,).
+    noise : tuple of numpyro.distributions.Distribution
+        The distribution of each U_j, univariate.
+    """
+
+    graph: Graph
+    mechanisms: tuple[Mechanism, ...]
+    noise: tuple[dist.Distribution, ...]
+
+    def __post_init__(self):
+        for name in ("mechanisms", "noise"):
+            if len(getattr(self, name)) != self.graph.num_nodes:
+                raise ValueError(
+                    f"Expected {name} for each of the {self.graph.num_nodes} nodes; "
+                    f"got {len(getattr(self, name))}."
+                )
+
+    @property
+    def num_nodes(self) -> int:
+        return self.graph.num_nodes
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes of the coefficients: () for one SCM, (num_users,) for one per user."""
+        return self.mechanisms[0].coefficients.shape[:-1]
+
+    def _effect(self, j: int, columns) -> Array:
+        """f_j of the parents of node j, given the values of the nodes before it."""
+        parents = [columns[p] for p in self.graph.parents[j]]
+        return self.mechanisms[j](jnp.stack(parents, axis=-1) if parents else jnp.zeros(0))
+
+    def abduct(self, x: Array) -> Array:
+        """The noise U that gives ``x`` (..., d), natural units; shape (..., d).
+
+        Raises
+        ------
+        ValueError
+            If the trailing dimension of ``x`` is not d or ``x`` is not finite.
+        """
+        _checks.features(x, self.num_nodes)
+        x = jnp.asarray(x)
+        columns = [x[..., j] for j in range(self.num_nodes)]
+        return jnp.stack([columns[j] - self._effect(j, columns) for j in range(len(columns))], -1)
+
+    def predict(self, noise: Array, action: Action | None = None) -> Array:
+        """The features that follow from ``noise`` (..., d) under an action; shape (..., d).
+
+        A soft intervention adds its value to the mechanism; a hard one replaces the mechanism.
+        """
+        _checks.features(noise, self.num_nodes, "noise")
+        noise = jnp.asarray(noise)
+        if action is not None:
+            _checks.features(action.value, self.num_nodes, "action")
+        columns: list[Array] = []
+        for j in range(self.num_nodes):
+            column = self._effect(j, columns) + noise[..., j]
+            if action is not None:
+                value = action.value[..., j]
+                column = jnp.where(action.hard[..., j], value, column + value)
+            columns.append(column)
+        return jnp.stack(jnp.broadcast_arrays(*columns), axis=-1)
+
+    def counterfactual(self, x: Array, action: Action) -> Array:
+        """What ``x`` (..., d) would have been under ``action``; shape (..., d).
+
+        Abduction, action, prediction (Pearl 2009; ``CF(x, a; M)`` in section 2 of the paper).
+        """
+        noise = self.abduct(x)
+        return self.predict(noise, action)
+
+    def sample_noise(self, key: Array, num_samples: int) -> Array:
+        """Draws of U, shape (num_samples, d)."""
+        keys = jax.random.split(key, self.num_nodes)
+        return jnp.stack(
+            [u.sample(k, (num_samples,)) for u, k in zip(self.noise, keys, strict=True)], axis=-1
+        )
+
+    def sample(self, key: Array, num_samples: int, action: Action | None = None) -> Array:
+        """Draws of X, under an action if given; shape (num_samples, d)."""
+        _checks.count(num_samples, "num_samples", minimum=0)
+        return self.predict(self.sample_noise(key, num_samples), action)
+
+    @property
+    def noise_mean(self) -> Array:
+        """E[U], shape (d,)."""
+        return jnp.stack([jnp.asarray(u.mean, float) for u in self.noise])
+
+
+def linear_scm(graph: Graph, coefficients: Array, noise=None) -> SCM:
+    """A linear SCM on any DAG: ``X_j := sum_p theta_jp X_p + U_j`` (Eq. 3 of the paper).
+
+    Parameters
+    ----------
+    graph : Graph
+    coefficients : Array
+        Shape (num_edges,), in the order of ``graph.edges``.
+    noise : sequence of distributions, optional
+        One per node; standard normal by default.
+
+    Raises
+    ------
+    ValueError
+        If the trailing dimension of ``coefficients`` is not the number of edges.
+    """
+    coefficients = jnp.asarray(coefficients, float)
+    if coefficients.shape != (len(graph.edges),):
+        raise ValueError(
+            f"Expected coefficients of shape ({len(graph.edges)},), one per edge "
+            f"{list(graph.edge_names)}; got shape {coefficients.shape}."
+        )
+    ends = np.cumsum([0] + [len(pa) for pa in graph.parents])
+    mechanisms = tuple(
+        Mechanism(coefficients[start:stop]) for start, stop in zip(ends[:-1], ends[1:], strict=True)
+    )
+    if noise is None:
+        noise = [dist.Normal(0.0, 1.0)] * graph.num_nodes
+    return SCM(graph, mechanisms, tuple(noise))
+
+
+def non_causal(graph: Graph) -> SCM:
+    """The non-causal prior: no feature affects another (all coefficients 0)."""
+    return linear_scm(graph, jnp.zeros(len(graph.edges)))
+
+
+@dataclass(frozen=True)
+class _Negated:
+    function: Callable
+
+    def __call__(self, coefficients, parents):
+        return -self.function(coefficients, parents)
+
+
+def inverted(scm: SCM) -> SCM:
+    """The SCM with every causal effect inverted: f_j becomes -f_j (after Eq. 4 of the paper)."""
+    return SCM(
+        scm.graph,
+        tuple(Mechanism(m.coefficients, _Negated(m.function)) for m in scm.mechanisms),
+        scm.noise,
+    )

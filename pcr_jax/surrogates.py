@@ -1,0 +1,88 @@
+"""The family of SCMs among which a user's own is sought, with its prior."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+
+from pcr_jax.actions import Action
+from pcr_jax.scm import SCM, Graph, linear_scm
+
+
+@dataclass(frozen=True)
+class LinearSurrogate:
+    """Linear SCMs on a DAG with standard normal noise and a box prior (Eq. 3 of the paper).
+
+    Hashable, so that compiled functions take it as a static argument. See `linear_surrogate`.
+    """
+
+    graph: Graph
+    low: float
+    high: float
+    noise_mean: tuple[float, ...]
+
+    @property
+    def coefficient_names(self) -> tuple[str, ...]:
+        return self.graph.edge_names
+
+    @property
+    def num_coefficients(self) -> int:
+        return len(self.graph.edges)
+
+    @property
+    def prior(self) -> dist.Distribution:
+        """Uniform on ``[low, high]`` for each coefficient; event shape (num_coefficients,)."""
+        box = dist.Uniform(self.low, self.high)
+        return box.expand([self.num_coefficients]).to_event(1)
+
+    def scm(self, theta: Array) -> SCM:
+        """The SCM with coefficients ``theta`` (num_coefficients,); `jax.vmap` it for a batch."""
+        return linear_scm(self.graph, theta)
+
+    def expected_answers(self, theta: Array, node: Array, shift: Array) -> Array:
+        """E[X] under each soft intervention, exactly: prediction from E[U]; shape (T, d).
+
+        Parameters
+        ----------
+        theta : Array
+            Shape (num_coefficients,).
+        node, shift : Array
+            Shape (T,): node ``node[t]`` is shifted by ``shift[t]``, natural units.
+        """
+        shifts = shift[:, None] * (node[:, None] == jnp.arange(self.graph.num_nodes))
+        scm, noise = self.scm(theta), jnp.asarray(self.noise_mean)
+        return jax.vmap(lambda s: scm.predict(noise, Action.soft(s)))(shifts)
+
+
+def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> LinearSurrogate:
+    """The paper's surrogate (Eq. 3) with the prior box of its section 5.
+
+    Parameters
+    ----------
+    graph : Graph
+        The true graph, which the paper assumes known.
+    low, high : float
+        The box of every coefficient.
+    noise_mean : sequence of float, optional
+        E[U] in the expected answers, one per node; 0 by default, as U ~ N(0, 1) says.
+
+    Raises
+    ------
+    ValueError
+        If the graph has no edge, ``low >= high``, or ``noise_mean`` has another length.
+    """
+    if not graph.edges:
+        raise ValueError("Expected a graph with at least one edge; got none to infer.")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"Expected finite low < high; got low={low}, high={high}.")
+    mean = (0.0,) * graph.num_nodes if noise_mean is None else tuple(map(float, noise_mean))
+    if len(mean) != graph.num_nodes or not all(map(math.isfinite, mean)):
+        raise ValueError(
+            f"Expected noise_mean to be {graph.num_nodes} finite numbers; got {noise_mean}."
+        )
+    return LinearSurrogate(graph, float(low), float(high), mean)
