@@ -29,6 +29,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """Logits (...) of features (..., d)."""
         for width in self.hidden:
             x = nn.tanh(nn.Dense(width)(x))
         return nn.Dense(1)(x)[..., 0]
@@ -48,7 +49,7 @@ class Classifier:
         Shape (d,), natural units: the module sees ``(x - loc) / scale``.
     """
 
-    module: nn.Module
+    module: Any
     params: Any
     loc: Array
     scale: Array

@@ -11,17 +11,18 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
-from pcr_jax.recourse import check_problem, has_model, outcomes, per_user
+from pcr_jax.recourse import ball, check_problem, has_model, outcomes, per_user
 from pcr_jax.recourse.cost import l1_cost
 from pcr_jax.recourse.line_search import line_search
 from pcr_jax.recourse.plan import Plan, PlanStatus
 from pcr_jax.scm import SCM
 
 
-def _mean_over(values: Array, users: Array) -> float:
+def _mean_over(values: ArrayLike, users: ArrayLike) -> float:
     """Mean over the users where ``users`` is True; NaN if there are none."""
     chosen = np.asarray(values)[np.asarray(users)]
     return float(chosen.mean()) if chosen.size else float("nan")
@@ -94,8 +95,7 @@ def optimum_cost(
 ) -> Array:
     """Cost of the cheapest action by line search, shape (num_users,); see `Report.optimum`."""
     score, x, scale = check_problem(score, truth, x, scale, epsilon)
-    radius = None if float(epsilon) == 0 else jnp.asarray(epsilon, float)
-    return line_search(score, per_user(truth, len(x)), x, scale, radius)
+    return line_search(score, per_user(truth, len(x)), x, scale, ball(epsilon))
 
 
 def evaluate(
@@ -145,7 +145,7 @@ def evaluate(
     truths = per_user(truth, len(x))
     if not bool(has_model(truths).all()):
         raise ValueError("Expected truth with finite coefficients; got NaN or infinite ones.")
-    radius = None if float(epsilon) == 0 else jnp.asarray(epsilon, float)
+    radius = ball(epsilon)
     _, logit, worst = outcomes(score, truths, x, plan.action, scale, radius)
     acted = (plan.status == PlanStatus.found) | (plan.status == PlanStatus.already_favourable)
     if optimum is None:
@@ -154,7 +154,9 @@ def evaluate(
     return Report(acted & (logit >= 0), acted & (worst >= 0), cost, optimum)
 
 
-def intervention_pattern(action: Action, nodes: Sequence[str], users: Array) -> dict[str, float]:
+def intervention_pattern(
+    action: Action, nodes: Sequence[str], users: ArrayLike
+) -> dict[str, float]:
     """How often each set of nodes is intervened on (Fig. 4 and 5 of the paper).
 
     Parameters
@@ -173,5 +175,5 @@ def intervention_pattern(action: Action, nodes: Sequence[str], users: Array) -> 
     """
     chosen = np.asarray(action.intervened)[np.asarray(users)]
     sets, counts = np.unique(chosen, axis=0, return_counts=True)
-    shares = {set_name(s, nodes): c / len(chosen) for s, c in zip(sets, counts, strict=True)}
+    shares = {set_name(s, nodes): float(c) for s, c in zip(sets, counts / len(chosen), strict=True)}
     return dict(sorted(shares.items()))

@@ -32,10 +32,7 @@ class Tolerance:
         """
         reported = ~jnp.isnan(answer)
         gap = jnp.abs(jnp.where(reported, expected - answer, 0.0))
-        if self.norm == "each":
-            distance = gap.max(-1)
-        else:
-            distance = jnp.sqrt(jnp.sum(gap**2, -1))
+        distance = gap.max(-1) if self.norm == "each" else jnp.sqrt(jnp.sum(gap**2, -1))
         answered = reported.any(-1)
         return jnp.sum(answered & (distance <= self.sigma)), jnp.sum(answered)
 

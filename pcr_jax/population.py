@@ -88,8 +88,8 @@ def refused_population(
     RuntimeError
         If the classifier refuses too few of ``max_draws`` users.
     """
-    for name, value in (("num_train", num_train), ("num_users", num_users)):
-        _checks.count(value, name)
+    _checks.count(num_train, "num_train")
+    _checks.count(num_users, "num_users")
     k_train, k_label, k_fit, k_users = jax.random.split(key, 4)
     x = scm.sample(k_train, num_train)
     y = sample_labels(k_label, x, rho=rho)
@@ -108,3 +108,52 @@ def refused_population(
         f"The classifier refused {found} of {max_draws} users; num_users={num_users} were asked "
         "for. Its training labels may be all of one class."
     )
+
+
+def refused_test_users(
+    key: Array,
+    scm: SCM,
+    *,
+    num_samples: int = 1000,
+    max_users: int = 500,
+    learning_rate: float = 0.5,
+    epochs: int = 100,
+) -> Population:
+    """Split one sample 80/20, train on the one part, explain the refused of the other.
+
+    This is what the paper's released code does; its defaults are the released code's. The number
+    of users depends on the draw.
+
+    Parameters
+    ----------
+    key : Array
+    scm : SCM
+        The true SCM.
+    num_samples : int
+        Size of the sample; rho of the labels is taken over all of it.
+    max_users : int
+        Keep the first so many.
+    learning_rate, epochs
+        See `pcr_jax.classifiers.train_mlp`.
+
+    Raises
+    ------
+    ValueError
+        If ``num_samples < 5`` or ``max_users < 1``.
+    RuntimeError
+        If the classifier refuses nobody of the test part.
+    """
+    _checks.count(num_samples, "num_samples", minimum=5)
+    _checks.count(max_users, "max_users")
+    k_sample, k_label, k_fit = jax.random.split(key, 3)
+    x = scm.sample(k_sample, num_samples)
+    y = sample_labels(k_label, x)
+    num_train = num_samples * 4 // 5
+    score = train_mlp(
+        k_fit, x[:num_train], y[:num_train], learning_rate=learning_rate, epochs=epochs
+    )
+    test = x[num_train:]
+    users = test[np.asarray(score(test)) < 0][:max_users]
+    if not len(users):
+        raise RuntimeError(f"The classifier refused none of {len(test)} test users.")
+    return Population(score, users, score.scale)

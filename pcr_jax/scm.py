@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ import networkx as nx
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
+from jax.typing import ArrayLike
 
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
@@ -51,7 +53,7 @@ class Graph:
             raise ValueError(f"Expected distinct names for nodes; got {list(self.nodes)}.")
         if len(self.parents) != len(self.nodes):
             raise ValueError(
-                f"Expected parents for each of the {len(self.nodes)} nodes; got {len(self.parents)}."
+                f"Expected parents for each of {len(self.nodes)} nodes; got {len(self.parents)}."
             )
         for j, pa in enumerate(self.parents):
             if list(pa) != sorted(set(pa)) or any(not 0 <= p < j for p in pa):
@@ -71,7 +73,7 @@ class Graph:
             topological order (the message proposes one).
         """
         nodes = tuple(nodes)
-        edges = [tuple(edge) for edge in edges]
+        edges = list(edges)
         for edge in edges:
             if len(edge) != 2 or any(end not in nodes for end in edge):
                 raise ValueError(
@@ -115,6 +117,7 @@ class Graph:
 
     @property
     def num_nodes(self) -> int:
+        """The number d of nodes."""
         return len(self.nodes)
 
     @cached_property
@@ -168,6 +171,7 @@ class Mechanism:
     function: Callable[[Array, Array], Array] = linear
 
     def __call__(self, parents: Array) -> Array:
+        """f_j of ``parents`` (..., num_parents); shape (...)."""
         return self.function(self.coefficients, parents)
 
 
@@ -199,6 +203,7 @@ class SCM:
 
     @property
     def num_nodes(self) -> int:
+        """The number d of nodes."""
         return self.graph.num_nodes
 
     @property
@@ -268,7 +273,7 @@ class SCM:
         return jnp.stack([jnp.asarray(u.mean, float) for u in self.noise])
 
 
-def linear_scm(graph: Graph, coefficients: Array, noise=None) -> SCM:
+def linear_scm(graph: Graph, coefficients: ArrayLike, noise=None) -> SCM:
     """A linear SCM on any DAG: ``X_j := sum_p theta_jp X_p + U_j`` (Eq. 3 of the paper).
 
     Parameters
@@ -291,9 +296,7 @@ def linear_scm(graph: Graph, coefficients: Array, noise=None) -> SCM:
             f"{list(graph.edge_names)}; got shape {coefficients.shape}."
         )
     ends = np.cumsum([0] + [len(pa) for pa in graph.parents])
-    mechanisms = tuple(
-        Mechanism(coefficients[start:stop]) for start, stop in zip(ends[:-1], ends[1:], strict=True)
-    )
+    mechanisms = tuple(Mechanism(coefficients[start:stop]) for start, stop in pairwise(ends))
     if noise is None:
         noise = [dist.Normal(0.0, 1.0)] * graph.num_nodes
     return SCM(graph, mechanisms, tuple(noise))

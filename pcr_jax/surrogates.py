@@ -28,10 +28,12 @@ class LinearSurrogate:
 
     @property
     def coefficient_names(self) -> tuple[str, ...]:
+        """One name per edge, such as ``"savings <- income"``."""
         return self.graph.edge_names
 
     @property
     def num_coefficients(self) -> int:
+        """One per edge of the graph."""
         return len(self.graph.edges)
 
     @property

@@ -56,6 +56,7 @@ class History:
 
     @property
     def num_users(self) -> int:
+        """The number of users."""
         return self.node.shape[0]
 
     @property

@@ -23,7 +23,7 @@ from pcr_jax.inference.arviz_data import (
     to_arviz,
     write_netcdf,
 )
-from pcr_jax.inference.density import batch_log_density, log_density, search_prior
+from pcr_jax.inference.density import PriorSearch, batch_log_density, log_density, search_prior
 from pcr_jax.inference.samplers import Sampler, Samples
 from pcr_jax.inference.zeus import Zeus
 from pcr_jax.likelihoods import Tolerance
@@ -47,32 +47,43 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {"zeus": Zeus}
 
 # Up to this many coefficients, a million prior draws without success are taken as proof.
 _MAX_COEFFICIENTS_PROVED = 3
+_JITTER_ROUNDS = 100
 
 
 class PosteriorStatus(IntEnum):
     """How inference ended for one user.
 
-    ``empty``: none of the prior draws has positive posterior density. ``no_start``: the same,
-    in so many dimensions that prior draws prove nothing. Either way the draws are NaN.
+    ``empty``: none of the prior draws has positive posterior density. ``no_start``: the same, in
+    so many dimensions that prior draws prove nothing; or the region found is too small to start
+    in. ``failed``: the sampler gave up. The draws are NaN unless ``ok``.
     """
 
     ok = 0
     empty = 1
     no_start = 2
+    failed = 3
 
 
-def _walkers(key, log_density_of, surrogate, found: np.ndarray, num_walkers: int) -> np.ndarray:
-    """Distinct starting points of positive density: those found, then jittered copies of them."""
-    width = (surrogate.high - surrogate.low) / 2
-    while len(found) < num_walkers:
+def _starts(key, density, surrogate, search: PriorSearch) -> np.ndarray:
+    """Distinct points of positive density: the prior draws found, then jittered copies of them.
+
+    Fewer than asked for if there is none to begin with, or the region is too small to jitter in.
+    """
+    draws = np.asarray(search.draws)
+    wanted = len(draws)
+    found = draws[(np.arange(wanted) < search.num_found) & (np.asarray(density(draws)) > -np.inf)]
+    # Some of these scales fits the region.
+    scales = (surrogate.high - surrogate.low) / 2 * 0.5 ** np.arange(wanted)[:, None]
+    for _ in range(_JITTER_ROUNDS):
+        if not 0 < len(found) < wanted:
+            break
         key, k_row, k_jitter = jax.random.split(key, 3)
-        rows = jax.random.randint(k_row, (num_walkers,), 0, len(found))
-        scale = width * 0.5 ** jnp.arange(num_walkers)  # some scale fits the region
-        jitter = scale[:, None] * jax.random.normal(k_jitter, (num_walkers, found.shape[1]))
-        proposals = np.asarray(found[rows] + jitter)
-        good = np.asarray(log_density_of(proposals)) > -np.inf
+        rows = np.asarray(jax.random.randint(k_row, (wanted,), 0, len(found)))
+        jitter = scales * np.asarray(jax.random.normal(k_jitter, draws.shape))
+        proposals = (found[rows] + jitter).astype(draws.dtype)
+        good = np.asarray(density(proposals)) > -np.inf
         found = np.unique(np.concatenate([found, proposals[good]]), axis=0)
-    return found[:num_walkers]
+    return found[:wanted]
 
 
 def infer(
@@ -148,15 +159,17 @@ def infer(
         k_search, k_start, k_run = jax.random.split(user_key, 3)
         row = jax.tree.map(lambda leaf, i=i: leaf[i], history)
         search = search_prior(k_search, surrogate, likelihood, row, walkers, max_prior_draws)
-        num_found = int(search.num_found)
-        status = PosteriorStatus.ok
-        if num_found == 0:
+        density = partial(batch_log_density, surrogate, likelihood, row)
+        starts = _starts(k_start, density, surrogate, search)
+        if not len(starts):
             status = PosteriorStatus.no_start if unproved else PosteriorStatus.empty
+        elif len(starts) < walkers:
+            status = PosteriorStatus.no_start
         else:
-            density = partial(batch_log_density, surrogate, likelihood, row)
-            draws = np.asarray(search.draws[:num_found])
-            starts = _walkers(k_start, density, surrogate, draws, walkers)
-            runs[i] = sampler.run(k_run, density, starts)
+            run = sampler.run(k_run, density, starts)
+            status = PosteriorStatus.failed if run is None else PosteriorStatus.ok
+            if run is not None:
+                runs[i] = run
         found["status"].append(int(status))
         found["best_agreement"].append(float(search.best_agreement))
         found["prior_acceptance"].append(int(search.num_accepted) / int(search.num_drawn))
@@ -243,10 +256,9 @@ def posterior_scms(idata, *, reduce: str | None = "mean") -> SCM:
     """
     if reduce not in ("mean", None):
         raise ValueError(f"Expected reduce to be 'mean' or None; got {reduce!r}.")
-    theta = np.moveaxis(coefficients_of(idata), 2, 0)  # (user, chain, draw, coefficient)
-    theta = jnp.asarray(theta.reshape(len(theta), -1, theta.shape[-1]))
-    graph = graph_of(idata)
-    one = partial(linear_scm, graph)
+    draws = np.moveaxis(coefficients_of(idata), 2, 0)  # (user, chain, draw, coefficient)
+    theta = jnp.asarray(draws.reshape(len(draws), -1, draws.shape[-1]))
+    one = partial(linear_scm, graph_of(idata))
     if reduce == "mean":
         return jax.vmap(one)(theta.mean(1))
     return jax.vmap(jax.vmap(one))(theta)

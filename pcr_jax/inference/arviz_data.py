@@ -33,20 +33,16 @@ def to_arviz(
     Groups named posterior, warmup_posterior, prior or sample_stats have leading (chain, draw).
     """
     attrs = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
-    if _LEGACY:
-        data = az.from_dict(**groups, coords=coords, dims=dims, save_warmup=True, attrs=attrs)
-    else:
-        data = az.from_dict(groups, coords=coords, dims=dims, save_warmup=True)
-        data.attrs.update(attrs)
+    shared: dict[str, Any] = {"coords": coords, "dims": dims, "save_warmup": True}
+    from_dict: Any = az.from_dict
+    data = from_dict(**groups, **shared) if _LEGACY else from_dict(groups, **shared)
+    data.attrs.update(attrs)
     return data
 
 
 def write_netcdf(data, path: str | os.PathLike) -> None:
     """Write ArviZ data as netCDF with ArviZ's own writer."""
-    if _LEGACY:
-        data.to_netcdf(str(path), engine="h5netcdf")
-    else:
-        data.to_netcdf(path, engine="h5netcdf")
+    data.to_netcdf(str(path), engine="h5netcdf")
 
 
 def read_netcdf(path: str | os.PathLike):

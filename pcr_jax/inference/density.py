@@ -63,8 +63,8 @@ class PriorSearch(NamedTuple):
 
     draws: Array
     num_found: Array
-    num_accepted: Array
-    num_drawn: Array
+    num_accepted: Array | int
+    num_drawn: Array | int
     best_agreement: Array
 
 

@@ -56,5 +56,7 @@ class Sampler(Protocol):
     def check(self, num_coefficients: int) -> None:
         """Raise ValueError if the settings do not suit that many coefficients."""
 
-    def run(self, key: Array, log_density: Callable[[Array], Array], starts: Array) -> Samples:
-        """Sample."""
+    def run(
+        self, key: Array, log_density: Callable[[np.ndarray], Array], starts: np.ndarray
+    ) -> Samples | None:
+        """Sample; None if the sampler gives up."""

@@ -71,8 +71,10 @@ class Zeus:
                 f"got {self.num_walkers}."
             )
 
-    def run(self, key: Array, log_density: Callable[[Array], Array], starts: Array) -> Samples:
-        """Sample one user's posterior.
+    def run(
+        self, key: Array, log_density: Callable[[np.ndarray], Array], starts: np.ndarray
+    ) -> Samples | None:
+        """Sample one user's posterior; None if zeus gives up on it.
 
         Parameters
         ----------
@@ -93,7 +95,7 @@ class Zeus:
             return np.asarray(log_density(full))[: len(thetas)]
 
         seeds = np.asarray(jax.random.bits(key, (2,)))
-        states = np.random.get_state(), random.getstate()
+        states = np.random.get_state(), random.getstate()  # noqa: NPY002
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
         np.random.seed(seeds[0])  # noqa: NPY002
@@ -103,8 +105,10 @@ class Zeus:
                 self.num_walkers, starts.shape[1], padded, vectorize=True, verbose=False
             )
             sampler.run_mcmc(np.asarray(starts, float), self.num_steps, progress=False)
+        except RuntimeError:  # a slice was expanded or shrunk 10,000 times
+            return None
         finally:
-            np.random.set_state(states[0])
+            np.random.set_state(states[0])  # noqa: NPY002
             random.setstate(states[1])
             root.handlers[:], root.level = handlers, level
         warmup = self.num_steps - max(1, round(self.keep * self.num_steps))

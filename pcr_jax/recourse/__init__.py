@@ -45,11 +45,20 @@ def check_problem(score, scm: SCM, x, scale, epsilon):
     return as_score(score, scm.num_nodes), jnp.asarray(x, float), jnp.asarray(scale, float)
 
 
+def ball(epsilon: float) -> Array | None:
+    """The radius of the ball of perturbations; None, which compiles to nothing, for 0."""
+    return None if float(epsilon) == 0 else jnp.asarray(epsilon, float)
+
+
 def per_user(scm: SCM, num_users: int) -> SCM:
-    """The SCM with a leading axis (num_users,) on every leaf."""
+    """The mechanisms with a leading axis (num_users,), without the noise's distributions.
+
+    Counterfactuals do not need those, and SCMs that differ in them share compiled programs.
+    """
+    bare = SCM(scm.graph, scm.mechanisms, (None,) * scm.num_nodes)  # type: ignore[arg-type]
     if scm.batch_shape:
-        return scm
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_users, *jnp.shape(leaf))), scm)
+        return bare
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_users, *leaf.shape)), bare)
 
 
 def has_model(scms: SCM) -> Array:
@@ -164,27 +173,26 @@ def find_recourse(
             f"Expected learning_rate of shape () or ({len(x)},); got {np.shape(learning_rate)}."
         )
     low, high = (Constraints() if constraints is None else constraints).shift_bounds(x)
-    movable = np.asarray((low < 0) | (high > 0)).any(0)
+    movable = np.asarray((low < 0) | (high > 0))
     if not movable.any():
         raise ValueError("Expected constraints that let some node move; got none actionable.")
     sets = intervention_sets(scm.num_nodes, max_set_size)
-    sets = sets[~sets[:, ~movable].any(1)]
+    sets = sets[~sets[:, ~movable.any(0)].any(1)]
 
     scms = per_user(scm, len(x))
     modelled = has_model(scms)
-    mechanisms = jax.tree.map(jnp.nan_to_num, scms.mechanisms)
-    scms = SCM(scm.graph, mechanisms, scms.noise)
-    epsilon = None if float(epsilon) == 0 else jnp.asarray(epsilon, float)
+    scms = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0.0), scms)
+    radius = ball(epsilon)
     rates = jnp.broadcast_to(jnp.asarray(learning_rate, float), len(x))
     bounds = (low / scale, high / scale)
     shift, found, stuck = _search(
-        solver, score, scms, x, jnp.asarray(sets, float), scale, epsilon, *bounds, rates
+        solver, score, scms, x, jnp.asarray(sets, float), scale, radius, *bounds, rates
     )
     action = Action.soft(jnp.where((found & modelled)[:, None], shift, 0.0))
-    x_counterfactual, logit, worst = outcomes(score, scms, x, action, scale, epsilon)
+    x_counterfactual, logit, worst = outcomes(score, scms, x, action, scale, radius)
     valid = (logit >= 0) & modelled
     status = jnp.select(
-        [~modelled, valid & ~action.intervened.any(1), valid, stuck],
+        [~modelled, valid & ~action.intervened.any(1), valid, stuck & movable.any(1)],
         [
             PlanStatus.no_model,
             PlanStatus.already_favourable,

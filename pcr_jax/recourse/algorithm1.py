@@ -10,8 +10,8 @@ to Delta at 0. An action is kept as soon as it is valid both unperturbed and und
 from linear scores the attack alone can be the easier of the two); lambda shrinks after each outer
 iteration. The cheapest valid action over the intervention sets is the answer.
 
-Unlike in the released code, a zero gradient leaves Delta at 0 instead of turning it into NaN, the
-subgradient of the L1 norm at 0 is 0 in JAX as it is in PyTorch, and a user's loss is the user's own.
+Unlike in the released code, a zero gradient leaves Delta at 0 instead of turning it into NaN, and a
+user's loss is the user's own. As there, the subgradient of the L1 norm at 0 is 0.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Algorithm1:
 
     @property
     def num_steps(self) -> int:
+        """Gradient steps in all."""
         return self.num_outer * self.num_inner
 
 
@@ -89,7 +90,7 @@ class Outcome(NamedTuple):
     """What one step found about ``state.shift`` before moving on."""
 
     valid: Array  # () bool: favourable, unperturbed and under the one-step attack
-    stuck: Array  # () bool: the gradient is exactly 0, so that no step will ever move it
+    stuck: Array  # () bool: the first step does not move it, so that none ever will
 
 
 def initial(settings: Algorithm1, num_nodes: int) -> State:
@@ -128,11 +129,11 @@ def step(
 
     penalty = settings.decay ** (state.step // settings.num_inner).astype(float)
     gradient = problem.members * (gradient + penalty * jnp.sign(state.shift))
-    stuck = ~valid & (state.step == 0) & jnp.all(gradient == 0)
     updates, optimiser = _OPTIMISERS[settings.optimiser]().update(gradient, state.optimiser)
     moved = optax.projections.projection_box(
         state.shift - problem.learning_rate * updates, problem.low, problem.high
     )
+    stuck = ~valid & (state.step == 0) & jnp.all(moved == state.shift)
     return State(moved, optimiser, state.step + 1), Outcome(valid, stuck)
 
 
@@ -157,7 +158,7 @@ def solve(
     valid : Array
         Shape (num_problems,), unperturbed and under the one-step attack.
     stuck : Array
-        Shape (num_problems,): the gradient was exactly 0 from the start.
+        Shape (num_problems,): the first step, and so none, moved the empty action.
     """
     fresh = initial(settings, num_nodes)
     advance = jax.vmap(lambda p, s: step(settings, score, scale, epsilon, p, s))

@@ -1,0 +1,24 @@
+"""From a refused user to a recommendation, in one page."""
+
+import jax
+
+import pcr_jax as pcr
+
+k_pop, k_ask, k_inf = jax.random.split(jax.random.key(0), 3)
+truth = pcr.library.m1()
+score, x, scale = pcr.refused_population(k_pop, truth, num_users=20)
+
+user = pcr.SimulatedUser(truth, error_rate=0.1)
+history = pcr.elicit(k_ask, user, x, num_queries=10)
+idata = pcr.infer(
+    k_inf,
+    pcr.linear_surrogate(truth.graph),
+    history,
+    x,
+    likelihood=pcr.tolerance(sigma=0.5, beta=0.1),
+    sampler="zeus",
+)
+scms = pcr.posterior_scms(idata)
+plan = pcr.find_recourse(score, scms, x, epsilon=0.1, scale=scale)
+print(plan)
+print(pcr.evaluate(score, truth, x, plan, epsilon=0.1, scale=scale))

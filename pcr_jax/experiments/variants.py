@@ -1,0 +1,156 @@
+"""RQ1 and RQ2: recourse under the true, the estimated and the non-causal SCM.
+
+Sections 5.2 and 5.3 of the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax import library
+from pcr_jax.actions import Action
+from pcr_jax.classifiers import Classifier
+from pcr_jax.evaluation import evaluate, intervention_pattern, optimum_cost
+from pcr_jax.experiments.estimation import experiment_key, scm_index
+from pcr_jax.experiments.protocol import Protocol
+from pcr_jax.population import Population, refused_population, refused_test_users
+from pcr_jax.recourse import Algorithm1, PlanStatus, find_recourse
+from pcr_jax.scm import SCM, linear_scm, non_causal
+
+
+def population_of(protocol: Protocol, scm: str, seed: int) -> Population:
+    """The classifier and refused users of one repetition."""
+    truth, key = library.get(scm), experiment_key(scm_index(scm), 2, seed)
+    settings: dict[str, Any] = {
+        "learning_rate": protocol.classifier_rate,
+        "epochs": protocol.classifier_epochs,
+    }
+    if protocol.split:
+        return refused_test_users(
+            key, truth, num_samples=protocol.num_train, max_users=protocol.num_users, **settings
+        )
+    return refused_population(
+        key, truth, num_train=protocol.num_train, num_users=protocol.num_users, **settings
+    )
+
+
+def frame(population: Population, own: SCM, truth: SCM, key: Array) -> Population:
+    """A population as an SCM variant of the released code sees it.
+
+    Every variant standardises features by the mean and standard deviation of 100 draws of its
+    own; users keep their standardised values. In natural units this moves the users and the
+    classifier's standardisation, and gives the variant a scale of its own.
+    """
+    true_draws, own_draws = truth.sample(key, 100), own.sample(key, 100)
+    ratio = own_draws.std(0) / true_draws.std(0)
+
+    def move(x):
+        return own_draws.mean(0) + (x - true_draws.mean(0)) * ratio
+
+    score = population.score
+    moved = Classifier(score.module, score.params, move(score.loc), score.scale * ratio)
+    return Population(moved, move(population.users), own_draws.std(0))
+
+
+def _part(result, users: slice):
+    """Some users of a plan or report."""
+    return jax.tree.map(lambda leaf: leaf[users], result)
+
+
+def recourse_rows(
+    protocol: Protocol, scm: str, seed: int, coefficients: np.ndarray
+) -> tuple[list[dict], list[dict]]:
+    """The rows of recourse.csv and interventions.csv of one repetition.
+
+    Parameters
+    ----------
+    coefficients : array
+        Of the estimated SCM, shape (num_coefficients,); NaN if no respondent has a posterior.
+    """
+    truth = library.get(scm)
+    population = population_of(protocol, scm, seed)
+    variants = {
+        "ground_truth": truth,
+        "estimated": linear_scm(truth.graph, coefficients),
+        "prior": non_causal(truth.graph),
+    }
+    frames = dict.fromkeys(variants, population)
+    if protocol.scale_per_variant:
+        key = experiment_key(scm_index(scm), 3, seed)
+        # Without an estimate there is no recourse, in whichever frame.
+        frames = {
+            name: frame(population, jax.tree.map(jnp.nan_to_num, variant), truth, key)
+            for name, variant in variants.items()
+        }
+    true = frames["ground_truth"]
+
+    num_rates, num_users = len(protocol.learning_rates), len(population.users)
+    rates = jnp.repeat(jnp.asarray(protocol.learning_rates), num_users)
+
+    def every_rate(users):
+        return jnp.tile(users, (num_rates, *[1] * (users.ndim - 1)))
+
+    recourse, interventions = [], []
+    for epsilon in protocol.epsilons:
+        optimum = optimum_cost(true.score, truth, true.users, scale=true.scale, epsilon=epsilon)
+        reports, plans = {}, {}
+        for name, variant in variants.items():
+            own = frames[name]
+            plan = find_recourse(
+                own.score,
+                variant,
+                every_rate(own.users),
+                scale=own.scale,
+                epsilon=epsilon,
+                solver=Algorithm1(optimiser=protocol.optimiser),
+                learning_rate=rates,
+            )
+            # The same standardised action, taken by the true users.
+            taken = replace(plan, action=Action.soft(plan.action.value / own.scale * true.scale))
+            report = evaluate(
+                true.score,
+                truth,
+                every_rate(true.users),
+                taken,
+                scale=true.scale,
+                epsilon=epsilon,
+                optimum=every_rate(optimum),
+            )
+            plans[name], reports[name] = plan, report
+        for r, rate in enumerate(protocol.learning_rates):
+            users = slice(r * num_users, (r + 1) * num_users)
+            here = {name: _part(report, users) for name, report in reports.items()}
+            for name, report in here.items():
+                labels = {
+                    "scm": scm,
+                    "epsilon": epsilon,
+                    "learning_rate": rate,
+                    "variant": name,
+                    "seed": seed,
+                }
+                recourse.append(
+                    {
+                        **labels,
+                        "num_users": num_users,
+                        "validity": report.validity,
+                        "robust_validity": report.robust_validity,
+                        "cost_mean": report.cost_mean,
+                        "cost_mean_common": report.cost_mean_common(list(here.values())),
+                        "regret_mean": report.regret_mean(here["ground_truth"]),
+                        "regret_to_optimum_mean": report.regret_to_optimum_mean,
+                    }
+                )
+                plan = _part(plans[name], users)
+                found = plan.status == PlanStatus.found
+                pattern = intervention_pattern(plan.action, truth.graph.nodes, found)
+                interventions += [
+                    {**labels, "intervention_set": members, "share": share}
+                    for members, share in pattern.items()
+                ]
+    return recourse, interventions

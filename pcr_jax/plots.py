@@ -1,0 +1,390 @@
+"""The paper's figures, drawn from the tables of the experiments and from posteriors.
+
+Every function returns a `matplotlib.figure.Figure` and none uses pyplot, so that neither a
+display nor global state is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from typing import Any
+
+import jax
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from pcr_jax.inference import posterior_scms
+from pcr_jax.inference.arviz_data import coefficients_of
+from pcr_jax.scm import SCM, linear
+
+# Label, colour and marker; the colours are of Okabe & Ito's set, made for colour-blind readers.
+VARIANTS = {
+    "ground_truth": ("ground truth", "#222222", "o"),
+    "estimated": ("estimated", "#0072B2", "s"),
+    "prior": ("prior", "#D55E00", "^"),
+}
+SWEEPS = {
+    "alpha_beta": r"error rate $\alpha$ = tolerated share $\beta$",
+    "alpha": r"error rate $\alpha$",
+    "sigma": r"tolerance $\sigma$ (natural units)",
+    "num_queries": "number of queries $T$",
+}
+_STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "figure.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,
+}
+_RARE = 0.01
+_NUM_SAMPLES = 10_000
+
+
+def _select(table: pd.DataFrame, **wanted) -> pd.DataFrame:
+    """The rows with these values; ValueError if there are none."""
+    for column, value in wanted.items():
+        values = table[column]
+        match = values == value if isinstance(value, str) else np.isclose(values, value)
+        if not match.any():
+            raise ValueError(
+                f"Expected {column} to be one of {sorted(values.unique().tolist())}; got {value!r}."
+            )
+        table = table[match]
+    return table
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def _letter(ax, index: int, title: str = "") -> None:
+    """Name a panel a, b, c, ..., with a title after the letter."""
+    ax.set_title(rf"$\bf{{{chr(ord('a') + index)}}}$  {title}", loc="left")
+
+
+def _spaced(rates: np.ndarray) -> list[str]:
+    """A label for each rate, empty where it would run into the next on a logarithmic axis."""
+    room = 0.05 * np.log(rates[-1] / rates[0])
+    labels: list[str] = []
+    last = np.inf
+    for rate in rates[::-1]:
+        fits = np.log(last / rate) > room
+        labels.insert(0, f"{rate:g}" if fits else "")
+        last = rate if fits else last
+    return labels
+
+
+@matplotlib.rc_context(_STYLE)
+def recourse(table: pd.DataFrame, scm: str, epsilon: float) -> Figure:
+    """Validity and cost against the learning rate, by variant (Fig. 2 and 3 of the paper).
+
+    Points are means over seeds and error bars standard deviations (with ``n - 1``). Where nobody
+    has a valid action the cost is NaN and left out.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per scm, epsilon, learning_rate, variant and seed, with validity,
+        robust_validity and cost_mean.
+    scm : str
+    epsilon : float
+        If positive, the robust validity is drawn too, dashed.
+
+    Raises
+    ------
+    ValueError
+        If the table has no such rows.
+    """
+    rows = _select(table, scm=scm, epsilon=epsilon)
+    seeds = f"mean ± s.d. of {rows.seed.nunique()} seeds"
+    figure = _figure(7.2, 3.1, rf"{scm}, $\epsilon$ = {epsilon:g}, {seeds}")
+    validity, cost = figure.subplots(1, 2, sharex=True)
+    curves = [(validity, "validity", "-"), (cost, "cost_mean", "-")]
+    if epsilon > 0:
+        curves.append((validity, "robust_validity", "--"))
+    handles = []
+    shown = [name for name in VARIANTS if name in set(rows.variant)]
+    for k, name in enumerate(shown):
+        label, colour, marker = VARIANTS[name]
+        handles.append(Line2D([], [], color=colour, marker=marker, label=label))
+        for ax, column, dash in curves:
+            groups = rows[rows.variant == name].groupby("learning_rate")[column]
+            stats = groups.agg(["mean", "std"]).dropna(subset="mean")
+            ax.errorbar(
+                stats.index * 1.04 ** (k - (len(shown) - 1) / 2),  # side by side
+                stats["mean"],
+                stats["std"],
+                color=colour,
+                marker=marker,
+                markerfacecolor=colour if dash == "-" else "white",
+                linestyle=dash,
+                elinewidth=0.7,
+                capsize=1.5,
+            )
+    if epsilon > 0:
+        handles += [
+            Line2D([], [], color="0.5", label="valid"),
+            Line2D([], [], color="0.5", linestyle="--", label="robustly valid"),
+        ]
+    rates = np.sort(rows.learning_rate.unique())
+    for k, ax in enumerate((validity, cost)):
+        ax.set_xscale("log")
+        ax.set_xticks(rates, _spaced(rates))
+        ax.margins(x=0.03)
+        ax.set_xticks([], minor=True)
+        ax.set_xlabel(r"learning rate $\gamma$")
+        _letter(ax, k)
+    validity.set(ylabel="validity (share of users)", ylim=(0, 1.05))
+    cost.set_ylabel("cost (L1, in population\nstandard deviations)")
+    cost.set_ylim(bottom=0)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+@matplotlib.rc_context(_STYLE)
+def interventions(table: pd.DataFrame, scm: str, epsilon: float, learning_rate: float) -> Figure:
+    """How often each set of nodes is intervened on, by variant (Fig. 4 and 5 of the paper).
+
+    Bars are means over the seeds that a variant has rows for and error bars standard deviations
+    (with ``n - 1``); a set absent for a seed has share 0. Sets below 1 % in every variant's mean
+    are left out, and a note says how much they are in total.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per scm, epsilon, learning_rate, variant, seed and intervention_set (such as
+        ``"X1+X3"``), with share.
+    scm : str
+    epsilon, learning_rate : float
+
+    Raises
+    ------
+    ValueError
+        If the table has no such rows.
+    """
+    rows = _select(table, scm=scm, epsilon=epsilon, learning_rate=learning_rate)
+    shares = rows.pivot_table("share", ["variant", "seed"], "intervention_set", fill_value=0.0)
+    means, deviations = shares.groupby("variant").mean(), shares.groupby("variant").std()
+    shown = [name for name in VARIANTS if name in means.index]
+    ordered = sorted(means, key=lambda name: (name != "none", name.count("+"), name))
+    frequent = [name for name in ordered if (means[name] >= _RARE).any()]
+    rare = [name for name in ordered if name not in frequent]
+    broken = max(map(len, frequent), default=0) > 12
+    labels = [name.replace("+", "+\n") if broken else name for name in frequent]
+    longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
+    width = max(4.0, 1.0 + len(frequent) * max(0.7, 0.075 * longest))
+
+    seeds = f"mean ± s.d. of {rows.seed.nunique()} seeds"
+    title = rf"{scm}, $\epsilon$ = {epsilon:g}, $\gamma$ = {learning_rate:g}, {seeds}"
+    figure = _figure(width, 3.0, title)
+    ax = figure.subplots()
+    bar = 0.8 / len(shown)
+    for k, name in enumerate(shown):
+        label, colour, _ = VARIANTS[name]
+        ax.bar(
+            np.arange(len(frequent)) + (k - (len(shown) - 1) / 2) * bar,
+            means.loc[name, frequent],
+            0.9 * bar,
+            yerr=deviations.loc[name, frequent],
+            facecolor=(colour, 0.55),
+            edgecolor=colour,
+            linewidth=0.7,
+            error_kw={"elinewidth": 0.8, "capsize": 1.5, "ecolor": colour},
+            label=label,
+        )
+    ax.set_xticks(np.arange(len(frequent)), labels)
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set_ylabel("share of recommended actions")
+    ax.set_xlabel("nodes intervened on")
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(shown))
+    if rare:
+        totals = [f"{VARIANTS[name][0]} {means.loc[name, rare].sum():.1%}" for name in shown]
+        note = f"Not shown, each below {_RARE:.0%}: {', '.join(rare)} ({', '.join(totals)})."
+        note = textwrap.fill(note, int(16 * width))
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="0.35")
+    return figure
+
+
+@matplotlib.rc_context(_STYLE)
+def estimation(table: pd.DataFrame, sweep: str) -> Figure:
+    """Error of the estimated coefficients along a sweep, one panel per SCM (section 5.1).
+
+    The error of a repetition is its mean over coefficients; the line is the mean over the
+    repetitions with a posterior and the band its standard error. The strip below shows the share
+    of repetitions without a posterior.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per scm, sweep, value, repetition and coefficient, with absolute_error,
+        prior_error and status ("ok" or the reason why there is no posterior).
+    sweep : {"alpha_beta", "alpha", "sigma", "num_queries"}
+
+    Raises
+    ------
+    ValueError
+        If the table has no such rows.
+    """
+    rows = _select(table, sweep=sweep)
+    scms = list(rows.scm.unique())
+    figure = _figure(max(4.0, 0.7 + 2.3 * len(scms)), 3.3, "mean ± s.e. over repetitions")
+    axes = figure.subplots(
+        2, len(scms), sharex=True, sharey="row", squeeze=False, height_ratios=[4, 1]
+    )
+    colour, marker = VARIANTS["estimated"][1:]
+    for k, (scm, (error, strip)) in enumerate(zip(scms, axes.T, strict=True)):
+        here = rows[rows.scm == scm]
+        repetitions = here[here.status == "ok"].groupby(["value", "repetition"]).absolute_error
+        stats = repetitions.mean().groupby("value").agg(["mean", "sem"])
+        values = np.sort(here.value.unique())
+        stats = stats.reindex(values)  # a gap where nobody has a posterior
+        low, high = stats["mean"] - stats["sem"], stats["mean"] + stats["sem"]
+        error.fill_between(values, low, high, color=colour, alpha=0.2, linewidth=0)
+        error.plot(values, stats["mean"], color=colour, marker=marker, label="posterior mean")
+        prior = here.groupby("value").prior_error.mean()
+        error.plot(prior.index, prior, color="0.5", linestyle="--", label="prior mean")
+        failed = (here.groupby(["value", "repetition"]).status.first() != "ok").groupby("value")
+        step = np.diff(values).min() if len(values) > 1 else 1.0
+        strip.bar(values, failed.mean(), 0.6 * step, color="0.6")
+        strip.set_xlabel(SWEEPS.get(sweep, sweep))
+        _letter(error, k, scm)
+    error.xaxis.set_major_locator(MaxNLocator(6, integer=sweep == "num_queries"))
+    axes[0, 0].set_ylabel("absolute error of a coefficient")
+    axes[0, 0].set_ylim(bottom=0)
+    axes[1, 0].set_ylabel("without\nposterior")
+    axes[1, 0].set_ylim(0, 1)
+    axes[1, 0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    figure.legend(handles=error.get_legend_handles_labels()[0], loc="outside lower center", ncols=2)
+    return figure
+
+
+def _paths(group, user: int, num_walkers: int) -> np.ndarray:
+    """One user's draws, shape (steps, chains * num_walkers, num_coefficients)."""
+    theta = group["theta"].transpose("chain", "draw", "user", "coefficient").to_numpy()[:, :, user]
+    chains, _, k = theta.shape
+    theta = theta.reshape(chains, -1, num_walkers, k).swapaxes(0, 1)
+    return theta.reshape(-1, chains * num_walkers, k)
+
+
+def _panels(figure, count: int, xlabel: str, ylabel: str, **shared) -> np.ndarray:
+    """``count`` panels in columns of at most five, labelled at the left and at the foot."""
+    columns = -(-count // 5)
+    grid = figure.subplots(-(-count // columns), columns, squeeze=False, **shared)
+    for ax in grid[:, 0]:
+        ax.set_ylabel(ylabel)
+    axes = grid.ravel()
+    for ax in axes[count:]:
+        ax.remove()
+    for ax in axes[count - columns : count]:
+        ax.set_xlabel(xlabel)
+        ax.tick_params(labelbottom=True)
+    return axes[:count]
+
+
+@matplotlib.rc_context(_STYLE)
+def posterior(idata, truth: SCM) -> Figure:
+    """Convergence of the walkers and the estimated distributions, for one user.
+
+    The user is the first with a posterior. Left: each coefficient along every walker, with its
+    true value if the true SCM is linear. Right: each node under the true SCM and under the
+    posterior mean, sampled with the same noise key.
+
+    Parameters
+    ----------
+    idata : arviz.InferenceData or xarray.DataTree
+        From `pcr_jax.infer`.
+    truth : SCM
+        One for all users, or with leading axis (num_users,).
+    """
+    theta = coefficients_of(idata)
+    solved = np.flatnonzero(np.isfinite(theta).all((0, 1, 3)))
+    if not len(solved):
+        figure = Figure(figsize=(5, 1.5))
+        text = f"None of the {theta.shape[2]} users has a posterior."
+        figure.text(0.5, 0.5, text, ha="center", va="center")
+        return figure
+    user, nodes = int(solved[0]), truth.graph.nodes
+    names = idata.posterior["coefficient"].to_numpy()
+    if truth.batch_shape:
+        truth = jax.tree.map(lambda leaf: leaf[user], truth)
+    estimate = jax.tree.map(lambda leaf: leaf[user], posterior_scms(idata))
+    walkers = int(idata.attrs["num_walkers"])
+    warmup = _paths(idata.warmup_posterior, user, walkers)
+    paths = np.concatenate([warmup, _paths(idata.posterior, user, walkers)])
+    true = np.concatenate([m.coefficients for m in truth.mechanisms])
+    known = all(m.function is linear for m in truth.mechanisms) and len(true) == len(names)
+
+    columns = -(-len(names) // 5), -(-len(nodes) // 5)
+    most = max(min(len(names), 5), min(len(nodes), 5))
+    size = max(7.2, 2.8 * sum(columns)), 1.1 + 1.05 * most
+    figure = Figure(figsize=size, layout="constrained")
+    left, right = figure.subfigures(
+        1, 2, squeeze=False, width_ratios=[1.3 * columns[0], columns[1]]
+    )[0]
+    label, colour, _ = VARIANTS["ground_truth"]
+    label_estimate, colour_estimate, _ = VARIANTS["estimated"]
+
+    left.suptitle(f"user {idata.posterior['user'].to_numpy()[user]}, walkers", x=0.01, ha="left")
+    axes = _panels(left, len(names), "step", "coefficient", sharex=True, sharey=True)
+    for k, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        ax.axvspan(0, len(warmup) + 0.5, color="0.92", linewidth=0)
+        ax.axvline(len(warmup) + 0.5, color="0.5", linewidth=0.7)
+        steps = np.arange(1, len(paths) + 1)
+        ax.plot(steps, paths[:, :, k], color=colour_estimate, linewidth=0.4, alpha=0.4)
+        if known:
+            ax.axhline(true[k], color=colour, linewidth=1.2, linestyle="--")
+        ax.set_title(str(name).replace("<-", "←"), loc="left")
+        ax.set_xlim(0, len(paths))
+    handles = [
+        Line2D([], [], color=colour_estimate, linewidth=0.8, label="walker"),
+        Patch(color="0.92", label="warm-up"),
+    ]
+    if known:
+        handles.append(Line2D([], [], color=colour, linestyle="--", label="true coefficient"))
+    left.legend(handles=handles, loc="outside lower center", ncols=3)
+
+    right.suptitle("distribution of each node", x=0.01, ha="left")
+    key = jax.random.key(0)
+    samples = [np.asarray(scm.sample(key, _NUM_SAMPLES)) for scm in (truth, estimate)]
+    for j, ax in enumerate(_panels(right, len(nodes), "value (natural units)", "density")):
+        both = np.concatenate([sample[:, j] for sample in samples])
+        bins = np.linspace(np.quantile(both, 0.001), np.quantile(both, 0.999), 61)
+        ax.hist(samples[0][:, j], bins, density=True, color=(colour, 0.3))
+        ax.hist(samples[1][:, j], bins, density=True, histtype="step", color=colour_estimate)
+        ax.set_title(nodes[j], loc="left")
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+    handles = [
+        Patch(color=(colour, 0.3), linewidth=0, label=label),
+        Line2D([], [], color=colour_estimate, label=label_estimate),
+    ]
+    right.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+@matplotlib.rc_context(_STYLE)
+def save(figure: Figure, path: str | os.PathLike) -> None:
+    """Write ``path.png`` (150 dpi) and ``path.pdf``, the same bytes every time."""
+    figure.savefig(f"{os.fspath(path)}.png", dpi=150)
+    figure.savefig(f"{os.fspath(path)}.pdf", metadata={"CreationDate": None})
