@@ -60,14 +60,18 @@ _NUM_SAMPLES = 10_000
 def _select(table: pd.DataFrame, **wanted) -> pd.DataFrame:
     """The rows with these values; ValueError if there are none."""
     for column, value in wanted.items():
-        values = table[column]
-        match = values == value if isinstance(value, str) else np.isclose(values, value)
-        if not match.any():
-            raise ValueError(
-                f"Expected {column} to be one of {sorted(values.unique().tolist())}; got {value!r}."
-            )
-        table = table[match]
+        held = sorted(table[column].unique().tolist())
+        if value not in held:
+            raise ValueError(f"Expected {column} to be one of {held}; got {value!r}.")
+        table = table[table[column] == value]
     return table
+
+
+def _message(text: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure = Figure(figsize=(5, 1.5))
+    figure.text(0.5, 0.5, text, ha="center", va="center")
+    return figure
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
@@ -166,7 +170,8 @@ def interventions(table: pd.DataFrame, scm: str, epsilon: float, learning_rate: 
 
     Bars are means over the seeds that a variant has rows for and error bars standard deviations
     (with ``n - 1``); a set absent for a seed has share 0. Sets below 1 % in every variant's mean
-    are left out, and a note says how much they are in total.
+    are left out, and a note says how much they are in total. Without any rows (nobody was
+    recommended an action) the figure says so.
 
     Parameters
     ----------
@@ -175,13 +180,12 @@ def interventions(table: pd.DataFrame, scm: str, epsilon: float, learning_rate: 
         ``"X1+X3"``), with share.
     scm : str
     epsilon, learning_rate : float
-
-    Raises
-    ------
-    ValueError
-        If the table has no such rows.
     """
-    rows = _select(table, scm=scm, epsilon=epsilon, learning_rate=learning_rate)
+    setting = rf"{scm}, $\epsilon$ = {epsilon:g}, $\gamma$ = {learning_rate:g}"
+    match = (table.scm == scm) & (table.epsilon == epsilon) & (table.learning_rate == learning_rate)
+    rows = table[match]
+    if rows.empty:
+        return _message(f"{setting}: no action was recommended.")
     shares = rows.pivot_table("share", ["variant", "seed"], "intervention_set", fill_value=0.0)
     means, deviations = shares.groupby("variant").mean(), shares.groupby("variant").std()
     shown = [name for name in VARIANTS if name in means.index]
@@ -193,9 +197,7 @@ def interventions(table: pd.DataFrame, scm: str, epsilon: float, learning_rate: 
     longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
     width = max(4.0, 1.0 + len(frequent) * max(0.7, 0.075 * longest))
 
-    seeds = f"mean ± s.d. of {rows.seed.nunique()} seeds"
-    title = rf"{scm}, $\epsilon$ = {epsilon:g}, $\gamma$ = {learning_rate:g}, {seeds}"
-    figure = _figure(width, 3.0, title)
+    figure = _figure(width, 3.0, f"{setting}, mean ± s.d. of {rows.seed.nunique()} seeds")
     ax = figure.subplots()
     bar = 0.8 / len(shown)
     for k, name in enumerate(shown):
@@ -320,10 +322,7 @@ def posterior(idata, truth: SCM) -> Figure:
     theta = coefficients_of(idata)
     solved = np.flatnonzero(np.isfinite(theta).all((0, 1, 3)))
     if not len(solved):
-        figure = Figure(figsize=(5, 1.5))
-        text = f"None of the {theta.shape[2]} users has a posterior."
-        figure.text(0.5, 0.5, text, ha="center", va="center")
-        return figure
+        return _message(f"None of the {theta.shape[2]} users has a posterior.")
     user, nodes = int(solved[0]), truth.graph.nodes
     names = idata.posterior["coefficient"].to_numpy()
     if truth.batch_shape:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import jax
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -229,7 +230,7 @@ def _draw(out: Path, protocol: Protocol, scms: list[str], tables: dict[str, pd.D
 
 
 def _table(title: str, columns: str, rows: list[list[str]]) -> Table:
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
     for i, column in enumerate(columns.split()):
         table.add_column(column.replace("_", " "), justify="left" if i == 0 else "right")
     for row in rows:
@@ -245,7 +246,7 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[Table]:
     measures = ["validity", "robust_validity", "cost_mean", "regret_mean", "regret_to_optimum_mean"]
     rows = []
     for (scm, epsilon, variant), group in chosen.groupby(["scm", "epsilon", "variant"], sort=False):
-        cells = [f"{group[m].mean():.2f} ± {group[m].std():.2f}" for m in measures]
+        cells = [f"{group[m].mean():.2f}±{group[m].std():.2f}" for m in measures]
         rows.append([f"{scm} {epsilon:g} {variant}", *cells])
     shown = [
         _table(

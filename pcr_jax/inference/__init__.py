@@ -200,11 +200,12 @@ def infer(
         constant["features"] = np.asarray(x)
     groups = {
         "posterior": {"theta": gather("draws")},
-        "warmup_posterior": {"theta": gather("warmup")},
         "sample_stats": {"lp": gather("log_density")},
         "observed_data": {"answer": np.asarray(history.answer)},
         "constant_data": constant,
     }
+    if (warmup := gather("warmup")).size:
+        groups["warmup_posterior"] = {"theta": warmup}
     dims = {
         "theta": ["user", "coefficient"],
         "lp": ["user"],
