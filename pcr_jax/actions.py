@@ -39,6 +39,11 @@ class Action:
         return cls(shift, jnp.zeros(shift.shape, bool))
 
     @classmethod
+    def shift_node(cls, node: Array, shift: Array, num_nodes: int) -> Action:
+        """Shift one node by ``shift`` (); ``node`` () is its position, or -1 for none."""
+        return cls.soft(jnp.where(node == jnp.arange(num_nodes), shift, 0.0))
+
+    @classmethod
     def do(cls, value: Array, nodes: Array) -> Action:
         """Set the nodes where ``nodes`` (..., d) is True to ``value`` (..., d)."""
         hard = jnp.asarray(nodes, bool)
@@ -130,12 +135,14 @@ def intervention_sets(num_nodes: int, max_size: int | None = None) -> np.ndarray
     Raises
     ------
     ValueError
-        If there would be more than 4095 sets.
+        If ``max_size < 1``, or there would be more than 4095 sets.
     """
     _checks.count(num_nodes, "num_nodes")
-    sizes = range(1, (num_nodes if max_size is None else min(max_size, num_nodes)) + 1)
+    if max_size is not None:
+        _checks.count(max_size, "max_size")
+    largest = num_nodes if max_size is None else min(max_size, num_nodes)
     sets: list[list[bool]] = []
-    for size in sizes:
+    for size in range(1, largest + 1):
         for members in combinations(range(num_nodes), size):
             sets.append([j in members for j in range(num_nodes)])
             if len(sets) > 4095:

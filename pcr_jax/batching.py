@@ -18,7 +18,7 @@ def user_keys(key: Array, num_users: int) -> Array:
 
 def map_users(function: Callable, *per_user, chunk: int = 256):
     """``jax.vmap(function)(*per_user)``, computed in padded chunks of ``chunk`` users."""
-    num_users = jax.tree.leaves(per_user)[0].shape[0]
+    num_users = len(jax.tree.leaves(per_user)[0])
     num_chunks = -(-num_users // chunk)
     padding = num_chunks * chunk - num_users
 

@@ -40,7 +40,7 @@ class Tolerance:
         """0 if at most a share ``beta`` of the answers is missed, else -inf; shape ()."""
         agreeing, answered = self.agreement(expected, answer)
         # The slack keeps rounding from forbidding a miss: 0.7 * 10 must allow 7.
-        allowed = jnp.floor(self.beta * answered + 1e-4)
+        allowed = jnp.floor(self.beta * answered.astype(float) + 1e-4).astype(int)
         return jnp.where(answered - agreeing <= allowed, 0.0, -jnp.inf)
 
 

@@ -90,24 +90,24 @@ def refused_population(
     """
     _checks.count(num_train, "num_train")
     _checks.count(num_users, "num_users")
+    _checks.count(max_draws, "max_draws")
     k_train, k_label, k_fit, k_users = jax.random.split(key, 4)
     x = scm.sample(k_train, num_train)
     y = sample_labels(k_label, x, rho=rho)
     score = train_mlp(k_fit, x, y, learning_rate=learning_rate, epochs=epochs)
 
-    refused: list[np.ndarray] = []
-    found = 0
-    for i in range(max(1, max_draws // (2 * num_users))):
-        candidates = scm.sample(jax.random.fold_in(k_users, i), 2 * num_users)
-        refused.append(np.asarray(candidates)[np.asarray(score(candidates)) < 0])
-        found += len(refused[-1])
-        if found >= num_users:
-            users = jnp.asarray(np.concatenate(refused)[:num_users])
-            return Population(score, users, score.scale)
-    raise RuntimeError(
-        f"The classifier refused {found} of {max_draws} users; num_users={num_users} were asked "
-        "for. Its training labels may be all of one class."
-    )
+    users, drawn = x[:0], 0
+    while len(users) < num_users and drawn < max_draws:
+        k_users, k_draw = jax.random.split(k_users)
+        candidates = scm.sample(k_draw, min(2 * num_users, max_draws - drawn))
+        users = jnp.concatenate([users, candidates[score(candidates) < 0]])
+        drawn += len(candidates)
+    if len(users) < num_users:
+        raise RuntimeError(
+            f"The classifier refused {len(users)} of {drawn} users; num_users={num_users} were "
+            "asked for. Its training labels may be all of one class."
+        )
+    return Population(score, users[:num_users], score.scale)
 
 
 def refused_test_users(

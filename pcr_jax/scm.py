@@ -53,7 +53,8 @@ class Graph:
             raise ValueError(f"Expected distinct names for nodes; got {list(self.nodes)}.")
         if len(self.parents) != len(self.nodes):
             raise ValueError(
-                f"Expected parents for each of {len(self.nodes)} nodes; got {len(self.parents)}."
+                f"Expected parents for each of the {len(self.nodes)} nodes; "
+                f"got {len(self.parents)}."
             )
         for j, pa in enumerate(self.parents):
             if list(pa) != sorted(set(pa)) or any(not 0 <= p < j for p in pa):

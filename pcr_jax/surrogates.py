@@ -56,9 +56,12 @@ class LinearSurrogate:
         node, shift : Array
             Shape (T,): node ``node[t]`` is shifted by ``shift[t]``, natural units.
         """
-        shifts = shift[:, None] * (node[:, None] == jnp.arange(self.graph.num_nodes))
         scm, noise = self.scm(theta), jnp.asarray(self.noise_mean)
-        return jax.vmap(lambda s: scm.predict(noise, Action.soft(s)))(shifts)
+
+        def one(node, shift):
+            return scm.predict(noise, Action.shift_node(node, shift, self.graph.num_nodes))
+
+        return jax.vmap(one)(node, shift)
 
 
 def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> LinearSurrogate:

@@ -52,16 +52,22 @@ def elicit(
     graph = respondent.scm.graph
     _checks.features(x, graph.num_nodes, ndim=2)
     _checks.count(num_queries, "num_queries")
-    if respondent.scm.batch_shape not in ((), (len(x),)):
-        raise ValueError(
-            f"Expected one SCM, or one for each of the {len(x)} users; "
-            f"got a batch of shape {respondent.scm.batch_shape}."
-        )
+    for name in ("scm", "wrong"):
+        batch_shape = getattr(respondent, name).batch_shape
+        if batch_shape not in ((), (len(x),)):
+            raise ValueError(
+                f"Expected one SCM, or one for each of the {len(x)} users, in respondent.{name}; "
+                f"got a batch of shape {batch_shape}."
+            )
     design = RandomDesign() if design is None else design
     if history is None:
         history = History.empty(len(x), num_queries, graph.num_nodes)
     if history.num_users != len(x):
         raise ValueError(f"Expected a history of {len(x)} users; got {history.num_users}.")
+    if history.answer.shape[-1] != graph.num_nodes:
+        raise ValueError(
+            f"Expected a history of {graph.num_nodes} nodes; got {history.answer.shape[-1]}."
+        )
     for t in range(num_queries):
         k_ask, k_answer = jax.random.split(jax.random.fold_in(key, t))
         query = design.ask(k_ask, graph, history)

@@ -79,7 +79,8 @@ def tell(history: History, query: Query, answer: Array) -> History:
     Raises
     ------
     ValueError
-        If ``answer`` has another shape, a number in it is infinite, or a history is full.
+        If ``answer`` has another shape or an infinite number, a node of ``query`` does not exist,
+        a shift is not finite, or a history is full.
     """
     num_users, max_queries, num_nodes = history.answer.shape
     if np.shape(answer) != (num_users, num_nodes):
@@ -88,6 +89,10 @@ def tell(history: History, query: Query, answer: Array) -> History:
         )
     if (array := _checks.concrete(answer)) is not None and np.isinf(array).any():
         raise ValueError("Expected answer to be finite, or NaN where not reported; got infinity.")
+    _checks.finite(query.shift, "query.shift")
+    nodes = _checks.concrete(query.node)
+    if nodes is not None and ((nodes < -1) | (nodes >= num_nodes)).any():
+        raise ValueError(f"Expected query.node in -1, ..., {num_nodes - 1}; got {nodes}.")
     asked = query.node >= 0
     position = history.num_queries
     full = _checks.concrete(asked & (position >= max_queries))

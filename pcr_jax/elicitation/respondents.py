@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -11,7 +9,7 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action
-from pcr_jax.batching import user_keys
+from pcr_jax.batching import map_users, user_keys
 from pcr_jax.elicitation.history import Query
 from pcr_jax.scm import SCM, inverted
 
@@ -66,10 +64,10 @@ class SimulatedUser:
         return _answer(self, user_keys(key, len(query.node)), query)
 
 
-def _answer_one(user: SimulatedUser, scm: SCM, wrong: SCM, key: Array, query: Query) -> Array:
+def _answer_one(user: SimulatedUser, key: Array, query: Query, scm: SCM, wrong: SCM) -> Array:
     k_error, k_right, k_wrong, k_noise, k_one = jax.random.split(key, 5)
     num_nodes = user.scm.num_nodes
-    action = Action.soft(query.shift * (query.node == jnp.arange(num_nodes)))
+    action = Action.shift_node(query.node, query.shift, num_nodes)
     right = scm.sample(k_right, user.num_draws, action).mean(0)
     other = wrong.sample(k_wrong, user.num_draws, action).mean(0)
     mean = jnp.where(jax.random.bernoulli(k_error, user.error_rate), other, right)
@@ -83,6 +81,11 @@ def _answer_one(user: SimulatedUser, scm: SCM, wrong: SCM, key: Array, query: Qu
 
 @jax.jit
 def _answer(user, keys, query):
-    axes = [0 if scm.batch_shape else None for scm in (user.scm, user.wrong)]
-    one = partial(_answer_one, user)
-    return jax.vmap(one, (*axes, 0, 0))(user.scm, user.wrong, keys, query)
+    sources = {"scm": user.scm, "wrong": user.wrong}
+    own = {name: scm for name, scm in sources.items() if scm.batch_shape}
+    shared = {name: scm for name, scm in sources.items() if not scm.batch_shape}
+
+    def one(own, key, query):
+        return _answer_one(user, key, query, **shared, **own)
+
+    return map_users(one, own, keys, query)

@@ -117,8 +117,10 @@ def sweep_points(protocol: Protocol, scm: str) -> list[SweepPoint]:
 
 @jax.jit
 def _noiseless_answers(truth: SCM, noise: Array, history: History) -> Array:
-    shifts = history.shift[:, None] * (history.node[:, None] == jnp.arange(truth.num_nodes))
-    return jax.vmap(lambda s: truth.predict(noise, Action.soft(s)).mean(0))(shifts)
+    def one(node, shift):
+        return truth.predict(noise, Action.shift_node(node, shift, truth.num_nodes)).mean(0)
+
+    return jax.vmap(one)(history.node, history.shift)
 
 
 @partial(jax.jit, static_argnums=0)
