@@ -180,23 +180,23 @@ def _open(out: Path, settings: dict) -> dict:
     """
     record = out / "run.json"
     try:
-        (out / "parts").mkdir(parents=True, exist_ok=True)
         if not record.exists():
+            out.mkdir(parents=True, exist_ok=True)
             _write(record, json.dumps({"settings": settings}, indent=2))
         run = json.loads(record.read_text())
         held = run["settings"]
+        held_protocol = held["protocol"]
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise OutputError(f"{record} is not the record of a run; choose another folder") from None
     if held != settings:
-        differing = {**held.get("protocol", {}), **held}.items()
-        now = {**settings["protocol"], **settings}
-        names = [k for k, v in differing if now.get(k) != v and k != "protocol"]
+        pairs = {**settings, **settings["protocol"]}.items()
+        names = [k for k, v in pairs if k != "protocol" and {**held, **held_protocol}.get(k) != v]
         raise OutputError(
-            f"{out} holds a run with other settings ({', '.join(names) or 'of another version'}); "
-            "choose another folder"
+            f"{out} holds a run with other settings ({', '.join(names)}); choose another folder"
         )
+    (out / "parts").mkdir(exist_ok=True)
     return run
 
 
@@ -230,9 +230,11 @@ def _draw(out: Path, protocol: Protocol, scms: list[str], tables: dict[str, pd.D
 
 
 def _table(title: str, columns: str, rows: list[list[str]]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, column in enumerate(columns.split()):
-        table.add_column(column.replace("_", " "), justify="left" if i == 0 else "right")
+        table.add_column(
+            column.replace("_", " "), justify="left" if i == 0 else "right", no_wrap=True
+        )
     for row in rows:
         table.add_row(*row)
     return table
@@ -331,6 +333,8 @@ def run(
         "jobs": jobs,
     }
     _write(out / "run.json", json.dumps(record, indent=2))
+    for abandoned in out.rglob("*.tmp"):  # by a run that was killed while it wrote
+        abandoned.unlink()
     for table in summary(tables):
         console.print(table)
     times = ", ".join(f"{stage} {s:.0f} s" for stage, s in seconds.items())
