@@ -112,7 +112,7 @@ def recourse_rows(
                 learning_rate=rates,
             )
             # The same standardised action, taken by the true users.
-            taken = replace(plan, action=Action.soft(plan.action.value / own.scale * true.scale))
+            taken = replace(plan, action=Action.soft(plan.action.value * (true.scale / own.scale)))
             report = evaluate(
                 true.score,
                 truth,
