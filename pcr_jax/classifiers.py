@@ -114,6 +114,8 @@ def train_mlp(
         raise ValueError("Expected y to be 0 or 1; got other values.")
     _checks.positive(learning_rate, "learning_rate")
     _checks.count(epochs, "epochs")
+    for width in hidden:
+        _checks.count(width, "width in hidden")
     loc, scale = x.mean(0), x.std(0)
     _checks.positive(scale, "the standard deviation of every feature of x")
     module = MLP(tuple(hidden))

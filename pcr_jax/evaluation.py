@@ -150,6 +150,8 @@ def evaluate(
     acted = (plan.status == PlanStatus.found) | (plan.status == PlanStatus.already_favourable)
     if optimum is None:
         optimum = line_search(score, truths, x, scale, radius)
+    if np.shape(optimum) != (len(x),):
+        raise ValueError(f"Expected optimum of shape ({len(x)},); got {np.shape(optimum)}.")
     cost = jnp.where(acted, l1_cost(plan.action, x, scale), jnp.inf)
     return Report(acted & (logit >= 0), acted & (worst >= 0), cost, optimum)
 

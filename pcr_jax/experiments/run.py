@@ -185,7 +185,7 @@ def _open(out: Path, settings: dict) -> dict:
             _write(record, json.dumps({"settings": settings}, indent=2))
         run = json.loads(record.read_text())
         held = run["settings"]
-        held_protocol = held["protocol"]
+        held_protocol = dict(held["protocol"])
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):

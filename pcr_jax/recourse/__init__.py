@@ -85,15 +85,15 @@ def _search(settings, score, scms, x, sets, scale, epsilon, low, high, learning_
             learning_rate[user],
         )
 
-    shift, valid, stuck = algorithm1.solve(
+    shift, valid, flat = algorithm1.solve(
         settings, score, scale, epsilon, problem_of, num_users * num_sets, num_nodes
     )
     shift = shift.reshape(num_users, num_sets, num_nodes)
     valid = valid.reshape(num_users, num_sets)
-    stuck = stuck.reshape(num_users, num_sets)
+    flat = flat.reshape(num_users, num_sets)
     cost = jnp.where(valid, jnp.abs(shift).sum(-1), jnp.inf)
     best = jnp.take_along_axis(shift, cost.argmin(1)[:, None, None], axis=1)[:, 0]
-    return best * scale, valid.any(1), stuck.all(1)
+    return best * scale, valid.any(1), flat.all(1)
 
 
 @jax.jit
@@ -173,11 +173,13 @@ def find_recourse(
             f"Expected learning_rate of shape () or ({len(x)},); got {np.shape(learning_rate)}."
         )
     low, high = (Constraints() if constraints is None else constraints).shift_bounds(x)
-    movable = np.asarray((low < 0) | (high > 0))
+    movable = np.asarray((low < 0) | (high > 0)).any(0)
     if not movable.any():
         raise ValueError("Expected constraints that let some node move; got none actionable.")
+    if max_set_size is not None:
+        _checks.count(max_set_size, "max_set_size")
     sets = intervention_sets(scm.num_nodes, max_set_size)
-    sets = sets[~sets[:, ~movable.any(0)].any(1)]
+    sets = sets[~sets[:, ~movable].any(1)]
 
     scms = per_user(scm, len(x))
     modelled = has_model(scms)
@@ -185,14 +187,14 @@ def find_recourse(
     radius = ball(epsilon)
     rates = jnp.broadcast_to(jnp.asarray(learning_rate, float), len(x))
     bounds = (low / scale, high / scale)
-    shift, found, stuck = _search(
+    shift, found, flat = _search(
         solver, score, scms, x, jnp.asarray(sets, float), scale, radius, *bounds, rates
     )
     action = Action.soft(jnp.where((found & modelled)[:, None], shift, 0.0))
     x_counterfactual, logit, worst = outcomes(score, scms, x, action, scale, radius)
     valid = (logit >= 0) & modelled
     status = jnp.select(
-        [~modelled, valid & ~action.intervened.any(1), valid, stuck & movable.any(1)],
+        [~modelled, valid & ~action.intervened.any(1), valid, flat],
         [
             PlanStatus.no_model,
             PlanStatus.already_favourable,

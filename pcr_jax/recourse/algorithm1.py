@@ -90,6 +90,7 @@ class Outcome(NamedTuple):
     """What one step found about ``state.shift`` before moving on."""
 
     valid: Array  # () bool: favourable, unperturbed and under the one-step attack
+    flat: Array  # () bool: the score's gradient is exactly 0 at the empty action
     stuck: Array  # () bool: the first step does not move it, so that none ever will
 
 
@@ -128,13 +129,14 @@ def step(
     valid = logit >= 0
 
     penalty = settings.decay ** (state.step // settings.num_inner).astype(float)
+    flat = ~valid & (state.step == 0) & jnp.all(gradient == 0)
     gradient = problem.members * (gradient + penalty * jnp.sign(state.shift))
     updates, optimiser = _OPTIMISERS[settings.optimiser]().update(gradient, state.optimiser)
     moved = optax.projections.projection_box(
         state.shift - problem.learning_rate * updates, problem.low, problem.high
     )
     stuck = ~valid & (state.step == 0) & jnp.all(moved == state.shift)
-    return State(moved, optimiser, state.step + 1), Outcome(valid, stuck)
+    return State(moved, optimiser, state.step + 1), Outcome(valid, flat, stuck)
 
 
 def solve(
@@ -157,8 +159,8 @@ def solve(
         Shape (num_problems, d), units of ``scale``; 0 where no valid action was found.
     valid : Array
         Shape (num_problems,), unperturbed and under the one-step attack.
-    stuck : Array
-        Shape (num_problems,): the first step, and so none, moved the empty action.
+    flat : Array
+        Shape (num_problems,): the score's gradient is exactly 0 at the empty action.
     """
     fresh = initial(settings, num_nodes)
     advance = jax.vmap(lambda p, s: step(settings, score, scale, epsilon, p, s))
@@ -173,7 +175,7 @@ def solve(
         results = jax.tree.map(
             lambda all_, new: all_.at[row].set(new, mode="drop"),
             results,
-            (shift, judged.valid, judged.stuck),
+            (shift, judged.valid, judged.flat),
         )
         successor = waiting + jnp.cumsum(ended) - 1
         lane = jnp.where(ended, jnp.minimum(successor, num_problems), lane)

@@ -15,8 +15,8 @@ class PlanStatus(IntEnum):
     """How the search ended for one user.
 
     ``found``: an action that is valid when verified. ``already_favourable``: nothing needs to be
-    done. ``not_found``: the search ended without a valid action. ``zero_gradient``: the score's
-    gradient is exactly 0 at the user, so that a gradient-based search could not begin.
+    done. ``not_found``: the search ended without a valid action. ``zero_gradient``: the same, for
+    a score whose gradient is exactly 0 where the search begins.
     ``no_model``: the user has no SCM, because the posterior is empty.
     """
 

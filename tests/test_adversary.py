@@ -1,0 +1,125 @@
+"""The attack on an action: never outside its ball, and at least as strong as simpler attacks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pcr_jax as pcr
+from pcr_jax import Action, library
+from pcr_jax.recourse import worst_outcome
+from pcr_jax.recourse.adversary import outcome, unit
+
+NUM_USERS, EPSILON = 50, 0.3
+SCALE = jnp.array([1.0, 1.4, 0.6])
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(NUM_USERS, 3)), jnp.float32)
+ACTIONS = Action.soft(RNG.normal(size=(NUM_USERS, 3)))
+
+
+def classifier(*layers):
+    """From (kernel, bias) of every layer."""
+    params = {
+        f"Dense_{i}": {"kernel": jnp.asarray(k, jnp.float32), "bias": jnp.asarray(b, jnp.float32)}
+        for i, (k, b) in enumerate(layers)
+    }
+    module = pcr.MLP(tuple(len(b) for _, b in layers[:-1]))
+    return pcr.Classifier(module, {"params": params}, jnp.zeros(3), jnp.ones(3))
+
+
+WEIGHT = np.array([[0.8], [-1.5], [0.4]])
+LINEAR = classifier((WEIGHT, [-0.2]))
+CURVED = classifier(
+    (RNG.normal(size=(3, 16)), RNG.normal(size=16)),
+    (RNG.normal(size=(16, 16)) / 2, RNG.normal(size=16)),
+    (RNG.normal(size=(16, 1)), [0.0]),
+)
+
+
+@jax.jit
+def attacks(score, scm, x, actions, epsilon):
+    """Worst logit, plain logit and that of the one-step attack of Algorithm 1, for every user."""
+
+    def one(x, action):
+        def logit(delta):
+            return outcome(score, scm, x, action, SCALE, delta)
+
+        centre = jnp.zeros(3)
+        one_step = logit(-epsilon * unit(jax.grad(logit)(centre)))
+        worst = worst_outcome(score, scm, x, action, SCALE, epsilon)
+        return worst, logit(centre), one_step
+
+    return jax.vmap(one)(x, actions)
+
+
+@pytest.mark.parametrize("epsilon", [0.01, EPSILON, 3.0])
+def test_for_a_linear_score_the_worst_logit_is_the_closed_form(epsilon):
+    """Score minus epsilon times the gradient's norm: neither less nor, outside the ball, more."""
+    worst, logit, _ = attacks(LINEAR, library.m1(), X, ACTIONS, epsilon)
+    effects = np.linalg.inv(np.eye(3) - np.array([[0, 0, 0], [-0.99, 0, 0], [0.99, 0.99, 0]]))
+    expected = (X + ACTIONS.value @ effects.T) @ WEIGHT[:, 0] - 0.2
+    np.testing.assert_allclose(logit, expected, atol=1e-5)
+    slope = WEIGHT[:, 0] @ (effects * np.asarray(SCALE))
+    np.testing.assert_allclose(worst, expected - epsilon * np.linalg.norm(slope), atol=2e-5)
+
+
+@pytest.mark.parametrize("scm", [library.m1(), library.m3()], ids=["m1", "m3"])
+def test_it_is_at_least_as_strong_as_one_step_and_as_thousands_of_random_points(scm):
+    worst, logit, one_step = attacks(CURVED, scm, X, ACTIONS, EPSILON)
+    assert (np.asarray(worst) <= np.asarray(one_step) + 1e-5).all()
+    assert (np.asarray(worst) < np.asarray(logit)).all()
+    assert np.mean(worst < one_step - 0.01) > 0.1  # and stronger for some
+
+    delta = RNG.normal(size=(4000, 3))
+    delta *= EPSILON / np.linalg.norm(delta, axis=1, keepdims=True)
+    delta[2000:] *= RNG.random((2000, 1))
+
+    x, actions = jax.tree.map(lambda leaf: leaf[:, None], (X, ACTIONS))
+    moved = scm.counterfactual(x, Action.soft(delta * np.asarray(SCALE)))
+    found = np.asarray(CURVED(scm.counterfactual(moved, actions))).min(1)
+    spread = np.asarray(logit) - found
+    # 4,000 points are denser than its own 134; gradients make up for all but a little.
+    assert (np.asarray(worst) <= found + 0.05 * spread + 1e-5).all()
+
+
+CONSTANT, SATURATED = (
+    pcr.Classifier(
+        CURVED.module,
+        jax.tree.map(lambda leaf, f=f: f * leaf, CURVED.params),
+        CURVED.loc,
+        CURVED.scale,
+    )
+    for f in (0.0, 1e4)
+)
+
+
+@pytest.mark.parametrize("score", [CONSTANT, SATURATED], ids=["constant", "saturated"])
+def test_a_zero_gradient_makes_no_nan(score):
+    worst, logit, one_step = attacks(score, library.m1(), X, ACTIONS, EPSILON)
+    assert np.isfinite(worst).all()
+    np.testing.assert_array_equal(one_step, logit)  # it cannot move
+    assert (np.asarray(worst) <= np.asarray(logit)).all()
+
+
+def test_points_without_gradient_are_still_attacked_from_elsewhere():
+    """A step: flat on either side, and its edge inside some users' balls."""
+    first, last = np.zeros(16), np.zeros((16, 1))
+    first[0], last[0] = 1e6, 1.0
+    step = classifier(
+        (np.outer([1, 0, 0], first), np.zeros(16)), (1e6 * np.eye(16), np.zeros(16)), (last, [0.0])
+    )
+    x = jnp.zeros((NUM_USERS, 3)).at[:, 0].set(jnp.linspace(0.01, 1.0, NUM_USERS))
+    worst, logit, one_step = attacks(step, library.m1(), x, Action.soft(jnp.zeros_like(x)), EPSILON)
+    np.testing.assert_array_equal(logit, 1.0)
+    np.testing.assert_array_equal(one_step, 1.0)
+    np.testing.assert_array_equal(np.asarray(worst) < 0, np.asarray(x[:, 0]) < EPSILON)
+
+
+@pytest.mark.parametrize("length", [1e-36, 1e-20, 1.0, 1e20, 1e38])
+def test_unit_vectors_survive_lengths_whose_squares_do_not(length):
+    direction = np.array([2.0, -1.0, 2.0]) / 3
+    np.testing.assert_allclose(unit(jnp.asarray(length * direction)), direction, rtol=1e-6)
+
+
+def test_the_unit_vector_of_zero_is_zero():
+    np.testing.assert_array_equal(unit(jnp.zeros(3)), np.zeros(3))

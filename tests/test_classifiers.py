@@ -1,0 +1,173 @@
+"""Classifiers: what they compute, how they train, and that their parameters are arguments."""
+
+from itertools import pairwise
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pcr_jax as pcr
+from pcr_jax import classifiers, library, recourse
+from pcr_jax.classifiers import as_score
+
+NUM_USERS = 20
+HIDDEN = (16, 16)
+RNG = np.random.default_rng(0)
+LOC, SCALE = np.array([1.0, -2.0, 0.5], np.float32), np.array([2.0, 0.5, 1.0], np.float32)
+X = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
+
+
+def random_classifier(seed, hidden=HIDDEN):
+    rng = np.random.default_rng(seed)
+    widths = (3, *hidden, 1)
+    layers = {
+        f"Dense_{i}": {
+            "kernel": jnp.asarray(rng.normal(size=(n, m)) / np.sqrt(n), jnp.float32),
+            "bias": jnp.asarray(rng.normal(size=m), jnp.float32),
+        }
+        for i, (n, m) in enumerate(pairwise(widths))
+    }
+    return pcr.Classifier(pcr.MLP(hidden), {"params": layers}, jnp.asarray(LOC), jnp.asarray(SCALE))
+
+
+def test_a_classifier_is_the_tanh_network_of_its_parameters_on_standardised_features():
+    score = random_classifier(0)
+    z = (X.astype(float) - LOC) / SCALE
+    for i in range(3):
+        layer = score.params["params"][f"Dense_{i}"]
+        z = z @ np.asarray(layer["kernel"], float) + np.asarray(layer["bias"])
+        z = np.tanh(z) if i < 2 else z[:, 0]
+    np.testing.assert_allclose(score(X), z, atol=1e-5)
+    assert score(X[0]).shape == ()
+    np.testing.assert_allclose(jax.vmap(score)(X), z, atol=1e-5)
+
+
+def test_gradients_flow_to_the_features_and_to_the_parameters():
+    score, step = random_classifier(0), 1e-2
+    gradient = np.asarray(jax.grad(score)(X[0]))
+    for j in range(3):
+        ahead, behind = (float(score(X[0] + s * step * np.eye(3)[j])) for s in (1, -1))
+        assert gradient[j] == pytest.approx((ahead - behind) / (2 * step), abs=1e-2)
+    by_parameter = jax.grad(lambda s: s(X[0]))(score)
+    assert isinstance(by_parameter, pcr.Classifier)
+    assert by_parameter.params["params"]["Dense_2"]["bias"] == 1
+
+
+def test_a_classifier_is_a_pytree_whose_leaves_are_its_numbers():
+    score = random_classifier(0)
+    leaves, structure = jax.tree.flatten(score)
+    assert len(leaves) == 6 + 2
+    assert structure == jax.tree.structure(random_classifier(1))
+    assert structure != jax.tree.structure(random_classifier(1, (16,)))
+    again = jax.tree.unflatten(structure, leaves)
+    np.testing.assert_array_equal(again(X), score(X))
+    assert jax.jit(lambda s, x: s(x))(score, X[0]) == pytest.approx(float(score(X[0])), abs=1e-6)
+
+
+def test_a_new_classifier_compiles_nothing_anew():
+    """Nor do other users, SCMs of the same form, scales, radii, rates or bounds."""
+    truth, one = library.m1(), np.ones(3, np.float32)
+    programs = [recourse._search, recourse.outcomes, recourse.line_search.line_search]
+
+    def everything(seed, scm, x, scale, epsilon, rate, constraints):
+        score = random_classifier(seed)
+        plan = pcr.find_recourse(
+            score, scm, x, scale=scale, epsilon=epsilon, learning_rate=rate, constraints=constraints
+        )
+        pcr.evaluate(score, truth, x, plan, scale=scale, epsilon=epsilon)
+        return [program._cache_size() for program in programs], plan
+
+    sizes, plan = everything(0, truth, X, one, 0.1, 0.5, None)
+    bounds = pcr.Constraints(upper=X + 5)
+    thetas = jnp.asarray(RNG.uniform(-1, 1, (NUM_USERS, 3)), jnp.float32)
+    own = jax.vmap(pcr.linear_surrogate(truth.graph).scm)(thetas)
+    again, other = everything(1, own, X + 1, 2 * one, 0.2, np.full(NUM_USERS, 0.1), bounds)
+    assert again == sizes
+    assert not np.array_equal(plan.action.value, other.action.value)  # the arguments do arrive
+
+
+TRAIN_X = RNG.normal(size=(300, 3)) * [2.0, 5.0, 0.1] + [10.0, 0.0, -3.0]
+TRAIN_Y = (TRAIN_X[:, 0] - 10 > 20 * (TRAIN_X[:, 2] + 3)).astype(float)
+
+
+def train(seed=0, x=TRAIN_X, y=TRAIN_Y, **settings):
+    settings = {"hidden": HIDDEN, "epochs": 300, **settings}
+    return pcr.train_mlp(jax.random.key(seed), x, y, **settings)
+
+
+def test_training_learns_a_separable_problem_and_is_a_function_of_its_key():
+    score = train()
+    compiled = classifiers._fit._cache_size()
+    assert np.mean((np.asarray(score(TRAIN_X)) >= 0) == TRAIN_Y) > 0.97
+    np.testing.assert_allclose(score.loc, TRAIN_X.mean(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(score.scale, TRAIN_X.std(0), rtol=1e-4)
+    jax.tree.map(np.testing.assert_array_equal, train().params, score.params)
+    assert not np.array_equal(train(1)(TRAIN_X), score(TRAIN_X))
+    assert classifiers._fit._cache_size() == compiled
+
+
+def test_units_of_the_features_do_not_matter_to_training():
+    factor, offset = np.array([100.0, 0.01, 1.0]), np.array([5.0, -3.0, 0.0])
+    moved = TRAIN_X * factor + offset
+    np.testing.assert_allclose(train(x=moved)(moved), train()(TRAIN_X), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"x": np.where(TRAIN_X > 15, np.nan, TRAIN_X)}, "finite values for x"),
+        ({"x": TRAIN_X[0]}, "x of shape"),
+        ({"x": TRAIN_X * [1, 0, 1]}, "standard deviation of every feature of x"),
+        ({"y": TRAIN_Y[:-1]}, r"y of shape \(300,\); got \(299,\)"),
+        ({"y": TRAIN_Y[:, None]}, r"y of shape \(300,\); got \(300, 1\)"),
+        ({"y": 2 * TRAIN_Y - 1}, "y to be 0 or 1"),
+        ({"y": np.full(300, np.nan)}, "y to be 0 or 1"),
+        ({"learning_rate": 0.0}, "learning_rate > 0"),
+        ({"learning_rate": np.nan}, "learning_rate > 0"),
+        ({"epochs": 0}, "epochs >= 1"),
+        ({"epochs": 2.5}, "epochs >= 1"),
+        ({"hidden": (16, 0)}, "hidden"),
+    ],
+)
+def test_training_refuses_what_it_cannot_use(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        train(**wrong)
+
+
+def test_plain_functions_and_modules_of_ones_own_are_scores_too():
+    weight = jnp.array([1.0, 2.0, 3.0])
+
+    def plain(x):
+        return x @ weight
+
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(1)(x)[..., 0]
+
+    module = Own()
+    own = pcr.Classifier(module, module.init(jax.random.key(0), X), LOC, SCALE)
+    for score in (plain, jax.tree_util.Partial(plain), own):
+        passed = as_score(score, 3)
+        assert jax.tree.structure(passed).num_leaves == len(jax.tree.leaves(passed))
+        assert jax.jit(lambda s, x: s(x))(passed, X[0]) == pytest.approx(
+            float(score(X[0])), rel=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("score", "error", "message"),
+    [
+        (None, TypeError, "score to be callable"),
+        ("mlp", TypeError, "score to be callable"),
+        (lambda x: x, ValueError, r"logit of shape \(\); got \(3,\)"),
+        (lambda x: x[:1], ValueError, r"logit of shape \(\); got \(1,\)"),
+        (lambda x: {"logit": x[0]}, ValueError, r"logit of shape \(\)"),
+        (lambda x: None, ValueError, r"logit of shape \(\)"),
+    ],
+)
+def test_what_is_not_a_score_is_refused(score, error, message):
+    with pytest.raises(error, match=message):
+        as_score(score, 3)

@@ -1,0 +1,217 @@
+"""The measures, recomputed by hand from their definitions; the line search against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pcr_jax as pcr
+from pcr_jax import Action, Plan, PlanStatus, Report, evaluate, intervention_pattern, library
+from pcr_jax.evaluation import optimum_cost
+
+NAN, INF = float("nan"), float("inf")
+NUM_USERS = 20
+RNG = np.random.default_rng(0)
+SCALE = np.array([1.0, 1.4, 0.6], np.float32)
+WEIGHT, BIAS = np.array([0.8, -1.5, 0.4], np.float32), np.float32(-0.2)
+SCORE = pcr.Classifier(
+    pcr.MLP(()),
+    {
+        "params": {
+            "Dense_0": {"kernel": jnp.asarray(WEIGHT)[:, None], "bias": jnp.asarray(BIAS)[None]}
+        }
+    },
+    jnp.zeros(3),
+    jnp.ones(3),
+)
+TRUTH = library.m1()
+# What shifting each node does to the features in all, by hand.
+EFFECTS = np.linalg.inv(np.eye(3) - np.array([[0, 0, 0], [-0.99, 0, 0], [0.99, 0.99, 0]]))
+SLOPE = WEIGHT @ EFFECTS * SCALE  # of the logit, by the shift of each node in units of the scale
+
+
+def report(valid, robust_valid, cost, optimum):
+    return Report(
+        np.array(valid, bool), np.array(robust_valid, bool), np.array(cost), np.array(optimum)
+    )
+
+
+A = report([1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1.0, 2.0, 4.0, 0.5, INF], [0.5, 2.0, INF, 0.1, 3.0])
+B = report([1, 0, 1, 1, 0], [1, 0, 1, 0, 0], [2.0, 9.0, 3.0, 1.0, INF], [0.5, 2.0, INF, 0.1, 3.0])
+NOBODY = report([0] * 5, [0] * 5, [INF] * 4 + [1.0], [0.5] * 5)
+
+
+def test_measures_are_those_of_the_protocol():
+    assert A.validity == pytest.approx(3 / 5)  # of all users, found or not
+    assert A.robust_validity == pytest.approx(1 / 5)
+    assert A.cost_mean == pytest.approx((1 + 2 + 4) / 3)  # of the valid only
+    assert A.cost_mean_common([A, B]) == pytest.approx((1 + 4) / 2)
+    assert B.cost_mean_common([A, B]) == pytest.approx((2 + 3) / 2)
+    assert A.regret_mean(B) == pytest.approx(((1 - 2) + (4 - 3)) / 2)
+    assert A.regret_to_optimum_mean == pytest.approx(((1 - 0.5) + (2 - 2)) / 2)
+    assert B.regret_to_optimum_mean == pytest.approx(((2 - 0.5) + (1 - 0.1)) / 2)
+
+
+def test_regret_is_positive_for_whoever_pays_more_than_the_reference():
+    cheap = report([1], [1], [1.0], [1.0])
+    dear = report([1], [1], [1.5], [1.0])
+    assert dear.regret_mean(cheap) == dear.regret_to_optimum_mean == 0.5
+    assert cheap.regret_mean(dear) == -0.5
+    assert cheap.regret_mean(cheap) == 0
+
+
+def test_means_over_nobody_are_nan_and_say_so_without_a_warning():
+    assert NOBODY.validity == 0
+    assert np.isnan(NOBODY.cost_mean)
+    assert np.isnan(A.cost_mean_common([A, NOBODY]))
+    assert np.isnan(A.regret_mean(NOBODY))
+    assert np.isnan(NOBODY.regret_to_optimum_mean)
+    assert "validity 0.000" in str(NOBODY)
+    assert str(A).startswith("5 users: validity 0.600, robust validity 0.200, cost 2.333")
+
+
+def plan_of(shift, status=None):
+    """A plan with these actions, its own opinion of them deliberately worthless."""
+    status = np.zeros(len(shift), int) if status is None else status
+    wrong = np.zeros(len(shift), bool)
+    nowhere = jnp.full(jnp.shape(shift), 7.0)
+    return Plan(Action.soft(shift), nowhere, np.full(len(shift), 77.0), wrong, wrong, status)
+
+
+def test_actions_are_judged_under_the_true_scm_whatever_the_plan_says():
+    x = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
+    shift = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
+    logit = (x + shift @ EFFECTS.T) @ WEIGHT + BIAS
+    worst = logit - 0.3 * np.linalg.norm(SLOPE)
+    assert len({(a, b) for a, b in zip(logit >= 0, worst >= 0, strict=True)}) == 3
+    cost = np.abs(shift / SCALE).sum(1)
+    for epsilon, robust in ((0.0, logit >= 0), (0.3, worst >= 0)):
+        judged = evaluate(SCORE, TRUTH, x, plan_of(shift), scale=SCALE, epsilon=epsilon)
+        np.testing.assert_array_equal(judged.valid, logit >= 0)
+        np.testing.assert_array_equal(judged.robust_valid, robust)
+        np.testing.assert_allclose(judged.cost, cost, rtol=1e-5)
+        assert judged.validity == pytest.approx(np.mean(logit >= 0))
+        assert judged.cost_mean == pytest.approx(cost[logit >= 0].mean(), rel=1e-5)
+        optimum = optimum_cost(SCORE, TRUTH, x, scale=SCALE, epsilon=epsilon)
+        np.testing.assert_array_equal(judged.optimum, optimum)
+
+
+def test_a_user_without_an_action_counts_as_invalid_even_where_the_score_is_favourable():
+    x = np.broadcast_to(WEIGHT, (NUM_USERS, 3))
+    status = np.resize([int(s) for s in PlanStatus], NUM_USERS)
+    plan = plan_of(np.zeros_like(x), status)
+    judged = evaluate(SCORE, TRUTH, x, plan, scale=SCALE, epsilon=0.3)
+    acted = (status == PlanStatus.found) | (status == PlanStatus.already_favourable)
+    np.testing.assert_array_equal(judged.valid, acted)
+    np.testing.assert_array_equal(judged.robust_valid, acted)
+    np.testing.assert_array_equal(judged.cost, np.where(acted, 0, INF))
+    assert judged.validity == pytest.approx(acted.mean())
+    assert judged.cost_mean == 0
+
+
+def test_each_user_may_have_a_true_scm_of_their_own_and_an_optimum_may_be_passed():
+    thetas = jnp.asarray(RNG.uniform(-1, 1, (NUM_USERS, 3)), jnp.float32)
+    truths = jax.vmap(pcr.linear_surrogate(TRUTH.graph).scm)(thetas)
+    x = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
+    shift = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
+    known = np.arange(NUM_USERS, dtype=np.float32)
+    judged = evaluate(SCORE, truths, x, plan_of(shift), scale=SCALE, optimum=known)
+    np.testing.assert_array_equal(judged.optimum, known)
+    for i in range(NUM_USERS):
+        t21, t31, t32 = np.asarray(thetas[i], float)
+        theta = np.array([[0, 0, 0], [t21, 0, 0], [t31, t32, 0]])
+        after = x[i] + np.linalg.solve(np.eye(3) - theta, shift[i])
+        assert bool(judged.valid[i]) == (after @ WEIGHT + BIAS >= 0)
+
+
+def test_the_line_search_finds_the_closed_form_optimum_of_a_linear_score():
+    """In the L1 norm the cheapest action moves the one feature with the steepest slope."""
+    x = 2 * RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
+    logit = x @ WEIGHT + BIAS
+    best = np.maximum(-logit, 0) / np.abs(SLOPE).max()
+    assert (best < 6).all()
+    cost = np.asarray(optimum_cost(SCORE, TRUTH, x, scale=SCALE))
+    assert (cost >= best - 1e-5).all()  # never better than the optimum
+    np.testing.assert_allclose(cost, best, atol=5e-5)  # twelve bisections of a grid of 0.1
+
+    robust = np.asarray(optimum_cost(SCORE, TRUTH, x, scale=SCALE, epsilon=0.3))
+    assert (robust >= cost - 1e-5).all()
+    # 22 points of the ball, of which the worst is some 0.85 to 1 of the way to the worst of all.
+    margin = 0.3 * np.linalg.norm(SLOPE) / np.abs(SLOPE).max()
+    highest = np.maximum(margin - logit / np.abs(SLOPE).max(), 0)
+    assert (robust <= highest + 5e-5).all()
+    assert (robust >= np.maximum(highest - 0.2 * margin, 0) - 1e-5).all()
+
+
+def test_the_line_search_says_infinity_where_nothing_within_reach_is_favourable():
+    x = np.full((NUM_USERS, 3), 0.0, np.float32)
+    x[:, 1] = np.linspace(0, 20, NUM_USERS)
+    best = -(x @ WEIGHT + BIAS) / np.abs(SLOPE).max()
+    cost = np.asarray(optimum_cost(SCORE, TRUTH, x, scale=SCALE))
+    np.testing.assert_array_equal(np.isinf(cost), best > 6)
+    assert 0 < np.isinf(cost).sum() < NUM_USERS
+
+
+def test_intervention_patterns_are_shares_of_the_counted_users():
+    action = Action(
+        jnp.array([[1.0, 0, 0], [0, 0, 0], [2, 0, -3], [0.5, 0, 0], [0, 1, 0], [0, 0, 0]]),
+        jnp.zeros((6, 3), bool).at[5, 1].set(True),  # do(B = 0)
+    )
+    users = np.array([1, 1, 1, 1, 0, 1], bool)
+    pattern = intervention_pattern(action, ["A", "B", "C"], users)
+    assert pattern == {"A": 0.4, "A+C": 0.2, "B": 0.2, "none": 0.2}
+    assert list(pattern) == sorted(pattern)
+    assert sum(pattern.values()) == pytest.approx(1)
+    assert intervention_pattern(action, ["A", "B", "C"], np.zeros(6, bool)) == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (
+            {"plan": plan_of(np.zeros((5, 3)))},
+            ValueError,
+            r"plan for x of shape \(5, 3\); got \(20, 3\)",
+        ),
+        ({"truth": pcr.linear_scm(TRUTH.graph, [NAN, 0, 0])}, ValueError, "truth with finite"),
+        ({"x": np.full((NUM_USERS, 3), NAN)}, ValueError, "finite values for x"),
+        ({"scale": -SCALE}, ValueError, "scale > 0"),
+        ({"epsilon": -1.0}, ValueError, "epsilon >= 0"),
+        ({"score": lambda x: x}, ValueError, r"score .* logit of shape \(\)"),
+        ({"optimum": np.zeros(5)}, ValueError, r"optimum of shape \(20,\)"),
+    ],
+)
+def test_misuse_raises_and_names_the_argument(wrong, error, message):
+    good = {
+        "score": SCORE,
+        "truth": TRUTH,
+        "x": np.zeros((NUM_USERS, 3), np.float32),
+        "plan": plan_of(np.zeros((NUM_USERS, 3))),
+        "scale": SCALE,
+        "optimum": np.zeros(NUM_USERS),
+    }
+    with pytest.raises(error, match=message):
+        evaluate(**{**good, **wrong})
+
+
+def test_a_user_is_judged_the_same_alone_and_in_a_crowd():
+    """Bitwise, with a network wide enough that matrix products depend on the batch."""
+    rng = np.random.default_rng(1)
+    layers = {
+        f"Dense_{i}": {
+            "kernel": jnp.asarray(rng.normal(size=(n, m)) / np.sqrt(n), jnp.float32),
+            "bias": jnp.asarray(rng.normal(size=m), jnp.float32),
+        }
+        for i, (n, m) in enumerate([(3, 16), (16, 16), (16, 1)])
+    }
+    layers["Dense_2"]["bias"] -= 1.0
+    score = pcr.Classifier(pcr.MLP((16, 16)), {"params": layers}, jnp.zeros(3), jnp.ones(3))
+    x = rng.normal(size=(500, 3)).astype(np.float32)
+    plan = plan_of(rng.normal(size=(500, 3)).astype(np.float32))
+    crowd = evaluate(score, TRUTH, x, plan, scale=SCALE, epsilon=0.1)
+    places = rng.permutation(500)[:NUM_USERS]
+    some = jax.tree.map(lambda leaf: leaf[places], plan)
+    few = evaluate(score, TRUTH, x[places], some, scale=SCALE, epsilon=0.1)
+    jax.tree.map(np.testing.assert_array_equal, few, jax.tree.map(lambda a: a[places], crowd))
+    assert 0 < few.validity < 1
+    assert np.isfinite(few.optimum[np.asarray(few.optimum) > 0]).any()

@@ -1,0 +1,413 @@
+import json
+import logging
+import random
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.diagnostics import effective_sample_size
+
+from pcr_jax.elicitation import History
+from pcr_jax.inference import (
+    PosteriorStatus,
+    Samples,
+    Zeus,
+    infer,
+    posterior_scms,
+    read_netcdf,
+    search_prior,
+    write_netcdf,
+)
+from pcr_jax.likelihoods import tolerance
+from pcr_jax.scm import Graph
+from pcr_jax.surrogates import linear_surrogate
+
+GRAPH = Graph.fully_connected(3)
+SURROGATE = linear_surrogate(GRAPH)
+KEY = jax.random.key(0)
+RELEASED = json.loads((Path(__file__).parent / "data/released_posteriors.json").read_text())
+needs_zeus = pytest.mark.skipif(find_spec("zeus") is None, reason="zeus-mcmc is not installed")
+
+
+def released(name):
+    """The released code's user of that SCM: surrogate, likelihood, history, recorded numbers."""
+    user = RELEASED["users"][name]
+    answer = np.array([[None] * 10, user["resp_x2"], user["resp_x3"]], float).T
+    history = History(jnp.array(user["node"]) - 1, jnp.array(user["v"]), jnp.asarray(answer, float))
+    surrogate = linear_surrogate(GRAPH, noise_mean=RELEASED["noise_mean"])
+    return surrogate, tolerance(user["sigma"], user["alpha"]), history, user
+
+
+def every_draw(key, surrogate, likelihood, history):
+    """Exact independent draws: all of 2**20 prior draws that are accepted."""
+    search = search_prior(key, surrogate, likelihood, history, 2**20, 2**20)
+    return search, np.asarray(search.draws[: search.num_found], float)
+
+
+@pytest.mark.parametrize("name", ["m1", "m2", "m3"])
+def test_prior_draws_reproduce_the_exact_posteriors_of_the_released_code(name):
+    surrogate, likelihood, history, user = released(name)
+    search, draws = every_draw(KEY, surrogate, likelihood, history)
+    assert search.num_accepted == len(draws)
+    acceptance = float(search.num_accepted / search.num_drawn)
+    assert abs(acceptance / user["exact_accept"] - 1) < 0.02
+    # 3 x 3 means at 4 standard errors of both sides: one false alarm in 1,700 seeds. The
+    # reference made 1.2 million draws: its acceptances are multiples of 1 / 1,200,000.
+    se = np.array(user["exact_sd"]) * np.sqrt(1 / len(draws) + 1 / (acceptance * 1.2e6))
+    assert (np.abs(draws.mean(0) - user["exact_mean"]) < 4 * se).all()
+    np.testing.assert_allclose(draws.std(0), user["exact_sd"], rtol=0.02)
+
+
+@pytest.mark.parametrize("name", ["m1", "m2", "m3"])
+def test_the_recorded_numbers_are_those_of_the_reference_file(shared, name):
+    file = shared / f"reference/posterior_{name.upper()}_seed2024.npz"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    reference = np.load(file)
+    for field, value in RELEASED["users"][name].items():
+        np.testing.assert_allclose(np.array(value, float), reference[field], atol=1e-6)
+
+
+def test_a_search_of_the_prior_stops_at_the_first_block_with_enough_draws():
+    surrogate, likelihood, history, _ = released("m1")
+    search = search_prior(KEY, surrogate, likelihood, history, 50, 2**20)
+    assert search.num_found == 50
+    assert search.num_drawn == 2**16
+    assert search.best_agreement == 1.0
+    everything = every_draw(KEY, surrogate, likelihood, history)[1]
+    np.testing.assert_array_equal(search.draws, everything[:50].astype(np.float32))
+    assert (everything != 0).all()  # no row is left as it was allocated
+
+
+@needs_zeus
+@pytest.mark.parametrize("name", ["m1", "m3"])
+def test_zeus_agrees_with_exact_draws(name):
+    surrogate, likelihood, history, _ = released(name)
+    sampler = Zeus(num_walkers=50, num_steps=400, keep=0.8)
+    users = jax.tree.map(lambda leaf: leaf[None], history)
+    idata = infer(KEY, surrogate, users, likelihood=likelihood, sampler=sampler)
+    theta = idata.posterior["theta"].to_numpy()[0, :, 0]  # steps of 50 walkers
+    assert theta.shape == (320 * 50, 3)
+    _, exact = every_draw(jax.random.key(1), surrogate, likelihood, history)
+    # 2 x 3 means at 5 standard errors, which leaves room for an ESS overestimated by a half
+    # (then 4 of them): at most one false alarm in 2,600 seeds. The ESS takes each walker as a
+    # chain.
+    ess = effective_sample_size(np.moveaxis(theta.reshape(320, 50, 3), 1, 0))
+    assert (ess > 2_000).all()
+    se = exact.std(0) * np.sqrt(1 / ess + 1 / len(exact))
+    assert (np.abs(theta.mean(0) - exact.mean(0)) < 5 * se).all()
+    np.testing.assert_allclose(theta.std(0), exact.std(0), rtol=0.07)  # 5 se at an ESS of 2,500
+    assert (idata.sample_stats["lp"] == pytest.approx(-3 * np.log(2))).all()
+
+
+class Given:
+    """A sampler that returns the starting points, told apart by step."""
+
+    name, needs_gradient, host_only = "given", False, True
+
+    def __init__(self, num_walkers=10, num_steps=3):
+        self.num_walkers, self.num_steps = num_walkers, num_steps
+        self.starts = []
+
+    def check(self, num_coefficients):
+        self.num_coefficients = num_coefficients
+
+    def run(self, key, log_density, starts):
+        assert starts.shape == (self.num_walkers, self.num_coefficients)
+        assert len(np.unique(starts, axis=0)) == self.num_walkers
+        lp = np.asarray(log_density(np.asarray(starts, np.float32)))
+        assert (lp > -np.inf).all()
+        self.starts.append(starts)
+        steps = np.arange(self.num_steps)[:, None]
+        draws = starts + 10.0 * steps[..., None]
+        return Samples(draws[None], (lp + steps)[None], draws[None, :1], self.num_walkers)
+
+
+T = 4
+
+
+def noiseless(theta, num_users=1):
+    """Users who answer exactly as the surrogate with coefficients ``theta`` expects."""
+    node, shift = jnp.array([0, 0, 1, 1]), jnp.array([0.5, 1.0, 0.5, 1.0])
+    expected = SURROGATE.expected_answers(jnp.array(theta), node, shift)
+    answer = jnp.where(jnp.asarray(GRAPH.descendants)[node], expected, jnp.nan)
+    one = History(node, shift, answer)
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * num_users), one)
+
+
+def impossible(history, user, query=0):
+    """The history with one answer out of the reach of every theta in the box."""
+    return History(history.node, history.shift, history.answer.at[user, query, 2].set(50.0))
+
+
+LIKELIHOOD = tolerance(0.3, 0.1)  # of 4 answers none may be missed
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Four users: possible, impossible, possible, never asked."""
+    history = impossible(noiseless([0.5, -0.5, 0.2], 4), 1)
+    asked = jnp.array([True, True, True, False])
+    history = History(
+        jnp.where(asked[:, None], history.node, -1),
+        history.shift,
+        jnp.where(asked[:, None, None], history.answer, jnp.nan),
+    )
+    x = jnp.arange(12.0).reshape(4, 3)
+    return history, x, infer(KEY, SURROGATE, history, x, likelihood=LIKELIHOOD, sampler=Given())
+
+
+def theta_of(idata):
+    return idata.posterior["theta"].to_numpy()
+
+
+def test_an_empty_posterior_is_reported_and_leaves_the_others_alone(mixed):
+    history, _, idata = mixed
+    constant = idata.constant_data
+    np.testing.assert_array_equal(constant["status"], [0, 1, 0, 0])
+    assert PosteriorStatus.empty == 1
+    assert json.loads(idata.attrs["status_codes"]) == {s.name: int(s) for s in PosteriorStatus}
+    np.testing.assert_array_equal(constant["best_agreement"], [1, 0.75, 1, 1])
+    acceptance = constant["prior_acceptance"].to_numpy()
+    assert acceptance[1] == 0
+    assert acceptance[3] == 1
+    assert 0 < acceptance[0] < 0.5
+    np.testing.assert_array_equal(constant["num_evaluations"], [10, 0, 10, 10])
+    for values in (theta_of(idata), idata.sample_stats["lp"].to_numpy()):
+        missing = np.isnan(values)
+        assert missing[:, :, 1].all()
+        assert not missing[:, :, [0, 2, 3]].any()
+    good = History(history.node, history.shift, history.answer.at[1].set(history.answer[0]))
+    without = infer(KEY, SURROGATE, good, likelihood=LIKELIHOOD, sampler=Given())
+    others = [0, 2, 3]
+    np.testing.assert_array_equal(theta_of(without)[:, :, others], theta_of(idata)[:, :, others])
+
+
+def test_a_users_posterior_is_the_same_alone_and_in_a_batch(mixed):
+    history, _, idata = mixed
+    first = jax.tree.map(lambda leaf: leaf[:1], history)
+    alone = infer(KEY, SURROGATE, first, likelihood=LIKELIHOOD, sampler=Given())
+    np.testing.assert_array_equal(theta_of(alone), theta_of(idata)[:, :, :1])
+    # Equal histories, different users: different draws.
+    assert not np.isin(theta_of(idata)[:, :, 2], theta_of(idata)[:, :, 0]).any()
+
+
+def test_same_key_gives_the_same_posterior_and_another_key_another(mixed):
+    history, x, idata = mixed
+    same = infer(KEY, SURROGATE, history, x, likelihood=LIKELIHOOD, sampler=Given())
+    np.testing.assert_array_equal(theta_of(same), theta_of(idata))
+    key = jax.random.key(1)
+    other = infer(key, SURROGATE, history, x, likelihood=LIKELIHOOD, sampler=Given())
+    assert not np.isin(theta_of(other)[:, :, 0], theta_of(idata)[:, :, 0]).any()
+
+
+def test_a_user_without_answers_keeps_the_prior():
+    nobody = History.empty(30, T, 3)
+    theta = theta_of(infer(KEY, SURROGATE, nobody, likelihood=LIKELIHOOD, sampler=Given()))
+    first = theta[0, :10].reshape(300, 3)
+    # 6 comparisons at 5 standard errors: one false alarm in 300,000 seeds
+    assert (np.abs(first.mean(0)) < 5 / np.sqrt(3 * 300)).all()
+    assert (np.abs((first**2).mean(0) - 1 / 3) < 5 * np.sqrt(4 / 45 / 300)).all()
+
+
+def test_the_result_has_the_stated_dimensions_and_contents(mixed):
+    history, x, idata = mixed
+    theta = idata.posterior["theta"]
+    assert theta.dims == ("chain", "draw", "user", "coefficient")
+    assert theta.shape == (1, 30, 4, 3)
+    assert list(theta["coefficient"].to_numpy()) == ["X2 <- X1", "X3 <- X1", "X3 <- X2"]
+    # Walkers are folded into draws step by step.
+    steps = theta_of(idata)[0, :, 0].reshape(3, 10, 3)
+    np.testing.assert_allclose(
+        steps - steps[0], np.broadcast_to([[[0]], [[10]], [[20]]], steps.shape)
+    )
+    assert idata.warmup_posterior["theta"].dims == theta.dims
+    assert idata.warmup_posterior["theta"].shape == (1, 10, 4, 3)
+    lp = idata.sample_stats["lp"]
+    assert lp.dims == ("chain", "draw", "user")
+    log_prior = -3 * np.log(2)
+    np.testing.assert_allclose(lp[0, ::10, 0], [log_prior, log_prior + 1, log_prior + 2], rtol=1e-6)
+    answer = idata.observed_data["answer"]
+    assert answer.dims == ("user", "query", "node")
+    assert list(answer["node"].to_numpy()) == ["X1", "X2", "X3"]
+    np.testing.assert_array_equal(answer, history.answer)
+    for name, value in [
+        ("query_node", history.node),
+        ("query_shift", history.shift),
+        ("features", x),
+    ]:
+        np.testing.assert_array_equal(idata.constant_data[name], value)
+    attrs = {name: idata.attrs[name] for name in ("sampler", "likelihood", "num_walkers")}
+    assert attrs == {"sampler": "given", "likelihood": repr(LIKELIHOOD), "num_walkers": 10}
+    assert {"pcr-jax", "jax", "numpyro", "arviz"} <= set(json.loads(idata.attrs["versions"]))
+
+
+def test_netcdf_keeps_everything(mixed, tmp_path):
+    _, _, idata = mixed
+    write_netcdf(idata, tmp_path / "posterior.nc")
+    back = read_netcdf(tmp_path / "posterior.nc")
+    assert dict(back.attrs) == dict(idata.attrs)
+    groups = ("posterior", "warmup_posterior", "sample_stats", "observed_data", "constant_data")
+    for group in groups:
+        old, new = idata[group], back[group]
+        assert set(old.data_vars) == set(new.data_vars)
+        for name in old.data_vars:
+            assert old[name].dims == new[name].dims
+            np.testing.assert_array_equal(old[name], new[name])
+        for name in old.coords:
+            np.testing.assert_array_equal(old[name], new[name])
+    means = posterior_scms(back), posterior_scms(idata)
+    jax.tree.map(np.testing.assert_array_equal, *means)
+    assert means[0].graph == GRAPH
+
+
+def coefficients(scm):
+    return np.concatenate([m.coefficients for m in scm.mechanisms], axis=-1)
+
+
+def test_posterior_scms_have_the_mean_coefficients_or_every_draw(mixed):
+    _, _, idata = mixed
+    theta = theta_of(idata)[0]  # (draw, user, coefficient)
+    mean = posterior_scms(idata, reduce="mean")
+    assert mean.graph == GRAPH
+    assert mean.batch_shape == (4,)
+    np.testing.assert_allclose(coefficients(mean), theta.mean(0), rtol=1e-5, equal_nan=True)
+    assert np.isnan(coefficients(mean)[1]).all()
+    every = posterior_scms(idata, reduce=None)
+    assert every.batch_shape == (4, 30)
+    np.testing.assert_array_equal(coefficients(every), np.moveaxis(theta, 0, 1))
+    x = jax.vmap(lambda scm: scm.predict(jnp.array([1.0, 0, 0])))(mean)
+    np.testing.assert_allclose(x[0, 1], theta[:, 0, 0].mean(), rtol=1e-5)
+    with pytest.raises(ValueError, match="reduce to be 'mean' or None; got 'median'"):
+        posterior_scms(idata, reduce="median")
+
+
+def test_without_a_feasible_draw_many_coefficients_prove_nothing():
+    node, shift = jnp.array([[0, 1, -1, -1]]), jnp.full((1, T), 0.5)
+    answer = jnp.full((1, T, 4), jnp.nan).at[0, :2, -1].set(jnp.array([0.0, 1e3]))
+    surrogate = linear_surrogate(Graph.fully_connected(4))
+    settings = {"likelihood": tolerance(1.0, 0.1), "sampler": Given(12)}
+    history = History(node, shift, answer)
+    idata = infer(KEY, surrogate, history, max_prior_draws=2**16, **settings)
+    assert idata.constant_data["status"] == [PosteriorStatus.no_start]
+    assert idata.constant_data["best_agreement"] == [0.5]  # of two answers
+    assert np.isnan(theta_of(idata)).all()
+    assert np.isnan(coefficients(posterior_scms(idata))).all()
+
+
+def test_few_feasible_prior_draws_are_enough_to_start():
+    history, likelihood = noiseless([0.5, -0.5, 0.2]), tolerance(0.01, 0.0)
+    sampler = Given()
+    idata = infer(KEY, SURROGATE, history, likelihood=likelihood, sampler=sampler)
+    assert idata.constant_data["status"] == [PosteriorStatus.ok]
+    assert 0 < idata.constant_data["prior_acceptance"] * 2**20 < 10
+    (starts,) = sampler.starts  # distinct and feasible: `Given` asserts it
+    np.testing.assert_allclose(starts, [[0.5, -0.5, 0.2]] * 10, atol=0.05)
+
+
+def test_a_region_too_small_to_start_in_is_reported():
+    # Where |theta - 0.9| < 1e-6 lie some 30 numbers of single precision, for 50 walkers.
+    surrogate = linear_surrogate(Graph.fully_connected(2))
+    history = History(jnp.zeros((1, 1), int), jnp.ones((1, 1)), jnp.array([[[jnp.nan, 0.9]]]))
+    settings = {"likelihood": tolerance(1e-6, 0.0), "sampler": Given(50)}
+    idata = infer(KEY, surrogate, history, max_prior_draws=2**21, **settings)
+    assert idata.constant_data["best_agreement"] == [1]
+    assert idata.constant_data["status"] == [PosteriorStatus.no_start]
+    assert np.isnan(theta_of(idata)).all()
+
+
+def test_a_sampler_that_gives_up_is_reported():
+    class GivesUp(Given):
+        def run(self, key, log_density, starts):
+            self.starts.append(starts)
+            return super().run(key, log_density, starts) if len(self.starts) == 2 else None
+
+    history = noiseless([0.5, -0.5, 0.2], 3)
+    idata = infer(KEY, SURROGATE, history, likelihood=LIKELIHOOD, sampler=GivesUp())
+    failed, ok = PosteriorStatus.failed, PosteriorStatus.ok
+    np.testing.assert_array_equal(idata.constant_data["status"], [failed, ok, failed])
+    np.testing.assert_array_equal(np.isnan(theta_of(idata)).all((0, 1, 3)), [True, False, True])
+
+
+def global_state():
+    name, *numbers = np.random.get_state()  # noqa: NPY002
+    root = logging.getLogger()
+    return [name, *map(str, numbers), random.getstate(), root.handlers[:], root.level]
+
+
+@needs_zeus
+def test_zeus_leaves_no_trace_and_repeats_itself():
+    history = impossible(noiseless([0.5, -0.5, 0.2], 2), 1)
+    settings = {"likelihood": LIKELIHOOD, "sampler": Zeus(10, 10, keep=0.5)}
+    handler, root = logging.NullHandler(), logging.getLogger()
+    root.addHandler(handler)
+    try:
+        before = global_state()
+        once = infer(KEY, SURROGATE, history, **settings)
+        assert global_state() == before
+    finally:
+        root.removeHandler(handler)
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    twice = infer(KEY, SURROGATE, history, **settings)
+    np.testing.assert_array_equal(theta_of(once), theta_of(twice))
+    other = infer(jax.random.key(1), SURROGATE, history, **settings)
+    assert not np.isin(theta_of(other)[:, :, 0], theta_of(once)[:, :, 0]).any()
+    np.testing.assert_array_equal(once.constant_data["status"], [0, 1])
+    assert theta_of(once).shape == (1, 50, 2, 3)
+    assert once.warmup_posterior["theta"].shape == (1, 50, 2, 3)
+    assert once.attrs["sampler"] == "zeus"
+
+
+def test_a_missing_zeus_is_named_with_the_way_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zeus", None)
+    with pytest.raises(ImportError, match=r"pip install 'pcr-jax\[zeus\]'"):
+        infer(KEY, SURROGATE, noiseless([0.0, 0, 0]), likelihood=LIKELIHOOD, sampler="zeus")
+    given = infer(KEY, SURROGATE, noiseless([0.0, 0, 0]), likelihood=LIKELIHOOD, sampler=Given())
+    assert given.constant_data["status"] == [0]
+
+
+@needs_zeus
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_walkers": 7}, "even num_walkers; got 7"),
+        ({"num_walkers": 0}, "num_walkers >= 2"),
+        ({"num_steps": 0}, "num_steps >= 1"),
+        ({"keep": 0}, r"keep in \(0, 1\]"),
+        ({"keep": 1.1}, "keep in"),
+    ],
+)
+def test_settings_of_zeus_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Zeus(**settings)
+
+
+def test_misuse_names_the_argument():
+    history = noiseless([0.0, 0, 0], 2)
+
+    def refused(message, history=history, x=None, surrogate=SURROGATE, **settings):
+        settings = {"likelihood": LIKELIHOOD, "sampler": Given()} | settings
+        with pytest.raises(ValueError, match=message):
+            infer(KEY, surrogate, history, x, **settings)
+
+    refused("sampler to be one of .*'zeus'.* got 'nuts'", sampler="nuts")
+    if find_spec("zeus"):
+        refused(r"num_walkers >= 2 \* num_coefficients = 6; got 4", sampler=Zeus(num_walkers=4))
+    refused("answers about 3 nodes in history; got 4", history=History.empty(2, T, 4))
+    refused("x of 2 users; got 3", x=jnp.ones((3, 3)))
+    refused(r"matching \(3,\) for x", x=jnp.ones((2, 4)))
+    refused("finite values for x", x=jnp.full((2, 3), jnp.nan))
+    refused("max_prior_draws >= 1", max_prior_draws=0)
+
+
+def test_on_user_is_called_after_every_user(mixed):
+    history, _, _ = mixed
+    calls = []
+    settings = {"likelihood": LIKELIHOOD, "sampler": Given()}
+    infer(KEY, SURROGATE, history, on_user=lambda: calls.append(1), **settings)
+    assert len(calls) == 4

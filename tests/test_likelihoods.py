@@ -1,0 +1,205 @@
+from contextlib import ExitStack
+from fractions import Fraction
+from functools import partial
+from math import floor, log, sqrt
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pcr_jax.elicitation import History
+from pcr_jax.inference import log_density
+from pcr_jax.likelihoods import Tolerance, tolerance
+from pcr_jax.scm import Graph
+from pcr_jax.surrogates import linear_surrogate
+
+NOISE_MEAN = (0.1, -0.2, 0.3)
+SURROGATE = linear_surrogate(Graph.fully_connected(3), noise_mean=NOISE_MEAN)
+BETAS = [Fraction(k, 10) for k in range(11)] + [Fraction(1, 3), Fraction(2, 3), Fraction(1, 7)]
+T = 12
+
+
+def brute_force(theta, sigma, beta, norm, node, shift, answer):
+    """Whether the history is possible under theta, and how near the closest call was."""
+    theta21, theta31, theta32 = theta
+    missed = answered = 0
+    margin = float("inf")
+    for n, v, reported in zip(node, shift, answer, strict=True):
+        x1 = NOISE_MEAN[0] + (v if n == 0 else 0)
+        x2 = theta21 * x1 + NOISE_MEAN[1] + (v if n == 1 else 0)
+        x3 = theta31 * x1 + theta32 * x2 + NOISE_MEAN[2] + (v if n == 2 else 0)
+        gaps = [abs(e - r) for e, r in zip((x1, x2, x3), reported, strict=True) if r == r]
+        if not gaps:
+            continue
+        distance = max(gaps) if norm == "each" else sqrt(sum(gap**2 for gap in gaps))
+        answered += 1
+        missed += distance > sigma
+        margin = min(margin, abs(distance - sigma))
+    inside = all(-1 <= coefficient <= 1 for coefficient in theta)
+    return inside and missed <= floor(beta * answered), margin
+
+
+@pytest.mark.parametrize("norm", ["each", "joint"])
+def test_log_density_equals_a_brute_force_copy(norm):
+    num = 5_000  # for each norm
+    rng = np.random.default_rng(0)
+    theta = rng.uniform(-1.02, 1.02, (num, 3))  # some outside of the box
+    sigma = rng.uniform(0.1, 1.5, num)
+    betas = [BETAS[i] for i in rng.integers(len(BETAS), size=num)]
+    asked = np.arange(T) < rng.integers(0, T + 1, num)[:, None]
+    node = np.where(asked, rng.integers(0, 3, (num, T)), -1)
+    shift = np.where(asked, rng.uniform(-1, 1, (num, T)), 0)
+    reported = asked[..., None] & (rng.random((num, T, 3)) < 0.6)
+    answer = np.where(reported, rng.normal(0, 0.7, (num, T, 3)), np.nan)
+    # What float32 makes of them is what both copies see.
+    theta, sigma, shift, answer = (a.astype(np.float32) for a in (theta, sigma, shift, answer))
+
+    def density(theta, sigma, beta, *history):
+        return log_density(SURROGATE, Tolerance(sigma, beta, norm), History(*history), theta)
+
+    beta = np.array(betas, np.float32)
+    actual = jax.jit(jax.vmap(density))(theta, sigma, beta, node, shift, answer)
+    rows = zip(theta, sigma, betas, node, shift, answer, strict=True)
+    as_python = (
+        (t.tolist(), float(s), b, norm, n.tolist(), v.tolist(), a.tolist())
+        for t, s, b, n, v, a in rows
+    )
+    possible, margin = np.transpose([brute_force(*row) for row in as_python])
+    clear = margin > 1e-5
+    assert (~clear).sum() < 10
+    expected = np.where(possible, -3 * log(2), -np.inf)
+    np.testing.assert_allclose(actual[clear], expected[clear], rtol=1e-6)
+    assert 0.2 < possible.mean() < 0.8
+
+
+def log_prob_after_misses(likelihood, misses, answered, length):
+    """Of ``answered`` answers the first ``misses`` are wrong; NaN up to ``length``."""
+    t = jnp.arange(length)[:, None]
+    answer = jnp.where(t < misses, 10.0, jnp.where(t < answered, 0.0, jnp.nan))
+    return likelihood.log_prob(jnp.zeros((length, 1)), answer)
+
+
+def test_allowed_misses_are_exact_for_every_number_of_answers_and_every_tenth():
+    cases = [(m, n, b) for n in range(31) for m in range(n + 1) for b in range(11)]
+    misses, answered, tenths = np.transpose(cases)
+
+    def log_prob(misses, answered, beta):
+        return log_prob_after_misses(Tolerance(0.5, beta), misses, answered, 30)
+
+    actual = jax.vmap(log_prob)(misses, answered, tenths / 10)
+    allowed = np.array([floor(Fraction(int(b), 10) * int(n)) for _, n, b in cases])
+    np.testing.assert_array_equal(actual, np.where(misses <= allowed, 0.0, -np.inf))
+
+
+@pytest.mark.parametrize(
+    ("beta", "answered", "allowed"),
+    [
+        (0.7, 10, 7),
+        (1 / 3, 3, 1),
+        (0.1, 9, 0),
+        (0.1, 10, 1),
+        (0.0, 5, 0),
+        (1, 5, 5),
+        (7 / 23, 23, 7),  # in single precision 7 / 23 * 23 < 7
+        (0.53, 100, 53),
+    ],
+)
+def test_a_share_beta_of_the_answers_may_be_missed(beta, answered, allowed):
+    likelihood = tolerance(sigma=0.5, beta=beta)
+    assert log_prob_after_misses(likelihood, allowed, answered, 100) == 0.0
+    if allowed < answered:
+        assert log_prob_after_misses(likelihood, allowed + 1, answered, 100) == -jnp.inf
+
+
+def test_a_distance_of_exactly_sigma_agrees():
+    expected, answer = jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])
+    for norm, sigma, agrees in [
+        ("each", 4, 1),
+        ("each", 3.99, 0),
+        ("joint", 5, 1),
+        ("joint", 4, 0),
+    ]:
+        agreeing, answered = tolerance(sigma, 0.1, norm=norm).agreement(expected, answer)
+        assert (agreeing, answered) == (agrees, 1)
+
+
+def test_what_was_not_reported_counts_neither_for_nor_against():
+    nan = jnp.nan
+    answer = jnp.array([[0.1, nan], [nan, 9.0], [nan, nan]])
+    agreeing, answered = tolerance(0.5, 0.5).agreement(jnp.zeros((3, 2)), answer)
+    assert (agreeing, answered) == (1, 2)
+    assert tolerance(0.5, 0.0).log_prob(jnp.zeros((3, 2)), jnp.full((3, 2), nan)) == 0
+
+
+def test_expected_answers_are_predictions_from_the_noise_mean():
+    theta, node, shift = jnp.array([0.5, -0.25, 2.0]), jnp.array([0, 1, 2, -1]), jnp.full(4, 2.0)
+    direct = np.array([[0, 0, 0], [0.5, 0, 0], [-0.25, 2.0, 0]])
+    total = np.linalg.inv(np.eye(3) - direct)
+    expected = [total @ (NOISE_MEAN + 2.0 * (np.arange(3) == int(n))) for n in node]
+    actual = SURROGATE.expected_answers(theta, node, shift)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+def test_prior_is_uniform_on_the_box():
+    surrogate = linear_surrogate(Graph.fully_connected(3), low=-2, high=3)
+    history = History(jnp.array([-1]), jnp.zeros(1), jnp.full((1, 3), jnp.nan))
+    for theta, value in [([-2.0, 3, 0], -3 * log(5)), ([-2.1, 0, 0], -jnp.inf)]:
+        density = jax.jit(partial(log_density, surrogate, tolerance(1, 0), history))
+        actual = density(jnp.array(theta, float))
+        np.testing.assert_allclose(actual, value, rtol=1e-6)
+    assert surrogate.coefficient_names == ("X2 <- X1", "X3 <- X1", "X3 <- X2")
+    draws = surrogate.prior.sample(jax.random.key(0), (10_000,))
+    assert draws.shape == (10_000, 3)
+    assert abs(float(draws.mean()) - 0.5) < 5 * 5 / sqrt(12 * 30_000)  # 6 in 10 million
+
+
+def strict():
+    stack = ExitStack()
+    stack.enter_context(jax.numpy_rank_promotion("raise"))
+    stack.enter_context(jax.numpy_dtype_promotion("strict"))
+    return stack
+
+
+def test_expected_answers_never_promote_ranks_or_dtypes():
+    with strict():
+        jax.eval_shape(SURROGATE.expected_answers, jnp.ones(3), jnp.array([0, 1]), jnp.ones(2))
+
+
+@pytest.mark.parametrize("norm", ["each", "joint"])
+def test_likelihood_never_promotes_ranks_or_dtypes(norm):
+    with strict():
+        jax.eval_shape(tolerance(0.5, 0.5, norm=norm).log_prob, jnp.ones((2, 3)), jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"sigma": 0}, "sigma > 0; got 0"),
+        ({"sigma": -1}, "sigma > 0; got -1"),
+        ({"sigma": float("nan")}, "sigma > 0"),
+        ({"sigma": float("inf")}, "sigma > 0"),
+        ({"beta": -0.01}, r"beta in \[0, 1\]; got -0.01"),
+        ({"beta": 1.01}, r"beta in \[0, 1\]"),
+        ({"beta": float("nan")}, r"beta in \[0, 1\]"),
+        ({"norm": "l2"}, r"norm to be one of \['each', 'joint'\]; got 'l2'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        tolerance(**{"sigma": 0.5, "beta": 0.1, **setting})
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"graph": Graph.fully_connected(1)}, "graph with at least one edge"),
+        ({"low": 1}, "low < high"),
+        ({"high": float("inf")}, "low < high"),
+        ({"noise_mean": (0, 0)}, "noise_mean to be 3 finite numbers"),
+        ({"noise_mean": (0, 0, float("nan"))}, "noise_mean to be 3 finite numbers"),
+    ],
+)
+def test_surrogates_that_make_no_sense_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        linear_surrogate(**{"graph": Graph.fully_connected(3), **setting})

@@ -1,0 +1,47 @@
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pcr_jax
+
+PACKAGE = Path(pcr_jax.__file__).parent
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("name", pcr_jax.__all__)
+def test_every_public_name_is_documented(name):
+    assert len(inspect.getdoc(getattr(pcr_jax, name)) or "") > 20
+    # A dataclass without a docstring gets its signature for one.
+    assert not inspect.getdoc(getattr(pcr_jax, name)).startswith(f"{name}(")
+
+
+def test_public_names_are_listed_once():
+    assert len(set(pcr_jax.__all__)) == len(pcr_jax.__all__)
+
+
+def test_importing_the_package_imports_no_optional_package():
+    code = "import sys, pcr_jax; print('zeus' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_no_module_imports_everything_of_another():
+    sources = list(PACKAGE.rglob("*.py"))
+    assert len(sources) > 10
+    assert not [s for s in sources if re.search(r"import\s+\*", s.read_text())]
+
+
+@pytest.mark.parametrize(
+    ("package", "home"), [("arviz", "inference/arviz_data.py"), ("zeus", "inference/zeus.py")]
+)
+def test_one_file_alone_imports_it(package, home):
+    statement = re.compile(rf"^\s*(import|from) {package}\b", re.MULTILINE)
+    importing = [s for s in PACKAGE.rglob("*.py") if statement.search(s.read_text())]
+    assert importing == [PACKAGE / home]
