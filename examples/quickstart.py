@@ -8,7 +8,8 @@ k_pop, k_ask, k_inf = jax.random.split(jax.random.key(0), 3)
 truth = pcr.library.m1()
 score, x, scale = pcr.refused_population(k_pop, truth, num_users=20)
 
-user = pcr.SimulatedUser(truth, error_rate=0.1)
+wrong = pcr.library.theta_star()
+user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=wrong)
 history = pcr.elicit(k_ask, user, x, num_queries=10)
 idata = pcr.infer(
     k_inf,

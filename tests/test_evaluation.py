@@ -8,6 +8,7 @@ import pytest
 import pcr_jax as pcr
 from pcr_jax import Action, Plan, PlanStatus, Report, evaluate, intervention_pattern, library
 from pcr_jax.evaluation import optimum_cost
+from pcr_jax.recourse import outcomes, per_user
 
 NAN, INF = float("nan"), float("inf")
 NUM_USERS = 20
@@ -213,5 +214,10 @@ def test_a_user_is_judged_the_same_alone_and_in_a_crowd():
     some = jax.tree.map(lambda leaf: leaf[places], plan)
     few = evaluate(score, TRUTH, x[places], some, scale=SCALE, epsilon=0.1)
     jax.tree.map(np.testing.assert_array_equal, few, jax.tree.map(lambda a: a[places], crowd))
+    # The logits behind the decisions, which show a difference in the last bit.
+    radius = jnp.asarray(0.1)
+    logits = outcomes(score, per_user(TRUTH, 500), x, plan.action, SCALE, radius)
+    again = outcomes(score, per_user(TRUTH, NUM_USERS), x[places], some.action, SCALE, radius)
+    jax.tree.map(np.testing.assert_array_equal, again, jax.tree.map(lambda a: a[places], logits))
     assert 0 < few.validity < 1
     assert np.isfinite(few.optimum[np.asarray(few.optimum) > 0]).any()

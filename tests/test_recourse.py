@@ -212,6 +212,24 @@ def test_a_robust_plan_survives_thousands_of_fresh_perturbations():
         assert min(logits) >= -1e-4  # the rounding of a logit and of the attack's last step
 
 
+def test_an_action_is_valid_unperturbed_too_where_the_attack_overshoots():
+    """Across a steep hump the one-step attack can lead to the favourable side."""
+    layers = SCORE.params["params"]
+    first = jax.tree.map(lambda leaf: 8 * leaf, layers["Dense_0"])
+    steep = pcr.Classifier(SCORE.module, {"params": {**layers, "Dense_0": first}}, SCORE.loc, SCALE)
+
+    def perturbed(delta, x):
+        return steep(library.m1().counterfactual(x, Action.soft(delta * SCALE)))
+
+    x, _ = population("m1")
+    downhill = -np.asarray(jax.vmap(jax.grad(perturbed))(jnp.zeros(x.shape), x))
+    delta = 0.3 * downhill / np.linalg.norm(downhill, axis=1, keepdims=True)
+    deceived = np.flatnonzero((steep(x) < 0) & (jax.vmap(perturbed)(delta, x) >= 0))[:NUM_USERS]
+    plan = solve(steep, x=x[deceived], epsilon=0.3)
+    assert not (np.asarray(plan.status) == PlanStatus.already_favourable).any()
+    assert np.asarray(plan.action.intervened).any(1)[np.asarray(plan.valid)].all()
+
+
 # Batches.
 
 RNG = np.random.default_rng(1)
