@@ -15,16 +15,14 @@ NUM_USERS = 20
 RNG = np.random.default_rng(0)
 SCALE = np.array([1.0, 1.4, 0.6], np.float32)
 WEIGHT, BIAS = np.array([0.8, -1.5, 0.4], np.float32), np.float32(-0.2)
-SCORE = pcr.Classifier(
-    pcr.MLP(()),
-    {
-        "params": {
-            "Dense_0": {"kernel": jnp.asarray(WEIGHT)[:, None], "bias": jnp.asarray(BIAS)[None]}
-        }
-    },
-    jnp.zeros(3),
-    jnp.ones(3),
-)
+
+
+def linear_score(weight, bias=BIAS):
+    layer = {"kernel": jnp.asarray(weight, jnp.float32)[:, None], "bias": jnp.array([bias])}
+    return pcr.Classifier(pcr.MLP(()), {"params": {"Dense_0": layer}}, jnp.zeros(3), jnp.ones(3))
+
+
+SCORE = linear_score(WEIGHT)
 TRUTH = library.m1()
 # What shifting each node does to the features in all, by hand.
 EFFECTS = np.linalg.inv(np.eye(3) - np.array([[0, 0, 0], [-0.99, 0, 0], [0.99, 0.99, 0]]))
@@ -125,23 +123,27 @@ def test_each_user_may_have_a_true_scm_of_their_own_and_an_optimum_may_be_passed
         assert bool(judged.valid[i]) == (after @ WEIGHT + BIAS >= 0)
 
 
-def test_the_line_search_finds_the_closed_form_optimum_of_a_linear_score():
+@pytest.mark.parametrize("steepest", [1.5, -1.5])
+@pytest.mark.parametrize("node", [0, 1, 2])
+def test_the_line_search_finds_the_closed_form_optimum_of_a_linear_score(node, steepest):
     """In the L1 norm the cheapest action moves the one feature with the steepest slope."""
-    x = 2 * RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
-    logit = x @ WEIGHT + BIAS
-    best = np.maximum(-logit, 0) / np.abs(SLOPE).max()
+    slope = np.where(np.arange(3) == node, steepest, [0.9, -0.6, 0.4])
+    weight = slope / SCALE @ np.linalg.inv(EFFECTS)
+    score = linear_score(weight)
+    x = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
+    distance = -(x @ weight + BIAS) / 1.5
+    best = np.maximum(distance, 0)
     assert (best < 6).all()
-    cost = np.asarray(optimum_cost(SCORE, TRUTH, x, scale=SCALE))
+    cost = np.asarray(optimum_cost(score, TRUTH, x, scale=SCALE))
     assert (cost >= best - 1e-5).all()  # never better than the optimum
     np.testing.assert_allclose(cost, best, atol=5e-5)  # twelve bisections of a grid of 0.1
 
-    robust = np.asarray(optimum_cost(SCORE, TRUTH, x, scale=SCALE, epsilon=0.3))
+    robust = np.asarray(optimum_cost(score, TRUTH, x, scale=SCALE, epsilon=0.3))
     assert (robust >= cost - 1e-5).all()
-    # 22 points of the ball, of which the worst is some 0.85 to 1 of the way to the worst of all.
-    margin = 0.3 * np.linalg.norm(SLOPE) / np.abs(SLOPE).max()
-    highest = np.maximum(margin - logit / np.abs(SLOPE).max(), 0)
-    assert (robust <= highest + 5e-5).all()
-    assert (robust >= np.maximum(highest - 0.2 * margin, 0) - 1e-5).all()
+    # 22 points of the ball, the worst of which has most of the effect of the worst of all.
+    margin = 0.3 * np.linalg.norm(slope) / 1.5
+    assert (robust <= np.maximum(distance + margin, 0) + 5e-5).all()
+    assert (robust >= np.maximum(distance + 0.8 * margin, 0) - 1e-5).all()
 
 
 def test_the_line_search_says_infinity_where_nothing_within_reach_is_favourable():

@@ -30,7 +30,7 @@ from pcr_jax.actions import Action
 from pcr_jax.recourse.adversary import outcome, unit
 from pcr_jax.scm import SCM
 
-LANES = 2048
+LANES = 512
 """How many problems are advanced at once. Fixed, so that a result does not depend on the batch."""
 
 _OPTIMISERS = {"adam": optax.scale_by_adam, "sgd": optax.identity}
