@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +42,14 @@ class RandomDesign:
         if not causes.size:
             raise ValueError("Expected a graph in which some node has descendants; got no edge.")
 
-        def one(key):
-            k_node, k_shift = jax.random.split(key)
-            node = jax.random.choice(k_node, causes)
-            return Query(node, jax.random.uniform(k_shift, (), float, self.low, self.high))
+        return _ask(key, causes, self.low, self.high, history.num_users)
 
-        return jax.vmap(one)(user_keys(key, history.num_users))
+
+@partial(jax.jit, static_argnames="num_users")
+def _ask(key, causes, low, high, num_users):
+    def one(key):
+        k_node, k_shift = jax.random.split(key)
+        node = jax.random.choice(k_node, causes)
+        return Query(node, jax.random.uniform(k_shift, (), float, low, high))
+
+    return jax.vmap(one)(user_keys(key, num_users))

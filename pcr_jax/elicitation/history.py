@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -93,15 +94,23 @@ def tell(history: History, query: Query, answer: Array) -> History:
     nodes = _checks.concrete(query.node)
     if nodes is not None and ((nodes < -1) | (nodes >= num_nodes)).any():
         raise ValueError(f"Expected query.node in -1, ..., {num_nodes - 1}; got {nodes}.")
-    asked = query.node >= 0
-    position = history.num_queries
-    full = _checks.concrete(asked & (position >= max_queries))
-    if full is not None and full.any():
+    told, full = _tell(history, query, answer)
+    array = _checks.concrete(full)
+    if array is not None and array.any():
         raise ValueError(f"Expected room for one more query; got {max_queries} asked already.")
+    return told
+
+
+@jax.jit
+def _tell(history, query, answer):
+    """The longer history, and whose was full."""
+    num_users, max_queries, _ = history.answer.shape
+    asked, position = query.node >= 0, history.num_queries
     rows = jnp.arange(num_users)
     column = jnp.where(asked, position, max_queries)  # out of range: dropped
-    return History(
+    told = History(
         history.node.at[rows, column].set(query.node, mode="drop"),
         history.shift.at[rows, column].set(query.shift, mode="drop"),
         history.answer.at[rows, column].set(answer, mode="drop"),
     )
+    return told, asked & (position >= max_queries)
