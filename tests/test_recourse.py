@@ -196,20 +196,22 @@ def test_verification_agrees_with_the_slow_arithmetic():
         np.testing.assert_allclose(plan.cost[i], np.abs(shift / SCALE).sum(), rtol=1e-6)
 
 
-def test_a_robust_plan_survives_thousands_of_fresh_perturbations():
-    """Coded apart from the library: uniform in the ball and on its surface, at full precision."""
+def test_a_robust_plan_survives_thousands_of_fresh_perturbations_and_others_may_not():
+    """Coded apart from the library: on the surface of the ball and uniform within it."""
     rng = np.random.default_rng(0)
     delta = rng.normal(size=(2000, 3))
-    delta /= np.linalg.norm(delta, axis=1, keepdims=True)
+    delta *= 0.5 / np.linalg.norm(delta, axis=1, keepdims=True)
     delta[1000:] *= rng.random((1000, 1)) ** (1 / 3)
-    plan = solve(epsilon=0.1)
-    robust = np.flatnonzero(plan.robust_valid)
-    assert len(robust) >= NUM_USERS / 2
-    for i in robust:
+    plan = solve(epsilon=0.5, learning_rate=0.1)
+    worst = np.zeros(NUM_USERS)
+    for i in range(NUM_USERS):
         noise = M1_BY_HAND.abduct(np.asarray(X[i], float)) + np.asarray(plan.action.value[i])
-        moved = noise + 0.1 * delta * SCALE_BY_HAND
-        logits = [logit_by_hand(M1_BY_HAND.predict(u)[0])[0] for u in moved]
-        assert min(logits) >= -1e-4  # the rounding of a logit and of the attack's last step
+        moved = noise + delta * SCALE_BY_HAND
+        worst[i] = min(logit_by_hand(M1_BY_HAND.predict(u)[0])[0] for u in moved)
+    robust = np.asarray(plan.robust_valid)
+    assert 5 <= robust.sum() <= 15
+    assert (worst[robust] >= -1e-4).all()  # the rounding of logits and of the attack's last step
+    assert (worst[plan.valid & ~robust] < 0).mean() > 0.5
 
 
 def test_an_action_is_valid_unperturbed_too_where_the_attack_overshoots():
