@@ -26,5 +26,10 @@ def map_users(function: Callable, *per_user, chunk: int = 256):
         padded = jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (padding, *leaf.shape[1:]))])
         return padded.reshape(num_chunks, chunk, *leaf.shape[1:])
 
-    chunks = jax.lax.map(lambda args: jax.vmap(function)(*args), jax.tree.map(split, per_user))
+    def one_chunk(args):
+        # Between the barriers nothing depends on the number of users, rounding included.
+        args = jax.lax.optimization_barrier(args)
+        return jax.lax.optimization_barrier(jax.vmap(function)(*args))
+
+    chunks = jax.lax.map(one_chunk, jax.tree.map(split, per_user))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_users], chunks)

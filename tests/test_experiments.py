@@ -21,10 +21,12 @@ from pcr_jax.experiments import PAPER, PROTOCOLS, RELEASED, OutputError, run
 from pcr_jax.experiments.estimation import (
     ask_respondents,
     estimated_coefficients,
+    experiment_key,
     linear_projection,
+    scm_index,
     sweep_points,
 )
-from pcr_jax.experiments.variants import frame, recourse_rows
+from pcr_jax.experiments.variants import frame, population_of, recourse_rows
 
 pytest.importorskip("zeus")
 runs = import_module("pcr_jax.experiments.run")  # the module, which the function's name hides
@@ -322,14 +324,34 @@ def test_a_repetition_without_a_posterior_still_has_its_rows_and_figures(tmp_pat
     assert (tmp_path / "posterior_m1.pdf").exists()
 
 
-def test_a_perfect_estimate_in_the_released_frames_does_as_well_as_the_truth():
-    rows, _ = recourse_rows(replace(RELEASED, **SMALL), "m1", 0, np.array([-0.99, 0.99, 0.99]))
-    truth, perfect = (
+def test_in_the_released_frames_actions_are_exchanged_in_standardised_units():
+    """A perfect estimate does as the truth, and the prior as when all is standardised by hand."""
+    protocol, truth = replace(RELEASED, **SMALL), library.m1()
+    rows, _ = recourse_rows(protocol, "m1", 0, np.array([-0.99, 0.99, 0.99]))
+    by_variant = [
         [{**row, "variant": ""} for row in rows if row["variant"] == name]
-        for name in ("ground_truth", "estimated")
+        for name in ("ground_truth", "estimated", "prior")
+    ]
+    assert by_variant[0] == by_variant[1]
+
+    population = population_of(protocol, "m1", 0)
+    draws = truth.sample(experiment_key(scm_index("m1"), 3, 0), 100)
+    mean, std = draws.mean(0), draws.std(0)
+    score = population.score
+    users = jnp.tile(population.users, (2, 1))
+    plan = pcr.find_recourse(
+        pcr.Classifier(score.module, score.params, (score.loc - mean) / std, score.scale / std),
+        pcr.non_causal(truth.graph),
+        (users - mean) / std,
+        scale=np.ones(3),
+        learning_rate=np.repeat(protocol.learning_rates, 12),
     )
-    assert truth == perfect
-    assert all(row["validity"] > 0 for row in rows)
+    after = truth.counterfactual(users, pcr.Action.soft(plan.action.value * std))
+    valid = np.asarray(plan.valid & (score(after) >= 0)).reshape(2, 12)
+    cost = np.asarray(plan.cost).reshape(2, 12)
+    for row, good, paid in zip(by_variant[2], valid, cost, strict=True):
+        assert row["validity"] == pytest.approx(good.mean(), abs=1e-6)
+        assert row["cost_mean"] == pytest.approx(paid[good].mean(), rel=1e-2)
 
 
 def test_the_estimate_is_the_mean_over_those_of_a_repetitions_respondents_with_a_posterior():

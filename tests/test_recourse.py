@@ -160,7 +160,7 @@ M1_BY_HAND = LinearByHand([-0.99, 0.99, 0.99])
         ("m1", M1_BY_HAND, 0.0, Algorithm1()),
         ("m1", M1_BY_HAND, 0.1, Algorithm1()),
         ("m3", M3ByHand(), 0.1, Algorithm1()),
-        ("m1", M1_BY_HAND, 0.1, Algorithm1("sgd", 8, 5, 0.5)),
+        ("m1", M1_BY_HAND, 0.1, Algorithm1("sgd", 3, 4, 0.5)),
     ],
     ids=["linear", "linear, attacked", "m3, attacked", "linear, attacked, sgd"],
 )
@@ -182,8 +182,9 @@ def test_algorithm_1_agrees_with_a_slow_loop_over_users_and_sets(scm, by_hand, e
         # Sets that are valid after one step of Adam cost the same, the learning rate.
         same.append(np.allclose([*shift, plan.cost[i]], [*chosen, cheapest], rtol=1e-3, atol=1e-4))
     # Single precision moves Adam's steps by some 1e-5 of their length; hundreds of steps across a
-    # curved boundary make more of that, and a crossing can move by a whole step.
-    assert np.sum(same) >= 9
+    # curved boundary make more of that, and a crossing can move by a whole step. The twelve plain
+    # gradient steps are exact, one user's crossing with the last of them included.
+    assert np.sum(same) >= (9 if settings.optimiser == "adam" else 10)
 
 
 def test_verification_agrees_with_the_slow_arithmetic():
@@ -252,6 +253,11 @@ def test_a_user_gets_the_same_plan_alone_and_in_a_crowd(epsilon, own_scm):
     few = solve(scm=here, x=CROWD[PLACES], epsilon=epsilon, learning_rate=rates[PLACES])
     assert_same(few, some(crowd, PLACES))
     assert np.asarray(few.valid).any()
+    if epsilon and not own_scm:  # one compilation more: those with the longest searches, alone
+        slow = PLACES[rates[PLACES] == 0.1]
+        for i in slow[:, None]:
+            one = solve(x=CROWD[i], epsilon=epsilon, learning_rate=rates[i])
+            assert_same(one, some(crowd, i))
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])

@@ -167,8 +167,10 @@ def solve(
 
     def body(carry):
         waiting, lane, state, results = carry
+        # Between the barriers nothing depends on the number of problems, rounding included.
         problem = jax.vmap(problem_of)(jnp.minimum(lane, num_problems - 1))
-        moved, judged = advance(problem, state)
+        inputs = jax.lax.optimization_barrier((problem, state))
+        moved, judged = jax.lax.optimization_barrier(advance(*inputs))
         ended = judged.valid | judged.stuck | (state.step == settings.num_steps)
         shift = jnp.where(judged.valid[:, None], state.shift, 0.0)
         row = jnp.where(ended, lane, num_problems)  # past the end: dropped
