@@ -16,7 +16,6 @@ from jax.typing import ArrayLike
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
 from pcr_jax.recourse import ball, check_problem, has_model, outcomes, per_user
-from pcr_jax.recourse.cost import l1_cost
 from pcr_jax.recourse.line_search import line_search
 from pcr_jax.recourse.plan import Plan, PlanStatus
 from pcr_jax.scm import SCM
@@ -146,13 +145,13 @@ def evaluate(
     if not bool(has_model(truths).all()):
         raise ValueError("Expected truth with finite coefficients; got NaN or infinite ones.")
     radius = ball(epsilon)
-    _, logit, worst = outcomes(score, truths, x, plan.action, scale, radius)
+    _, logit, worst, cost = outcomes(score, truths, x, plan.action, scale, radius)
     acted = (plan.status == PlanStatus.found) | (plan.status == PlanStatus.already_favourable)
     if optimum is None:
         optimum = line_search(score, truths, x, scale, radius)
     if np.shape(optimum) != (len(x),):
         raise ValueError(f"Expected optimum of shape ({len(x)},); got {np.shape(optimum)}.")
-    cost = jnp.where(acted, l1_cost(plan.action, x, scale), jnp.inf)
+    cost = jnp.where(acted, cost, jnp.inf)
     return Report(acted & (logit >= 0), acted & (worst >= 0), cost, optimum)
 
 

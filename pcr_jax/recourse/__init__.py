@@ -98,7 +98,7 @@ def _search(settings, score, scms, x, sets, scale, epsilon, low, high, learning_
 
 @jax.jit
 def outcomes(score, scms, x, action, scale, epsilon):
-    """Counterfactual features, logits, and worst logits in the ball (None without epsilon)."""
+    """Counterfactual features, logits, worst logits in the ball, costs."""
 
     def one(scm, x, action):
         x_counterfactual = scm.counterfactual(x, action)
@@ -107,7 +107,7 @@ def outcomes(score, scms, x, action, scale, epsilon):
         if epsilon is not None:
             attacked = worst_outcome(score, scm, x, action, scale, epsilon)
             worst = jnp.minimum(logit, attacked)
-        return x_counterfactual, logit, worst
+        return x_counterfactual, logit, worst, l1_cost(action, x, scale)
 
     return map_users(one, scms, x, action)
 
@@ -191,7 +191,7 @@ def find_recourse(
         solver, score, scms, x, jnp.asarray(sets, float), scale, radius, *bounds, rates
     )
     action = Action.soft(jnp.where((found & modelled)[:, None], shift, 0.0))
-    x_counterfactual, logit, worst = outcomes(score, scms, x, action, scale, radius)
+    x_counterfactual, logit, worst, cost = outcomes(score, scms, x, action, scale, radius)
     valid = (logit >= 0) & modelled
     status = jnp.select(
         [~modelled, valid & ~action.intervened.any(1), valid, flat],
@@ -203,5 +203,5 @@ def find_recourse(
         ],
         PlanStatus.not_found,
     )
-    cost = jnp.where(found & modelled, l1_cost(action, x, scale), jnp.inf)
+    cost = jnp.where(found & modelled, cost, jnp.inf)
     return Plan(action, x_counterfactual, cost, valid, (worst >= 0) & modelled, status)
