@@ -74,9 +74,12 @@ def test_it_is_at_least_as_strong_as_one_step_and_as_thousands_of_random_points(
     delta *= EPSILON / np.linalg.norm(delta, axis=1, keepdims=True)
     delta[2000:] *= RNG.random((2000, 1))
 
-    x, actions = jax.tree.map(lambda leaf: leaf[:, None], (X, ACTIONS))
-    moved = scm.counterfactual(x, Action.soft(delta * np.asarray(SCALE)))
-    found = np.asarray(CURVED(scm.counterfactual(moved, actions))).min(1)
+    @jax.jit
+    def everywhere(x, actions, delta):
+        moved = scm.counterfactual(x, Action.soft(delta * SCALE))
+        return CURVED(scm.counterfactual(moved, actions)).min(1)
+
+    found = np.asarray(everywhere(X[:, None], jax.tree.map(lambda a: a[:, None], ACTIONS), delta))
     spread = np.asarray(logit) - found
     # 4,000 points are denser than its own 134; gradients make up for all but a little.
     assert (np.asarray(worst) <= found + 0.05 * spread + 1e-5).all()

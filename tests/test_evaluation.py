@@ -217,7 +217,7 @@ def test_a_user_is_judged_the_same_alone_and_in_a_crowd():
     few = evaluate(score, TRUTH, x[places], some, scale=SCALE, epsilon=0.1)
     jax.tree.map(np.testing.assert_array_equal, few, jax.tree.map(lambda a: a[places], crowd))
     # The logits behind the decisions, which show a difference in the last bit.
-    radius = jnp.asarray(0.1)
+    radius = jnp.asarray(0.1, float)
     logits = outcomes(score, per_user(TRUTH, 500), x, plan.action, SCALE, radius)
     again = outcomes(score, per_user(TRUTH, NUM_USERS), x[places], some.action, SCALE, radius)
     jax.tree.map(np.testing.assert_array_equal, again, jax.tree.map(lambda a: a[places], logits))

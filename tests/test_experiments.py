@@ -31,11 +31,11 @@ from pcr_jax.experiments.variants import frame, population_of, recourse_rows
 pytest.importorskip("zeus")
 runs = import_module("pcr_jax.experiments.run")  # the module, which the function's name hides
 
-SMALL = {
+SMALL = {  # twenty problems, as in examples/quickstart.py: compiled once
     "num_train": 200,
-    "num_users": 12,
+    "num_users": 10,
     "learning_rates": (0.5, 1.0),
-    "epsilons": (0.0,),
+    "epsilons": (0.1,),
     "zeus": (("m1", (10, 10, 0.5)),),
 }
 TINY = replace(
@@ -44,8 +44,8 @@ TINY = replace(
     seeds=2,
     sweep_respondents=2,  # as many as there are repetitions, and so compiled once
     sweep_alpha=(),
-    sweep_sigma=(0.5,),
-    sweep_num_queries=(2,),
+    sweep_sigma=(),
+    sweep_num_queries=(2, 5),
 )
 COLUMNS = {
     "recourse.csv": "scm,epsilon,learning_rate,variant,seed,num_users,validity,robust_validity,"
@@ -108,8 +108,12 @@ def done(monkeypatch):
 
 
 def test_a_run_leaves_the_files_that_the_readme_lists_and_nothing_unfinished(finished):
-    figures = ["recourse_m1_eps0", "interventions_m1_eps0", "posterior_m1"]
-    figures += [f"estimation_{sweep}" for sweep in ("sigma", "num_queries")]
+    figures = [
+        "recourse_m1_eps0.1",
+        "interventions_m1_eps0.1",
+        "posterior_m1",
+        "estimation_num_queries",
+    ]
     expected = {*COLUMNS, "posterior_m1.nc", "run.json", "parts"}
     expected |= {f"{figure}.{kind}" for figure in figures for kind in ("png", "pdf")}
     assert {path.name for path in finished.out.iterdir()} == expected
@@ -128,15 +132,14 @@ def test_recourse_has_a_row_for_every_setting_variant_and_repetition(finished):
     assert not table.duplicated(keys).any()
     assert len(table) == 2 * 3 * 2
     assert set(table["variant"]) == {"ground_truth", "estimated", "prior"}
-    assert (table["num_users"] == 12).all()
+    assert (table["num_users"] == 10).all()
     assert table["validity"].between(0, 1).all()
-    assert (table["robust_validity"] == table["validity"]).all()  # epsilon is 0
-    # Shares of twelve users.
-    np.testing.assert_allclose(12 * table["validity"], np.round(12 * table["validity"]), atol=1e-4)
+    assert (table["robust_validity"] <= table["validity"]).all()
+    for share in ("validity", "robust_validity"):  # of ten users
+        np.testing.assert_allclose(10 * table[share], np.round(10 * table[share]), atol=1e-4)
     truth = table[table["variant"] == "ground_truth"]
     assert (truth["validity"] > 0.9).all()
     assert (truth["regret_mean"] == 0).all()
-    assert (table["regret_to_optimum_mean"].dropna() > -1e-3).all()  # an optimum is one
     assert (truth.groupby("learning_rate")["cost_mean"].nunique() == 2).all()  # seeds differ
 
 
@@ -156,7 +159,8 @@ def test_estimation_has_a_row_for_every_point_respondent_and_coefficient(finishe
     text = (finished.out / "estimation.csv").read_text()
     assert text.splitlines()[0] == COLUMNS["estimation.csv"]
     table = pd.read_csv(io.StringIO(text))
-    assert list(table["sweep"].unique()) == ["sigma", "num_queries"]
+    assert (table["sweep"] == "num_queries").all()
+    assert list(table["value"].unique()) == [2, 5]
     assert len(table) == 2 * 2 * 3
     assert not table.duplicated(["sweep", "value", "repetition", "coefficient"]).any()
     assert list(table["coefficient"][:3]) == ["X2 <- X1", "X3 <- X1", "X3 <- X2"]
@@ -242,7 +246,7 @@ def test_only_lost_parts_are_done_again_and_a_finished_run_does_nothing(
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        ({"protocol": replace(TINY, num_users=13)}, "num_users"),
+        ({"protocol": replace(TINY, num_users=11)}, "num_users"),
         ({"protocol": replace(TINY, name="released")}, "name"),
         ({"scms": ["m1", "m2"]}, "scms"),
     ],
@@ -288,7 +292,7 @@ def test_the_command_line_finishes_a_run_and_prints_its_tables(
     assert cli.main(["reproduce", "--scm", "m1", "--out", str(out), "--jobs", "1"]) == 0
     assert done == ["sweep_m1_0"]
     printed = capsys.readouterr()
-    assert "m1 0 ground_truth" in printed.out
+    assert "m1 0.1 ground_truth" in printed.out
     assert not printed.err
     monkeypatch.setitem(PROTOCOLS, "paper", replace(TINY, seeds=3))
     with pytest.raises(SystemExit) as stop:
@@ -297,10 +301,12 @@ def test_the_command_line_finishes_a_run_and_prints_its_tables(
     assert "--out" in capsys.readouterr().err
 
 
-def test_a_repetition_without_a_posterior_still_has_its_rows_and_figures(tmp_path):
+def test_a_repetition_without_a_posterior_still_has_its_rows_and_figures(tmp_path, monkeypatch):
     """No coefficients agree with ten answers to 1e-9. In frames of their own, as there is more to
     go wrong.
     """
+    drawn = []
+    monkeypatch.setattr(runs.plots, "save", lambda figure, path: drawn.append(path.name))
     few = {"seeds": 1, "respondents": 2, "sweep_respondents": 2, "noise_mean": PAPER.noise_mean}
     few |= {"sigma": (("m1", 1e-9),)}
     points = {"sweep_alpha": (), "sweep_sigma": (), "sweep_num_queries": (10,)}
@@ -321,7 +327,7 @@ def test_a_repetition_without_a_posterior_still_has_its_rows_and_figures(tmp_pat
     estimation = pd.read_csv(tmp_path / "estimation.csv")
     assert set(estimation["status"]) == {"empty"}
     assert estimation[["posterior_mean", "absolute_error"]].isna().all().all()
-    assert (tmp_path / "posterior_m1.pdf").exists()
+    assert len(drawn) == 4
 
 
 def test_in_the_released_frames_actions_are_exchanged_in_standardised_units():
@@ -347,11 +353,12 @@ def test_in_the_released_frames_actions_are_exchanged_in_standardised_units():
         pcr.non_causal(truth.graph),
         (users - mean) / std,
         scale=np.ones(3),
-        learning_rate=np.repeat(protocol.learning_rates, 12),
+        epsilon=0.1,
+        learning_rate=np.repeat(protocol.learning_rates, 10),
     )
     after = truth.counterfactual(users, pcr.Action.soft(plan.action.value * std))
-    valid = np.asarray(plan.valid & (score(after) >= 0)).reshape(2, 12)
-    cost = np.asarray(plan.cost).reshape(2, 12)
+    valid = np.asarray(plan.valid & (score(after) >= 0)).reshape(2, 10)
+    cost = np.asarray(plan.cost).reshape(2, 10)
     for row, good, paid in zip(by_variant[2], valid, cost, strict=True):
         assert row["validity"] == pytest.approx(good.mean(), abs=1e-6)
         assert row["cost_mean"] == pytest.approx(paid[good].mean(), rel=1e-2)

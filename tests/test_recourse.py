@@ -221,13 +221,18 @@ def test_an_action_is_valid_unperturbed_too_where_the_attack_overshoots():
     first = jax.tree.map(lambda leaf: 8 * leaf, layers["Dense_0"])
     steep = pcr.Classifier(SCORE.module, {"params": {**layers, "Dense_0": first}}, SCORE.loc, SCALE)
 
+    @jax.jit
+    @jax.vmap
     def perturbed(delta, x):
         return steep(library.m1().counterfactual(x, Action.soft(delta * SCALE)))
 
     x, _ = population("m1")
-    downhill = -np.asarray(jax.vmap(jax.grad(perturbed))(jnp.zeros(x.shape), x))
+    centre = jnp.zeros(x.shape)
+    downhill = -np.asarray(jax.grad(lambda delta: perturbed(delta, x).sum())(centre))
     delta = 0.3 * downhill / np.linalg.norm(downhill, axis=1, keepdims=True)
-    deceived = np.flatnonzero((steep(x) < 0) & (jax.vmap(perturbed)(delta, x) >= 0))[:NUM_USERS]
+    overshot = (perturbed(centre, x) < 0) & (perturbed(delta, x) >= 0)
+    assert overshot.any()
+    deceived = np.resize(np.flatnonzero(overshot), NUM_USERS)
     plan = solve(steep, x=x[deceived], epsilon=0.3)
     assert not (np.asarray(plan.status) == PlanStatus.already_favourable).any()
     assert np.asarray(plan.action.intervened).any(1)[np.asarray(plan.valid)].all()
@@ -434,9 +439,13 @@ def test_what_cannot_be_reached_is_not_found(epsilon):
 
 
 def test_a_gradient_that_only_the_constraints_block_is_not_called_zero():
-    uphill = jax.vmap(jax.grad(lambda a, x: SCORE(library.m1().counterfactual(x, Action.soft(a)))))(
-        jnp.zeros(X.shape), X
-    )
+    @jax.jit
+    @jax.vmap
+    @jax.grad
+    def gradient(shift, x):
+        return SCORE(library.m1().counterfactual(x, Action.soft(shift)))
+
+    uphill = gradient(jnp.zeros(X.shape), X)
     assert np.asarray(uphill != 0).any(1).all()
     plan = solve(constraints=Constraints(increase_only=uphill < 0, decrease_only=uphill > 0))
     assert (np.asarray(plan.status) == PlanStatus.not_found).all()
