@@ -1,23 +1,52 @@
-"""``python -m benchmarks reference``: see the module of that name."""
+"""``python -m benchmarks COMMAND``: each command is a module of that name."""
 
 import argparse
+import os
 from pathlib import Path
 
-from benchmarks import reference
+from benchmarks import claims, published, reference, respondents
+from benchmarks.records import RESULTS
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("reference", help=reference.__doc__.splitlines()[0])
+
+    def add(module):
+        name = module.__name__.split(".")[-1]
+        command = commands.add_parser(name, help=module.__doc__.splitlines()[0])
+        command.add_argument(
+            "--out", type=Path, default=RESULTS, metavar="DIR", help="where records go"
+        )
+        return command
+
+    command = add(reference)
     command.add_argument(
         "--data", type=Path, default=Path("../shared/reference"), help="folder of the .npz files"
     )
-    command.add_argument("--out", type=Path, default=Path("benchmarks/results/reference.json"))
+    for command in (add(published), add(claims)):
+        command.add_argument(
+            "--repetitions", type=int, default=20, metavar="N", help="of both experiments"
+        )
+        command.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
+        command.add_argument("--paper", type=Path, default=Path("out/claims-paper"), metavar="DIR")
+        command.add_argument(
+            "--released", type=Path, default=Path("out/claims-released"), metavar="DIR"
+        )
+    add(respondents)
+
     args = parser.parse_args()
-    if not args.data.is_dir():
-        parser.exit(2, f"python -m benchmarks: error: argument --data: no folder {args.data}\n")
-    reference.run(args.data, args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.command == "reference":
+        if not args.data.is_dir():
+            parser.exit(2, f"python -m benchmarks: error: argument --data: no folder {args.data}\n")
+        reference.run(args.data, args.out / "reference.json")
+    elif args.command == "published":
+        published.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
+    elif args.command == "claims":
+        claims.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
+    else:
+        respondents.measure(args.out)
 
 
 if __name__ == "__main__":

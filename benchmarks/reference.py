@@ -5,19 +5,16 @@ chain and exact moments; and, per SCM and epsilon, refused users, the trained cl
 variants with their standardisation, and the actions found at three learning rates.
 """
 
-import json
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import pcr_jax as pcr
+from benchmarks.records import show, write_record
 from pcr_jax.inference import search_prior
 
 NOISE_MEAN = (0.07896, -0.14372, 0.10615)
@@ -142,29 +139,11 @@ def recourse_rows(data: Path) -> list[dict]:
     return rows
 
 
-def show(console: Console, title: str, rows: list[dict]) -> None:
-    """Print rows as a table."""
-    table = Table(*rows[0], title=title, box=None, padding=(0, 1))
-    for row in rows:
-        cells = []
-        for value in row.values():
-            numbers = value if isinstance(value, list) else [value]
-            cells.append(" ".join(f"{n:.4g}" if isinstance(n, float) else str(n) for n in numbers))
-        table.add_row(*cells)
-    console.print(table)
-
-
 def run(data: Path, out: Path) -> None:
     """Measure, print and record."""
     console = Console(width=220)
-    record = {
-        "date": date.today().isoformat(),
-        "device": jax.devices()[0].device_kind,
-        "versions": {name: version(name) for name in ("jax", "numpy", "flax", "optax")},
-        "posterior": posterior_rows(data),
-    }
-    show(console, "Posterior of one recorded user", record["posterior"])
-    record["recourse"] = recourse_rows(data)
-    show(console, "Recourse of the recorded users", record["recourse"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
+    posterior = posterior_rows(data)
+    show(console, "Posterior of one recorded user", posterior)
+    recourse = recourse_rows(data)
+    show(console, "Recourse of the recorded users", recourse)
+    write_record(out, {"posterior": posterior, "recourse": recourse})

@@ -49,7 +49,7 @@ TINY = replace(
 )
 COLUMNS = {
     "recourse.csv": "scm,epsilon,learning_rate,variant,seed,num_users,validity,robust_validity,"
-    "cost_mean,cost_mean_common,regret_mean,regret_to_optimum_mean",
+    "cost_mean,cost_mean_common,regret_mean,regret_to_optimum_mean,zero_gradient,reachable",
     "interventions.csv": "scm,epsilon,learning_rate,variant,seed,intervention_set,share",
     "estimation.csv": "scm,sweep,value,repetition,coefficient,true,posterior_mean,posterior_sd,"
     "absolute_error,prior_error,status",
@@ -140,6 +140,8 @@ def test_recourse_has_a_row_for_every_setting_variant_and_repetition(finished):
     truth = table[table["variant"] == "ground_truth"]
     assert (truth["validity"] > 0.9).all()
     assert (truth["regret_mean"] == 0).all()
+    assert (truth["validity"] + truth["zero_gradient"] <= 1).all()
+    assert (table["reachable"] == 1).all()
     assert (truth.groupby("learning_rate")["cost_mean"].nunique() == 2).all()  # seeds differ
 
 

@@ -53,6 +53,8 @@ TABLES = {
         "cost_mean_common",
         "regret_mean",
         "regret_to_optimum_mean",
+        "zero_gradient",
+        "reachable",
     ],
     "interventions": [
         "scm",

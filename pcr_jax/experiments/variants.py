@@ -58,6 +58,11 @@ def frame(population: Population, own: SCM, truth: SCM, key: Array) -> Populatio
     return Population(moved, move(population.users), own_draws.std(0))
 
 
+def _share(users) -> float:
+    """Share of True."""
+    return float(np.mean(users))
+
+
 def _part(result, users: slice):
     """Some users of a plan or report."""
     return jax.tree.map(lambda leaf: leaf[users], result)
@@ -127,6 +132,7 @@ def recourse_rows(
             users = slice(r * num_users, (r + 1) * num_users)
             here = {name: _part(report, users) for name, report in reports.items()}
             for name, report in here.items():
+                plan = _part(plans[name], users)
                 labels = {
                     "scm": scm,
                     "epsilon": epsilon,
@@ -144,9 +150,10 @@ def recourse_rows(
                         "cost_mean_common": report.cost_mean_common(list(here.values())),
                         "regret_mean": report.regret_mean(here["ground_truth"]),
                         "regret_to_optimum_mean": report.regret_to_optimum_mean,
+                        "zero_gradient": _share(plan.status == PlanStatus.zero_gradient),
+                        "reachable": _share(jnp.isfinite(optimum)),
                     }
                 )
-                plan = _part(plans[name], users)
                 found = plan.status == PlanStatus.found
                 pattern = intervention_pattern(plan.action, truth.graph.nodes, found)
                 interventions += [

@@ -1,0 +1,52 @@
+"""What every benchmark needs: the machine's description, tables on the terminal, recorded files."""
+
+import json
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from pcr_jax import library
+from pcr_jax.experiments import Protocol, run
+
+RESULTS = Path("benchmarks/results")
+
+
+def header() -> dict:
+    """Date, device and versions."""
+    packages = ("jax", "numpy", "numpyro", "flax", "optax", "arviz", "zeus-mcmc")
+    return {
+        "date": date.today().isoformat(),
+        "device": jax.devices()[0].device_kind,
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def write_record(out: Path, record: dict) -> None:
+    """Write a record as JSON, under the header."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({**header(), **record}, indent=1) + "\n")
+
+
+def show(console: Console, title: str, rows: list[dict]) -> None:
+    """Print rows as a table."""
+    table = Table(*rows[0], title=title, box=None, padding=(0, 1))
+    for row in rows:
+        cells = []
+        for value in row.values():
+            numbers = value if isinstance(value, list) else [value]
+            cells.append(" ".join(f"{n:.4g}" if isinstance(n, float) else str(n) for n in numbers))
+        table.add_row(*cells)
+    console.print(table)
+
+
+def tables_of(
+    folder: Path, protocol: Protocol, jobs: int, console: Console
+) -> dict[str, pd.DataFrame]:
+    """The tables of the experiment in ``folder``, run or finished first if need be."""
+    run(folder, protocol, list(library.SCMS), "zeus", jobs, console)
+    return {path.stem: pd.read_csv(path) for path in folder.glob("*.csv")}
