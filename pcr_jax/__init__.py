@@ -2,7 +2,7 @@
 
 from pcr_jax import library
 from pcr_jax.actions import Action, Constraints, intervention_sets
-from pcr_jax.classifiers import MLP, Classifier, train_mlp
+from pcr_jax.classifiers import MLP, Classifier, outside_model, train_mlp, with_threshold
 from pcr_jax.elicitation import History, Query, RandomDesign, SimulatedUser, elicit, tell
 from pcr_jax.evaluation import Report, evaluate, intervention_pattern
 from pcr_jax.inference import (
@@ -15,7 +15,7 @@ from pcr_jax.inference import (
 )
 from pcr_jax.likelihoods import Tolerance, tolerance
 from pcr_jax.population import Population, refused_population, sample_labels
-from pcr_jax.recourse import Algorithm1, Plan, PlanStatus, find_recourse
+from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
 from pcr_jax.scm import SCM, Graph, Mechanism, inverted, linear_scm, non_causal
 from pcr_jax.surrogates import LinearSurrogate, linear_surrogate
 
@@ -30,6 +30,7 @@ __all__ = [
     "History",
     "LinearSurrogate",
     "Mechanism",
+    "Optimal",
     "Plan",
     "PlanStatus",
     "Population",
@@ -51,6 +52,7 @@ __all__ = [
     "linear_scm",
     "linear_surrogate",
     "non_causal",
+    "outside_model",
     "posterior_scms",
     "read_netcdf",
     "refused_population",
@@ -58,5 +60,6 @@ __all__ = [
     "tell",
     "tolerance",
     "train_mlp",
+    "with_threshold",
     "write_netcdf",
 ]

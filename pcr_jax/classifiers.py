@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 from jax import Array
 
 from pcr_jax import _checks
@@ -123,6 +124,115 @@ def train_mlp(
     return Classifier(module, params, loc, scale)
 
 
+@pytree()
+class Threshold:
+    """A score whose favourable decision begins at another logit. See `with_threshold`."""
+
+    score: Any
+    logit: Array
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the score has a gradient."""
+        return getattr(self.score, "differentiable", True)
+
+    def __call__(self, x: Array) -> Array:
+        """The logit above the threshold's."""
+        return self.score(x) - self.logit
+
+
+def with_threshold(score: Callable[[Array], Array], threshold: float) -> Threshold:
+    """A score that is favourable where its probability is at least ``threshold``.
+
+    Parameters
+    ----------
+    score : callable
+        x (d,) -> logit (), a JAX function.
+    threshold : float
+        In (0, 1); 0.5 leaves the decision as it is.
+
+    Raises
+    ------
+    TypeError
+        If ``score`` is not callable.
+    ValueError
+        If ``threshold`` is outside (0, 1).
+    """
+    if not callable(score):
+        raise TypeError(f"Expected score to be callable, x (d,) -> logit (); got {score!r}.")
+    if not 0 < threshold < 1:
+        raise ValueError(f"Expected threshold in (0, 1); got {threshold}.")
+    return Threshold(_as_pytree(score), jnp.log(threshold) - jnp.log1p(-threshold))
+
+
+@pytree(static=("function",))
+class OutsideModel:
+    """A score computed on the host, many users at a time. See `outside_model`."""
+
+    function: Callable[[np.ndarray], np.ndarray]
+
+    differentiable = False
+
+    def __call__(self, x: Array) -> Array:
+        """The score (...) of features (..., d) in natural units."""
+
+        def host(x):
+            x = np.asarray(x)
+            values = np.asarray(self.function(x.reshape(-1, x.shape[-1])), x.dtype)
+            return values.reshape(x.shape[:-1])
+
+        shape = jax.ShapeDtypeStruct(x.shape[:-1], x.dtype)
+        return jax.pure_callback(host, shape, x, vmap_method="broadcast_all")
+
+
+def outside_model(model: Any, *, threshold: float | None = None) -> OutsideModel:
+    """A score from a fitted model that is not a JAX function, such as one of scikit-learn.
+
+    It has no gradient, which the solver ``"optimal"`` does not need.
+
+    Parameters
+    ----------
+    model : object
+        With ``predict_proba`` (the last column is the favourable class) or
+        ``decision_function``, of features (n, d) in natural units; or a callable (n, d) -> (n,).
+    threshold : float, optional
+        The least favourable value: a probability (0.5 by default), or a decision value (0).
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is neither.
+    ValueError
+        If ``threshold`` is a probability outside (0, 1).
+    """
+    names = getattr(model, "feature_names_in_", None)
+
+    def named(x):
+        return x if names is None else pd.DataFrame(x, columns=names)
+
+    if hasattr(model, "predict_proba"):
+        least = 0.5 if threshold is None else threshold
+        if not 0 < least < 1:
+            raise ValueError(f"Expected threshold in (0, 1) for probabilities; got {threshold}.")
+        return OutsideModel(lambda x: model.predict_proba(named(x))[:, -1] - least)
+    least = 0.0 if threshold is None else threshold
+    if hasattr(model, "decision_function"):
+        return OutsideModel(lambda x: model.decision_function(named(x)) - least)
+    if callable(model):
+        return OutsideModel(lambda x: model(x) - least)
+    raise TypeError(
+        "Expected model with predict_proba or decision_function, or a callable (n, d) -> (n,); "
+        f"got {model!r}."
+    )
+
+
+def _as_pytree(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """``score`` as something that can be passed to compiled functions."""
+    leaves = jax.tree.leaves(score)
+    is_pytree = not (len(leaves) == 1 and leaves[0] is score)
+    return score if is_pytree else jax.tree_util.Partial(score)
+
+
 def as_score(score: Callable[[Array], Array], num_nodes: int) -> Callable[[Array], Array]:
     """``score`` as a pytree that can be passed to compiled functions, after a trial evaluation.
 
@@ -141,6 +251,4 @@ def as_score(score: Callable[[Array], Array], num_nodes: int) -> Callable[[Array
             f"Expected score to map features of shape ({num_nodes},) to a logit of shape (); "
             f"got {jax.tree.map(lambda leaf: leaf.shape, out)}."
         )
-    leaves = jax.tree.leaves(score)
-    is_pytree = not (len(leaves) == 1 and leaves[0] is score)
-    return score if is_pytree else jax.tree_util.Partial(score)
+    return _as_pytree(score)

@@ -15,8 +15,7 @@ from jax.typing import ArrayLike
 
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
-from pcr_jax.recourse import ball, check_problem, has_model, outcomes, per_user
-from pcr_jax.recourse.line_search import line_search
+from pcr_jax.recourse import ball, check_problem, find_recourse, has_model, outcomes, per_user
 from pcr_jax.recourse.plan import Plan, PlanStatus
 from pcr_jax.scm import SCM
 
@@ -36,11 +35,10 @@ class Report:
     valid, robust_valid : Array
         Shape (num_users,), boolean; False where no action was found.
     cost : Array
-        Shape (num_users,), in units of ``scale``; infinite where no action was found.
+        Shape (num_users,): the plan's; infinite where no action was found.
     optimum : Array
-        Shape (num_users,): cost of the cheapest action found under the true SCM by a line search
-        over single features and pairs (`pcr_jax.recourse.line_search`), an upper bound on the
-        optimum; infinite where none was found.
+        Shape (num_users,): cost of the cheapest action under the true SCM; infinite where none
+        was found.
     """
 
     valid: Array
@@ -90,11 +88,17 @@ class Report:
 
 
 def optimum_cost(
-    score: Callable[[Array], Array], truth: SCM, x: Array, *, scale: Array, epsilon: float = 0.0
+    score: Callable[[Array], Array], truth: SCM, x: Array, *, scale: Array, **settings
 ) -> Array:
-    """Cost of the cheapest action by line search, shape (num_users,); see `Report.optimum`."""
-    score, x, scale = check_problem(score, truth, x, scale, epsilon)
-    return line_search(score, per_user(truth, len(x)), x, scale, ball(epsilon))
+    """Cost of the cheapest action under the true SCM, shape (num_users,); see `Report.optimum`.
+
+    Parameters
+    ----------
+    score, truth, x, scale, **settings
+        See `pcr_jax.find_recourse`.
+    """
+    plan = find_recourse(score, truth, x, scale=scale, **settings)
+    return jnp.where(plan.robust_valid, plan.cost, jnp.inf)
 
 
 def evaluate(
@@ -105,6 +109,7 @@ def evaluate(
     *,
     scale: Array,
     epsilon: float = 0.0,
+    norm: str = "l2",
     optimum: Array | None = None,
 ) -> Report:
     """Apply the plan's actions under the true SCM.
@@ -124,8 +129,11 @@ def evaluate(
     epsilon : float
         Radius of the ball of perturbations, in units of ``scale``; for the attack see
         `pcr_jax.recourse.adversary.worst_outcome`.
+    norm : {"l2", "linf"}
+        Of that ball.
     optimum : Array, optional
-        Shape (num_users,), from `optimum_cost`; computed if not given.
+        Shape (num_users,), from `optimum_cost` with the settings of the plan; if not given, that
+        of the L1 cost without constraints.
 
     Returns
     -------
@@ -144,14 +152,13 @@ def evaluate(
     truths = per_user(truth, len(x))
     if not bool(has_model(truths).all()):
         raise ValueError("Expected truth with finite coefficients; got NaN or infinite ones.")
-    radius = ball(epsilon)
-    _, logit, worst, cost = outcomes(score, truths, x, plan.action, scale, radius)
+    _, logit, worst = outcomes(score, truths, x, plan.action, scale, ball(epsilon, norm))
     acted = (plan.status == PlanStatus.found) | (plan.status == PlanStatus.already_favourable)
     if optimum is None:
-        optimum = line_search(score, truths, x, scale, radius)
+        optimum = optimum_cost(score, truth, x, scale=scale, epsilon=epsilon, norm=norm)
     if np.shape(optimum) != (len(x),):
         raise ValueError(f"Expected optimum of shape ({len(x)},); got {np.shape(optimum)}.")
-    cost = jnp.where(acted, cost, jnp.inf)
+    cost = jnp.where(acted, plan.cost, jnp.inf)
     return Report(acted & (logit >= 0), acted & (worst >= 0), cost, optimum)
 
 

@@ -14,16 +14,17 @@ from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints, intervention_sets
 from pcr_jax.batching import map_users
 from pcr_jax.classifiers import as_score
-from pcr_jax.recourse import algorithm1
-from pcr_jax.recourse.adversary import worst_outcome
+from pcr_jax.recourse import algorithm1, optimal
+from pcr_jax.recourse.adversary import NORMS, Ball, worst_outcome
 from pcr_jax.recourse.algorithm1 import Algorithm1, Problem
-from pcr_jax.recourse.cost import l1_cost
+from pcr_jax.recourse.cost import Cost
+from pcr_jax.recourse.optimal import Optimal
 from pcr_jax.recourse.plan import Plan, PlanStatus
 from pcr_jax.scm import SCM
 
-__all__ = ["Algorithm1", "Plan", "PlanStatus", "find_recourse", "l1_cost", "worst_outcome"]
+__all__ = ["Algorithm1", "Cost", "Optimal", "Plan", "PlanStatus", "find_recourse"]
 
-SOLVERS: dict[str, Callable[[], Algorithm1]] = {"paper": Algorithm1}
+SOLVERS: dict[str, Callable[[], Algorithm1 | Optimal]] = {"optimal": Optimal, "paper": Algorithm1}
 
 
 def check_problem(score, scm: SCM, x, scale, epsilon):
@@ -45,9 +46,10 @@ def check_problem(score, scm: SCM, x, scale, epsilon):
     return as_score(score, scm.num_nodes), jnp.asarray(x, float), jnp.asarray(scale, float)
 
 
-def ball(epsilon: float) -> Array | None:
-    """The radius of the ball of perturbations; None, which compiles to nothing, for 0."""
-    return None if float(epsilon) == 0 else jnp.asarray(epsilon, float)
+def ball(epsilon: float, norm: str) -> Ball | None:
+    """The ball of perturbations; None, which compiles to nothing, for radius 0."""
+    _checks.choice(norm, NORMS, "norm")
+    return None if float(epsilon) == 0 else Ball(jnp.asarray(epsilon, float), norm)
 
 
 def per_user(scm: SCM, num_users: int) -> SCM:
@@ -68,8 +70,8 @@ def has_model(scms: SCM) -> Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def _search(settings, score, scms, x, sets, scale, epsilon, low, high, learning_rate):
-    """Algorithm 1 for all users and intervention sets; cheapest valid shift per user."""
+def _algorithm1(settings, score, scms, x, sets, scale, epsilon, low, high, learning_rate):
+    """Algorithm 1 for all users and intervention sets; cheapest valid move per user."""
     num_users, num_nodes = x.shape
     num_sets = len(sets)
 
@@ -85,31 +87,41 @@ def _search(settings, score, scms, x, sets, scale, epsilon, low, high, learning_
             learning_rate[user],
         )
 
-    shift, valid, flat = algorithm1.solve(
+    move, valid, flat, steps = algorithm1.solve(
         settings, score, scale, epsilon, problem_of, num_users * num_sets, num_nodes
     )
-    shift = shift.reshape(num_users, num_sets, num_nodes)
+    move = move.reshape(num_users, num_sets, num_nodes)
     valid = valid.reshape(num_users, num_sets)
     flat = flat.reshape(num_users, num_sets)
-    cost = jnp.where(valid, jnp.abs(shift).sum(-1), jnp.inf)
-    best = jnp.take_along_axis(shift, cost.argmin(1)[:, None, None], axis=1)[:, 0]
-    return best * scale, valid.any(1), flat.all(1)
+    cost = jnp.where(valid, jnp.abs(move).sum(-1), jnp.inf)
+    best = jnp.take_along_axis(move, cost.argmin(1)[:, None, None], axis=1)[:, 0]
+    return best, valid.any(1), flat.all(1), steps.reshape(num_users, num_sets).sum(1)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _optimal(settings, hard, max_set_size, score, scms, x, cost, ball, low, high, weights):
+    solver = optimal.Solver(settings, score, cost, ball, hard, max_set_size, x.shape[1])
+    return optimal.solve(solver, scms, x, low, high, weights)
 
 
 @jax.jit
-def outcomes(score, scms, x, action, scale, epsilon):
-    """Counterfactual features, logits, worst logits in the ball, costs."""
+def outcomes(score, scms, x, action, scale, ball):
+    """Counterfactual features, logits and worst logits in the ball."""
 
     def one(scm, x, action):
         x_counterfactual = scm.counterfactual(x, action)
         logit = score(x_counterfactual)
         worst = logit
-        if epsilon is not None:
-            attacked = worst_outcome(score, scm, x, action, scale, epsilon)
-            worst = jnp.minimum(logit, attacked)
-        return x_counterfactual, logit, worst, l1_cost(action, x, scale)
+        if ball is not None:
+            worst = jnp.minimum(logit, worst_outcome(score, scm, x, action, scale, ball))
+        return x_counterfactual, logit, worst
 
     return map_users(one, scms, x, action)
+
+
+@jax.jit
+def _costs(cost, action, x):
+    return map_users(lambda c, a, x: c(a, x), cost, action, x)
 
 
 def find_recourse(
@@ -119,20 +131,24 @@ def find_recourse(
     *,
     scale: Array,
     epsilon: float = 0.0,
+    norm: str = "l2",
+    cost: str = "l1",
+    weights: Array | None = None,
     constraints: Constraints | None = None,
-    solver: str | Algorithm1 = "paper",
-    learning_rate: float | Array = 0.5,
+    intervention: str = "soft",
     max_set_size: int | None = None,
+    solver: str | Optimal | Algorithm1 = "optimal",
+    learning_rate: float | Array | None = None,
 ) -> Plan:
-    """Recommend every user a cheap soft intervention after which the score is favourable.
+    """Recommend every user the cheapest intervention after which the score is favourable.
 
-    Solves Eq. 1 (``epsilon=0``) or Eq. 2 of the paper, all users and all intervention sets in one
-    compiled program.
+    Solves Eq. 1 (``epsilon=0``) or Eq. 2 of the paper, all users in one compiled program.
 
     Parameters
     ----------
     score : callable
-        x (d,), natural units -> logit (); at or above 0 is the favourable decision.
+        x (d,), natural units -> logit (); at or above 0 is the favourable decision. For models
+        that are not JAX functions see `pcr_jax.outside_model`.
     scm : SCM
         One for all users, or with leading axis (num_users,), as from `posterior_scms`.
     x : Array
@@ -141,14 +157,25 @@ def find_recourse(
         Shape (d,), natural units: the unit in which cost and epsilon are counted, by default
         in the experiments one population standard deviation.
     epsilon : float
-        Radius of the L2 ball of perturbations to withstand, in units of ``scale``.
+        Radius of the ball of perturbations to withstand, in units of ``scale``.
+    norm : {"l2", "linf"}
+        Of that ball.
+    cost : {"l1", "l2"}
+        The norm of an action in units of ``scale`` that is to be small.
+    weights : Array, optional
+        Shape (d,) or (num_users, d), positive: what a move of one unit costs; 1 by default.
     constraints : Constraints, optional
-    solver : str or Algorithm1
-        ``"paper"``: Algorithm 1 of Dominguez-Olmedo et al. (2022); or an object with settings.
-    learning_rate : float or Array
-        gamma, in units of ``scale``; shape () or (num_users,).
+    intervention : {"soft", "hard"}
+        Whether an action shifts features, or sets them and cuts their causes.
     max_set_size : int, optional
-        Leave out larger intervention sets.
+        The largest number of features to intervene on.
+    solver : str, Optimal or Algorithm1
+        ``"optimal"``: the cheapest valid action to a tolerance, with or without gradients, see
+        `pcr_jax.recourse.optimal`. ``"paper"``: Algorithm 1 of Dominguez-Olmedo et al. (2022),
+        for soft interventions, L1 cost without weights and the L2 ball. Or an object with
+        settings.
+    learning_rate : float or Array, optional
+        Of Algorithm 1, in units of ``scale``; shape () or (num_users,); 0.5 by default.
 
     Returns
     -------
@@ -157,20 +184,25 @@ def find_recourse(
     Raises
     ------
     ValueError
-        If shapes disagree, a value is not finite, ``scale <= 0``, ``epsilon < 0``,
-        ``learning_rate <= 0``, a bound excludes a present value, no node is actionable, or the
-        solver is unknown.
+        If shapes disagree, a value is not finite, the score is NaN for a user, ``scale`` or
+        ``weights`` or ``learning_rate`` is not positive, ``epsilon < 0``, a bound excludes a
+        present value, no node is actionable, an option is unknown, or the solver lacks it.
     TypeError
         If ``score`` is not callable.
     """
     if isinstance(solver, str):
         _checks.choice(solver, SOLVERS, "solver")
         solver = SOLVERS[solver]()
+    given = score
     score, x, scale = check_problem(score, scm, x, scale, epsilon)
-    _checks.positive(learning_rate, "learning_rate")
-    if np.shape(learning_rate) not in ((), (len(x),)):
+    num_users, num_nodes = x.shape
+    _checks.choice(cost, ("l1", "l2"), "cost")
+    _checks.choice(intervention, ("soft", "hard"), "intervention")
+    weights = jnp.ones(num_nodes) if weights is None else jnp.asarray(weights, float)
+    _checks.positive(weights, "weights")
+    if weights.shape not in ((num_nodes,), x.shape):
         raise ValueError(
-            f"Expected learning_rate of shape () or ({len(x)},); got {np.shape(learning_rate)}."
+            f"Expected weights of shape ({num_nodes},) or {x.shape}; got {weights.shape}."
         )
     low, high = (Constraints() if constraints is None else constraints).shift_bounds(x)
     movable = np.asarray((low < 0) | (high > 0)).any(0)
@@ -178,23 +210,57 @@ def find_recourse(
         raise ValueError("Expected constraints that let some node move; got none actionable.")
     if max_set_size is not None:
         _checks.count(max_set_size, "max_set_size")
-    sets = intervention_sets(scm.num_nodes, max_set_size)
-    sets = sets[~sets[:, ~movable].any(1)]
-
-    scms = per_user(scm, len(x))
+    region = ball(epsilon, norm)
+    scms = per_user(scm, num_users)
     modelled = has_model(scms)
     scms = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0.0), scms)
-    radius = ball(epsilon)
-    rates = jnp.broadcast_to(jnp.asarray(learning_rate, float), len(x))
+    nothing = Action.soft(jnp.zeros(x.shape))
+    before = outcomes(score, scms, x, nothing, scale, None)[1]
+    undefined = int(jnp.isnan(before).sum())
+    if undefined:
+        raise ValueError(
+            f"Expected score to be a number at every user's features; got NaN for {undefined} of "
+            f"{num_users} users from {given!r}."
+        )
+
     bounds = (low / scale, high / scale)
-    shift, found, flat = _search(
-        solver, score, scms, x, jnp.asarray(sets, float), scale, radius, *bounds, rates
-    )
-    action = Action.soft(jnp.where((found & modelled)[:, None], shift, 0.0))
-    x_counterfactual, logit, worst, cost = outcomes(score, scms, x, action, scale, radius)
+    flat = jnp.zeros(num_users, bool)
+    if isinstance(solver, Algorithm1):
+        _check_algorithm1(cost, weights, norm, intervention, score)
+        rates = jnp.asarray(0.5 if learning_rate is None else learning_rate, float)
+        _checks.positive(rates, "learning_rate")
+        if rates.shape not in ((), (num_users,)):
+            raise ValueError(
+                f"Expected learning_rate of shape () or ({num_users},); got {rates.shape}."
+            )
+        sets = intervention_sets(num_nodes, max_set_size)
+        sets = jnp.asarray(sets[~sets[:, ~movable].any(1)], float)
+        radius = None if region is None else region.radius
+        rates = jnp.broadcast_to(rates, num_users)
+        move, found, flat, evaluations = _algorithm1(
+            solver, score, scms, x, sets, scale, radius, *bounds, rates
+        )
+    else:
+        if learning_rate is not None:
+            raise ValueError("Expected no learning_rate with the optimal solver; got one.")
+        weights = jnp.broadcast_to(weights, x.shape)
+        size = num_nodes if max_set_size is None else min(max_set_size, num_nodes)
+        settings = (solver, intervention == "hard", size)
+        price = Cost(scale, jnp.ones(num_nodes), cost)
+        move, found, evaluations = _optimal(
+            *settings, score, scms, x, price, region, *bounds, weights
+        )
+
+    def taken(found):
+        shift = jnp.where(found[:, None], move * scale, 0.0)
+        return Action.do(x + shift, shift != 0) if intervention == "hard" else Action.soft(shift)
+
+    x_counterfactual, logit, worst = outcomes(score, scms, x, taken(found), scale, region)
     valid = (logit >= 0) & modelled
+    action = taken(found & valid)
+    acts = action.intervened.any(1)
     status = jnp.select(
-        [~modelled, valid & ~action.intervened.any(1), valid, flat],
+        [~modelled, valid & ~acts, valid, flat],
         [
             PlanStatus.no_model,
             PlanStatus.already_favourable,
@@ -203,5 +269,25 @@ def find_recourse(
         ],
         PlanStatus.not_found,
     )
-    cost = jnp.where(found & modelled, cost, jnp.inf)
-    return Plan(action, x_counterfactual, cost, valid, (worst >= 0) & modelled, status)
+    x_counterfactual = jnp.where(acts[:, None], x_counterfactual, x)
+    price = Cost(jnp.broadcast_to(scale, x.shape), jnp.broadcast_to(weights, x.shape), cost)
+    paid = jnp.where(valid, _costs(price, action, x), jnp.inf)
+    robust_valid = (worst >= 0) & modelled
+    return Plan(action, x_counterfactual, paid, valid, robust_valid, status, evaluations)
+
+
+def _check_algorithm1(cost, weights, norm, intervention, score):
+    """Raise for what Algorithm 1 does not do."""
+    differentiable = getattr(score, "differentiable", True)
+    for name, wanted, came in (
+        ("cost", "l1", cost),
+        ("norm", "l2", norm),
+        ("intervention", "soft", intervention),
+        ("weights", "none", "none" if bool((weights == 1).all()) else "some"),
+        ("a score", "with a gradient", "with a gradient" if differentiable else "without"),
+    ):
+        if came != wanted:
+            raise ValueError(
+                f"Expected {name} {wanted!r} with solver='paper'; got {came!r}. "
+                "Use solver='optimal'."
+            )

@@ -27,6 +27,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action
+from pcr_jax.recourse import lanes
 from pcr_jax.recourse.adversary import outcome, unit
 from pcr_jax.scm import SCM
 
@@ -147,11 +148,8 @@ def solve(
     problem_of: Callable[[Array], Problem],
     num_problems: int,
     num_nodes: int,
-) -> tuple[Array, Array, Array]:
-    """Solve problems 0, ..., num_problems - 1, handing lanes over as problems end.
-
-    A lane that has ended its problem takes the next one that waits, so that no evaluation is
-    spent on a problem that has ended. Every problem's arithmetic is that of a batch of `LANES`.
+) -> tuple[Array, Array, Array, Array]:
+    """Solve problems 0, ..., num_problems - 1.
 
     Returns
     -------
@@ -161,42 +159,23 @@ def solve(
         Shape (num_problems,), unperturbed and under the one-step attack.
     flat : Array
         Shape (num_problems,): the score's gradient is exactly 0 at the empty action.
+    evaluations : Array
+        Shape (num_problems,): of the score with its gradient.
     """
     fresh = initial(settings, num_nodes)
-    advance = jax.vmap(lambda p, s: step(settings, score, scale, epsilon, p, s))
 
-    def body(carry):
-        waiting, lane, state, results = carry
-        # Between the barriers nothing depends on the number of problems, rounding included.
-        problem = jax.vmap(problem_of)(jnp.minimum(lane, num_problems - 1))
-        inputs = jax.lax.optimization_barrier((problem, state))
-        moved, judged = jax.lax.optimization_barrier(advance(*inputs))
+    def advance(problem, state):
+        moved, judged = step(settings, score, scale, epsilon, problem, state)
         ended = judged.valid | judged.stuck | (state.step == settings.num_steps)
-        shift = jnp.where(judged.valid[:, None], state.shift, 0.0)
-        row = jnp.where(ended, lane, num_problems)  # past the end: dropped
-        results = jax.tree.map(
-            lambda all_, new: all_.at[row].set(new, mode="drop"),
-            results,
-            (shift, judged.valid, judged.flat),
-        )
-        successor = waiting + jnp.cumsum(ended) - 1
-        lane = jnp.where(ended, jnp.minimum(successor, num_problems), lane)
-        state = jax.tree.map(
-            lambda start, now: jnp.where(ended.reshape(-1, *[1] * start.ndim), start, now),
-            fresh,
-            moved,
-        )
-        return waiting + ended.sum(), lane, state, results
+        shift = jnp.where(judged.valid, state.shift, 0.0)
+        evaluations = moved.step * (1 if epsilon is None else 2)
+        return moved, ended, (shift, judged.valid, judged.flat, evaluations)
 
-    def unfinished(carry):
-        return jnp.any(carry[1] < num_problems)
-
-    state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (LANES, *leaf.shape)), fresh)
     results = (
         jnp.zeros((num_problems, num_nodes)),
         jnp.zeros(num_problems, bool),
         jnp.zeros(num_problems, bool),
+        jnp.zeros(num_problems, int),
     )
-    lane = jnp.minimum(jnp.arange(LANES), num_problems)
-    carry = jax.lax.while_loop(unfinished, body, (jnp.asarray(LANES), lane, state, results))
-    return carry[3]
+    ids = jnp.arange(num_problems)
+    return lanes.run(LANES, advance, lambda _: fresh, problem_of, ids, num_problems, results)

@@ -5,22 +5,36 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action
 
 
-def l1_cost(action: Action, x: Array, scale: Array) -> Array:
-    """L1 norm of an action in units of ``scale``, ``c(x, a)`` of the paper; shape (...).
+@pytree(static=("norm",))
+class Cost:
+    """Weighted L1 or L2 norm of an action in units of ``scale``, ``c(x, a)`` of the paper.
 
     A soft intervention costs its shift, a hard one the distance from the present value.
 
     Parameters
     ----------
-    action : Action
-        Of shape (..., d).
-    x : Array
-        Shape (..., d), natural units.
     scale : Array
         Shape (d,), natural units.
+    weights : Array
+        Shape (d,) or (num_users, d), positive.
+    norm : {"l1", "l2"}
     """
-    moved = jnp.where(action.hard, action.value - x, action.value)
-    return jnp.sum(jnp.abs(moved) / scale, axis=-1)
+
+    scale: Array
+    weights: Array
+    norm: str = "l1"
+
+    def of_weighted(self, weighted: Array) -> Array:
+        """The norm of weighted moves (..., d); shape (...)."""
+        if self.norm == "l1":
+            return jnp.abs(weighted).sum(-1)
+        return jnp.sqrt(jnp.square(weighted).sum(-1))
+
+    def __call__(self, action: Action, x: Array) -> Array:
+        """Cost (...) of an action (..., d) for features ``x`` (..., d), natural units."""
+        moved = jnp.where(action.hard, action.value - x, action.value)
+        return self.of_weighted(self.weights * moved / self.scale)

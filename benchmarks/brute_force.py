@@ -1,0 +1,109 @@
+"""The cheapest action by brute force: what solvers are judged against.
+
+Every direction of a dense grid on the sphere of cost 1 is followed at small steps of cost until
+some direction is favourable; all its crossings are bisected, and the cheapest is refined among
+random directions around it. It shares no code with the solvers.
+"""
+
+from functools import partial
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pcr_jax import Action
+
+STEP = 0.02
+MAX_COST = 8.0
+
+
+def sphere(norm: str, resolution: int, num_nodes: int = 3) -> np.ndarray:
+    """Integer vectors of L1 norm ``resolution``, scaled to cost 1; shape (n, d)."""
+    grid = np.array(list(product(range(-resolution, resolution + 1), repeat=num_nodes - 1)))
+    rest = resolution - np.abs(grid).sum(1)
+    grid, rest = grid[rest >= 0], rest[rest >= 0]
+    both = np.concatenate([np.c_[grid, rest], np.c_[grid, -rest]])
+    return unit_cost(np.unique(both, axis=0).astype(float), norm)
+
+
+def unit_cost(vectors: np.ndarray, norm: str) -> np.ndarray:
+    """``vectors`` (..., d) at cost 1."""
+    return vectors / np.linalg.norm(vectors, 1 if norm == "l1" else 2, axis=-1, keepdims=True)
+
+
+@partial(jax.jit, static_argnames="hard")
+def _values(score, scm, x, moves, scale, deltas, hard):
+    """Lowest logit over perturbations (m, d), for x (n, d) and moves (n, k, d); shape (n, k)."""
+
+    def one(x, move, delta):
+        perturbed = scm.counterfactual(x, Action.soft(delta * scale))
+        shift = move * scale
+        action = Action.do(x + shift, move != 0) if hard else Action.soft(shift)
+        return score(scm.counterfactual(perturbed, action))
+
+    def of_user(x, moves):
+        return jax.vmap(lambda m: jax.vmap(lambda d: one(x, m, d))(deltas).min())(moves)
+
+    return jax.lax.map(lambda args: of_user(*args), (x, moves), batch_size=8)
+
+
+def cheapest(
+    score, scm, x, scale, *, norm="l1", deltas=None, hard=False, resolution=40, seed=0
+) -> np.ndarray:
+    """Cost of the cheapest action found for every user, shape (num_users,); infinite if none.
+
+    ``deltas`` (m, d), in units of ``scale``: perturbations to withstand, the centre among them.
+    """
+    rng = np.random.default_rng(seed)
+    deltas = np.zeros((1, x.shape[1])) if deltas is None else deltas
+    rays = sphere(norm, resolution, x.shape[1])
+    cost = np.full(len(x), np.inf)
+    best = np.zeros((len(x), x.shape[1]))
+    pending = np.flatnonzero(np.asarray(score(x)) < 0)
+    cost[np.asarray(score(x)) >= 0] = 0.0
+
+    def favourable(users, moves):
+        """Padded to multiples of 8 users, so that few shapes are compiled."""
+        size = 8 * 2 ** int(np.ceil(np.log2(-(-len(users) // 8))))
+        rows = np.resize(users, size)
+        moves = np.broadcast_to(moves, (len(users), *moves.shape[-2:]))
+        values = _values(
+            score, scm, x[rows], moves[np.arange(size) % len(users)], scale, deltas, hard
+        )
+        return np.asarray(values)[: len(users)] >= 0
+
+    def bisect(users, rays, low, high):
+        """Cost (n, k) of the crossing between low (not favourable) and high (favourable)."""
+        for _ in range(12):
+            middle = (low + high) / 2
+            good = favourable(users, rays * middle[..., None])
+            low, high = np.where(good, low, middle), np.where(good, middle, high)
+        return high
+
+    for t in np.arange(STEP, MAX_COST, STEP):
+        if not len(pending):
+            break
+        hits = favourable(pending, (rays * t).astype(np.float32))
+        for user, row in zip(pending[hits.any(1)], hits[hits.any(1)], strict=True):
+            chosen = np.resize(rays[row], (64, x.shape[1]))  # of many, some
+            one = np.array([user])
+            ends = bisect(one, chosen[None], np.full((1, 64), t - STEP), np.full((1, 64), t))[0]
+            cost[user], best[user] = ends.min(), chosen[ends.argmin()]
+        pending = pending[~hits.any(1)]
+
+    found = np.flatnonzero(np.isfinite(cost) & (cost > 0))
+    for spread in (0.1, 0.03, 0.01, 0.003) if len(found) else ():
+        near = best[found, None] + spread * rng.normal(size=(len(found), 256, x.shape[1]))
+        sparse = rng.random(near.shape) < 0.3
+        near = np.where(sparse, best[found, None], near)
+        near = unit_cost(near, norm)
+        top = np.repeat(cost[found, None], 256, 1)
+        good = favourable(found, near * top[..., None])
+        low = np.where(good, 0.9 * top, top)
+        ends = np.where(good, bisect(found, near, low, top), np.inf)
+        better = ends.min(1) < cost[found]
+        rows = np.arange(len(found))
+        best[found] = np.where(better[:, None], near[rows, ends.argmin(1)], best[found])
+        cost[found] = np.minimum(cost[found], ends.min(1))
+    return cost

@@ -1,0 +1,77 @@
+"""A queue of iterative problems on a fixed number of lanes.
+
+A lane that has ended its problem takes the next one that waits, so that nothing is evaluated for
+problems that have ended; and every problem's arithmetic is that of one fixed shape, so that its
+result does not depend on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def run(
+    num_lanes: int,
+    step: Callable[[Any, Any], tuple[Any, Array, Any]],
+    begin: Callable[[Any], Any],
+    problem_of: Callable[[Array], Any],
+    ids: Array,
+    num_waiting: Array | int,
+    results: Any,
+) -> Any:
+    """Solve the problems ``ids[:num_waiting]`` to their ends.
+
+    Parameters
+    ----------
+    num_lanes : int
+        How many problems are advanced at once.
+    step : callable
+        (problem, state) -> (state, ended () bool, result); the result counts when it has ended.
+    begin : callable
+        problem -> the state to begin with.
+    problem_of : callable
+        id () -> problem, a pytree.
+    ids : Array
+        Shape (num_problems,): distinct rows of ``results``.
+    num_waiting : Array or int
+    results : pytree
+        Leaves of shape (num_problems, ...); the rows of problems that do not wait stay.
+    """
+    num_problems = len(ids)
+
+    def load(place):
+        return jax.vmap(problem_of)(ids[jnp.minimum(place, num_problems - 1)])
+
+    def body(carry):
+        next_place, place, problem, state, results = carry
+        # Between the barriers nothing depends on the number of problems, rounding included.
+        inputs = jax.lax.optimization_barrier((problem, state))
+        moved, ended, result = jax.lax.optimization_barrier(jax.vmap(step)(*inputs))
+        done = ended & (place < num_waiting)
+        row = jnp.where(done, ids[jnp.minimum(place, num_problems - 1)], num_problems)
+        results = jax.tree.map(
+            lambda all_, new: all_.at[row].set(new, mode="drop"), results, result
+        )
+        successor = next_place + jnp.cumsum(ended) - 1
+        place = jnp.where(ended, jnp.minimum(successor, num_waiting), place)
+        problem = load(place)
+        fresh = jax.vmap(begin)(problem)
+        state = jax.tree.map(
+            lambda new, now: jnp.where(ended.reshape(-1, *[1] * (now.ndim - 1)), new, now),
+            fresh,
+            moved,
+        )
+        return next_place + ended.sum(), place, problem, state, results
+
+    def unfinished(carry):
+        return jnp.any(carry[1] < num_waiting)
+
+    place = jnp.minimum(jnp.arange(num_lanes), num_waiting)
+    problem = load(place)
+    carry = (jnp.asarray(num_lanes), place, problem, jax.vmap(begin)(problem), results)
+    return jax.lax.while_loop(unfinished, body, carry)[-1]

@@ -1,0 +1,426 @@
+"""The cheapest valid action, to a stated tolerance, whether or not the score has gradients.
+
+Per user, in units of cost:
+
+1. *Sweep.* At rising levels of cost, the score is evaluated at the points where fixed directions
+   (signed axes and a lattice between them) and a path of steepest ascent meet that level, until
+   one is favourable.
+2. *Narrow.* Where the directions found favourable cross the boundary, to a quarter of the level.
+3. *Refine.* From the cheapest crossings, descent on the cost within the favourable region: at a
+   cost lower by a share delta, moves towards and away from every axis and, where the score has a
+   gradient, towards the optimum of the linearised problem; delta shrinks where none is favourable.
+4. *Attack.* With a ball of perturbations (Eq. 2 of the paper), "favourable" means so for every
+   perturbation of a working set, at first the centre. An attack on the refined action adds the
+   perturbation that breaks it, and the sweep goes on from there, until the attack fails. These are
+   cutting planes: every relaxed problem's optimum is a lower bound on the robust one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax.actions import Action
+from pcr_jax.batching import map_users
+from pcr_jax.recourse import lanes
+from pcr_jax.recourse.adversary import Ball, attack
+from pcr_jax.recourse.cost import Cost
+from pcr_jax.scm import SCM
+
+_MAX_DIRECTIONS = 60
+_POINTS = 4096  # evaluated at once
+_HITS = 8  # directions followed to the boundary
+_STARTS = 2  # of them refined
+_PARTS = (0.02, 0.1, 0.4, 1.0)  # of the way to a target
+_MAX_STEPS = 60
+_FIRST_SHARE = 0.1
+_WORKING_SET = 16
+_MAX_ROUNDS = 40
+_MARGIN = 1e-5
+_INFLATION = 1.005  # of the ball, so that later, stronger attacks fail as well
+
+
+@dataclass(frozen=True)
+class Optimal:
+    """Settings of the solver; see the module.
+
+    Parameters
+    ----------
+    max_cost : float
+        Dearer actions are not looked for.
+    first_level, growth : float
+        Levels of cost are ``first_level`` apart, from where it is more by this share of the cost.
+    tolerance : float
+        Refinement ends where no move lowers the cost by this share.
+    """
+
+    max_cost: float = 12.0
+    first_level: float = 0.1
+    growth: float = 0.08
+    tolerance: float = 3e-3
+
+    def __post_init__(self):
+        for name in ("max_cost", "first_level", "growth", "tolerance"):
+            _checks.positive(getattr(self, name), name)
+
+    def levels(self) -> np.ndarray:
+        """The levels of cost, from 0 on; shape (num_levels,)."""
+        levels = [0.0]
+        while levels[-1] < self.max_cost:
+            levels.append(levels[-1] + max(self.first_level, self.growth * levels[-1]))
+        return np.array(levels, np.float32)
+
+
+def lattice(num_nodes: int, norm: int, max_set_size: int) -> np.ndarray:
+    """Integer vectors of L1 norm ``norm`` with at most that many entries; shape (n, d)."""
+    vectors = []
+    for size in range(1, min(norm, num_nodes, max_set_size) + 1):
+        for members in combinations(range(num_nodes), size):
+            for cuts in combinations(range(1, norm), size - 1):
+                parts = np.diff([0, *cuts, norm])
+                for signs in product((1, -1), repeat=size):
+                    vector = np.zeros(num_nodes)
+                    vector[list(members)] = parts * signs
+                    vectors.append(vector)
+    return np.array(vectors)
+
+
+def directions(num_nodes: int, max_set_size: int) -> np.ndarray:
+    """Signed axes and, as long as they are not too many, ever finer lattices between them."""
+    chosen = axes = lattice(num_nodes, 1, 1)
+    for norm in range(2, 6):
+        if norm > 2 and len(chosen) * num_nodes > 2 * _MAX_DIRECTIONS:
+            break
+        finer = lattice(num_nodes, norm, max_set_size)
+        if len(finer) > _MAX_DIRECTIONS:
+            break
+        chosen = np.unique(np.concatenate([axes * norm, finer]), axis=0)
+    return chosen.astype(np.float32)
+
+
+class Task(NamedTuple):
+    """One user's problem. Moves are in units of ``scale``."""
+
+    scm: SCM
+    x: Array  # (d,), natural units
+    low: Array  # (d,), the smallest move
+    high: Array  # (d,)
+    weights: Array  # (d,)
+
+
+class State(NamedTuple):
+    """What is known about one user."""
+
+    level: Array  # () the level of cost that the sweep has come to
+    path: Array  # (d,) end of the steepest ascent
+    move: Array  # (d,) the last solution
+    cost: Array  # () its cost; infinite where there is none
+    hits: Array  # (hits, d) favourable moves of the last level, the deepest first; 0 for none
+    deltas: Array  # (working set, d) perturbations to withstand
+    num_deltas: Array  # ()
+    margin: Array  # () favourable means a logit of at least this
+    solved: Array  # () bool
+    evaluations: Array  # () of the score or its gradient
+
+
+class Solver(NamedTuple):
+    """What all users have in common."""
+
+    settings: Optimal
+    score: Callable
+    cost: Cost
+    ball: Ball | None
+    hard: bool
+    max_set_size: int
+    num_nodes: int
+
+    def action(self, task: Task, move: Array) -> Action:
+        """The action (d,) of a move (d,) in units of ``scale``."""
+        shift = move * self.cost.scale
+        return Action.do(task.x + shift, move != 0) if self.hard else Action.soft(shift)
+
+    def value(self, task: Task, state: State, move: Array, delta: Array) -> Array:
+        """Logit, above the margin, after the perturbation ``delta`` (d,), then ``move`` (d,)."""
+        x = task.x
+        if self.ball is not None:
+            x = task.scm.counterfactual(x, Action.soft(delta * self.cost.scale))
+        logit = self.score(task.scm.counterfactual(x, self.action(task, move)))
+        allowed = (move != 0).sum() <= self.max_set_size
+        return jnp.where(jnp.isnan(logit) | ~allowed, -jnp.inf, logit - state.margin)
+
+    def values(self, task: Task, state: State, moves: Array) -> tuple[Array, Array]:
+        """Lowest `value` of moves (n, d) over the working set, and where; shapes (n,)."""
+
+        def under(number):
+            delta = state.deltas[number]
+            return jax.vmap(lambda move: self.value(task, state, move, delta))(moves)
+
+        def another(carry):
+            number, lowest, worst = carry
+            values = under(number)
+            worst = jnp.where(values < lowest, number, worst)
+            return number + 1, jnp.minimum(lowest, values), worst
+
+        first = (jnp.asarray(1), under(0), jnp.zeros(len(moves), int))
+        if self.ball is None:
+            return first[1:]
+        # As many as there are, not as there is room for.
+        return jax.lax.while_loop(lambda carry: carry[0] < state.num_deltas, another, first)[1:]
+
+    def size(self, task: Task, moves: Array) -> Array:
+        """Cost of moves (..., d); shape (...)."""
+        return self.cost.of_weighted(moves * task.weights)
+
+    def at_cost(self, task: Task, moves: Array, cost: Array) -> Array:
+        """``moves`` (n, d) stretched to that cost and cut off at the bounds."""
+        size = self.size(task, moves)
+        factor = cost / jnp.where(size > 0, size, jnp.inf)
+        return jnp.clip(moves * factor[:, None], task.low, task.high)
+
+    # 1. Sweep
+
+    def rays(self, task: Task, state: State) -> Array:
+        """Directions (n, d) to sweep: the fixed ones, the path's neighbours, the last solution."""
+        fixed = jnp.asarray(directions(self.num_nodes, self.max_set_size)) / task.weights
+        return jnp.concatenate([fixed, self.path_ends(task, state), state.move[None]])
+
+    def path_ends(self, task: Task, state: State) -> Array:
+        """The path prolonged along every signed axis to the next level; shape (2d, d)."""
+        levels = jnp.asarray(self.settings.levels())
+        step = levels[state.level] - levels[jnp.maximum(state.level - 1, 0)]
+        axes = jnp.eye(self.num_nodes) / task.weights
+        ends = state.path + step * jnp.concatenate([axes, -axes])
+        return jnp.clip(ends, task.low, task.high)
+
+    def sweep(self, task: Task, state: State) -> tuple[State, Array, State]:
+        """Judge one level of cost; ends at the first with a favourable point, or the last."""
+        levels = jnp.asarray(self.settings.levels())
+        moves = self.at_cost(task, self.rays(task, state), levels[state.level])
+        values, _ = self.values(task, state, moves)
+        state = state._replace(evaluations=state.evaluations + len(moves) * state.num_deltas)
+        deepest, chosen = jax.lax.top_k(values, _HITS)
+        hit = deepest[0] >= 0
+        judged = state._replace(
+            cost=jnp.where(hit, levels[state.level], jnp.inf),
+            hits=jnp.where((deepest >= 0)[:, None], moves[chosen], 0.0),
+        )
+        ends = self.path_ends(task, state)
+        steepest = jnp.argmax(values[-1 - len(ends) : -1])
+        onward = state._replace(level=state.level + 1, path=ends[steepest])
+        return onward, hit | (state.level == len(levels) - 1), judged
+
+    # 2. Narrow
+
+    def narrow(self, task: Task, state: State) -> Array:
+        """The cheapest crossings along the hits; shape (starts, d); 0 where there are fewer."""
+        levels = jnp.asarray(self.settings.levels())
+        level, below = levels[state.level], levels[jnp.maximum(state.level - 1, 0)]
+        parts = [below + part * (level - below) for part in (0.25, 0.5, 0.75, 1.0)]
+        moves = jnp.concatenate([self.at_cost(task, state.hits, part) for part in parts])
+        favourable = (self.values(task, state, moves)[0] >= 0) & moves.any(1)
+        cost = jnp.where(favourable, self.size(task, moves), jnp.inf)
+        _, cheapest = jax.lax.top_k(-cost, _STARTS)
+        return jnp.where(favourable[cheapest, None], moves[cheapest], 0.0)
+
+    # 3. Refine
+
+    def targets(self, task: Task, state: State, move: Array) -> Array:
+        """Moves to go towards: less of each node, more of each, the linearised optimum."""
+        size = self.size(task, move)
+        axes = size * jnp.eye(self.num_nodes) / task.weights
+        without = move * (1 - jnp.eye(self.num_nodes))
+        chosen = [without, axes, -axes]
+        if getattr(self.score, "differentiable", True):
+            _, worst = self.values(task, state, move[None])
+            gradient = jax.grad(self.value, argnums=2)(task, state, move, state.deltas[worst[0]])
+            gain = jnp.nan_to_num(gradient / task.weights)
+            if self.cost.norm == "l2":
+                chosen.append(gain[None] / task.weights)
+            else:
+                room = jnp.where(gain > 0, task.high, -task.low) * task.weights
+                order = jnp.argsort(-jnp.abs(gain))
+                spent = jnp.cumsum(room[order]) - room[order]
+                part = jnp.clip(size - spent, 0.0, room[order])
+                filled = jnp.zeros_like(part).at[order].set(part)
+                chosen.append((jnp.sign(gain) * filled / task.weights)[None])
+        targets = jnp.clip(jnp.concatenate(chosen), task.low, task.high)
+        return self.at_cost(task, targets, size)
+
+    def refine(self, task: Task, state: State, inner: tuple) -> tuple[tuple, Array, tuple]:
+        """One step of the descent on the cost; see the module."""
+        move, share, evaluations = inner
+        targets = self.targets(task, state, move)
+        parts = jnp.array(_PARTS)
+        near = move + parts[:, None, None] * (targets - move)
+        moves = jnp.concatenate([move[None], near.reshape(-1, self.num_nodes)])
+        moves = self.at_cost(task, moves, (1 - share) * self.size(task, move))
+        values, _ = self.values(task, state, moves)
+        evaluations += len(moves) + (len(targets) - 3 * self.num_nodes)
+        deepest = jnp.argmax(values)
+        better = values[deepest] >= 0
+        moved = jnp.where(better, moves[deepest], move)
+        ended = (~better & (share <= self.settings.tolerance)) | (
+            evaluations >= _MAX_STEPS * len(moves)
+        )
+        ended |= ~move.any()
+        share = jnp.where(better, jnp.minimum(2 * share, 0.3), share / 3)
+        return (moved, share, evaluations), ended, (moved, evaluations * state.num_deltas)
+
+    # 4. Attack
+
+    def withstand(self, task: Task, state: State) -> State:
+        """Attack the solution: solved if it withstands, one more perturbation if not."""
+        wider = Ball(_INFLATION * self.ball.radius, self.ball.norm)
+        action = self.action(task, state.move)
+        delta, logit = attack(self.score, task.scm, task.x, action, self.cost.scale, wider)
+        withstands = logit >= 0
+        # A full working set gives up the perturbation that binds least, never the centre.
+        full = state.num_deltas == _WORKING_SET
+        each = jax.vmap(lambda d: self.value(task, state, state.move, d))(state.deltas)
+        loosest = 1 + jnp.argmax(each[1:])
+        place = jnp.where(full, loosest, state.num_deltas)
+        deltas = state.deltas.at[place].set(delta)
+        levels = jnp.asarray(self.settings.levels())
+        # The robust optimum costs no less than this relaxed one.
+        level = jnp.clip(jnp.searchsorted(levels, state.cost), 1, len(levels) - 1)
+        broken = state._replace(
+            deltas=deltas,
+            num_deltas=jnp.minimum(state.num_deltas + 1, _WORKING_SET),
+            level=level,
+        )
+        return jax.tree.map(
+            lambda a, b: jnp.where(withstands, a, b), state._replace(solved=True), broken
+        )
+
+
+def _lanes(points: int) -> int:
+    return max(1, _POINTS // points)
+
+
+def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights: Array):
+    """The cheapest favourable move of every user, and whether there is one.
+
+    Parameters
+    ----------
+    scms : SCM
+        With leading axis (num_users,).
+    x, low, high, weights : Array
+        Shape (num_users, d); ``low`` and ``high`` in units of ``scale``.
+
+    Returns
+    -------
+    move : Array
+        Shape (num_users, d), units of ``scale``; 0 where none was found.
+    found, evaluations : Array
+        Shape (num_users,); evaluations of the score or its gradient, those of attacks aside.
+    """
+    num_users, num_nodes = x.shape
+    tasks = Task(scms, x, low, high, weights)
+    robust = solver.ball is not None
+    working_set = _WORKING_SET if robust else 1
+    width = len(directions(num_nodes, solver.max_set_size)) + 2 * num_nodes + 1
+    moves_tried = 1 + len(_PARTS) * (3 * num_nodes + 1)
+
+    def begin(task):
+        zero = jnp.zeros(num_nodes)
+        logit = solver.score(task.x)
+        return State(
+            level=jnp.asarray(0),
+            path=zero,
+            move=zero,
+            cost=jnp.asarray(jnp.inf),
+            deltas=jnp.zeros((working_set, num_nodes)),
+            num_deltas=jnp.asarray(1),
+            margin=jnp.where(logit >= 0, 0.0, _MARGIN * (1 + jnp.abs(logit))),
+            hits=jnp.zeros((_HITS, num_nodes)),
+            solved=jnp.asarray(False),
+            evaluations=jnp.asarray(0),
+        )
+
+    def rows(tree, i):
+        return jax.tree.map(lambda leaf: leaf[i], tree)
+
+    def once(function):
+        """A step at which every problem ends."""
+        return lambda problem, _: ((), jnp.asarray(True), function(*problem))
+
+    def nothing(_):
+        return ()
+
+    def one_round(carry):
+        state, pending, number = carry
+        ids, count = jnp.argsort(~pending, stable=True), pending.sum()
+        state = lanes.run(
+            _lanes(width),
+            lambda problem, state: solver.sweep(problem[0], state),
+            lambda problem: problem[1],
+            lambda i: (rows(tasks, i), rows(state, i)),
+            ids,
+            count,
+            state,
+        )
+        reached = pending & jnp.isfinite(state.cost)
+
+        def problem_of(i):
+            return rows(tasks, i), rows(state, i)
+
+        ids, count = jnp.argsort(~reached, stable=True), reached.sum()
+        starts = lanes.run(
+            _lanes(4 * _HITS),
+            once(solver.narrow),
+            nothing,
+            problem_of,
+            ids,
+            count,
+            jnp.zeros((num_users, _STARTS, num_nodes)),
+        )
+        starts = starts.reshape(-1, num_nodes)
+        ends, spent = lanes.run(
+            _lanes(moves_tried),
+            lambda problem, inner: solver.refine(*problem[:2], inner),
+            lambda problem: (problem[2], jnp.asarray(_FIRST_SHARE), jnp.asarray(0)),
+            lambda i: (*problem_of(i // _STARTS), starts[i]),
+            (ids[:, None] * _STARTS + jnp.arange(_STARTS)).ravel(),
+            count * _STARTS,
+            (starts, jnp.zeros(len(starts), int)),
+        )
+        ends = ends.reshape(num_users, _STARTS, num_nodes)
+        spent = spent.reshape(num_users, _STARTS).sum(1) + reached * 4 * _HITS * state.num_deltas
+        size = solver.cost.of_weighted(ends * weights[:, None])
+        size = jnp.where(ends.any(-1), size, jnp.inf)
+        cheapest = size.argmin(1)
+        move = jnp.take_along_axis(ends, cheapest[:, None, None], axis=1)[:, 0]
+        at_once = reached & (state.level == 0)  # favourable already
+        cost = jnp.where(at_once, 0.0, jnp.where(reached, size.min(1), state.cost))
+        crossed = reached & jnp.isfinite(cost)
+        state = state._replace(
+            move=jnp.where(crossed[:, None], move, state.move),
+            cost=cost,
+            solved=state.solved | (crossed & (not robust)),
+            evaluations=state.evaluations + spent,
+            # Rounding can hide the crossing that the sweep has seen: it goes on.
+            level=jnp.where(reached & ~crossed, state.level + 1, state.level),
+        )
+        if robust:
+            state = lanes.run(
+                _lanes(200), once(solver.withstand), nothing, problem_of, ids, count, state
+            )
+        pending = reached & ~state.solved & (state.level < len(solver.settings.levels()))
+        return state, pending, number + 1
+
+    def unfinished(carry):
+        _, pending, number = carry
+        return pending.any() & (number < _MAX_ROUNDS)
+
+    carry = (map_users(begin, tasks), jnp.ones(num_users, bool), jnp.asarray(0))
+    state, _, _ = jax.lax.while_loop(unfinished, one_round, carry)
+    found = jnp.isfinite(state.cost)
+    return jnp.where(found[:, None], state.move, 0.0), found, state.evaluations
