@@ -9,7 +9,6 @@ from functools import partial
 from itertools import product
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pcr_jax import Action

@@ -233,8 +233,8 @@ def find_recourse(
             raise ValueError(
                 f"Expected learning_rate of shape () or ({num_users},); got {rates.shape}."
             )
-        sets = intervention_sets(num_nodes, max_set_size)
-        sets = jnp.asarray(sets[~sets[:, ~movable].any(1)], float)
+        every = intervention_sets(num_nodes, max_set_size)
+        sets = jnp.asarray(every[~every[:, ~movable].any(1)], float)
         radius = None if region is None else region.radius
         rates = jnp.broadcast_to(rates, num_users)
         move, found, flat, evaluations = _algorithm1(

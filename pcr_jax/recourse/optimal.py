@@ -45,7 +45,7 @@ _FIRST_SHARE = 0.1
 _WORKING_SET = 16
 _MAX_ROUNDS = 40
 _MARGIN = 1e-5
-_INFLATION = 1.005  # of the ball, so that later, stronger attacks fail as well
+_INFLATION = 1.005
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,10 @@ def directions(num_nodes: int, max_set_size: int) -> np.ndarray:
     return chosen.astype(np.float32)
 
 
+def _differentiable(score) -> bool:
+    return getattr(score, "differentiable", True)
+
+
 class Task(NamedTuple):
     """One user's problem. Moves are in units of ``scale``."""
 
@@ -155,6 +159,22 @@ class Solver(NamedTuple):
         logit = self.score(task.scm.counterfactual(x, self.action(task, move)))
         allowed = (move != 0).sum() <= self.max_set_size
         return jnp.where(jnp.isnan(logit) | ~allowed, -jnp.inf, logit - state.margin)
+
+    def first_deltas(self) -> Array:
+        """The working set to begin with; (n, d).
+
+        The centre, to which attacks add what is needed. One by one they take long to outline the
+        ball to a score without a gradient, which therefore begins with points all around.
+        """
+        centre = jnp.zeros((1, self.num_nodes))
+        if self.ball is None or _differentiable(self.score):
+            return centre
+        return jnp.concatenate([centre, self.wider_ball().surface(16, self.num_nodes)])
+
+    def wider_ball(self) -> Ball:
+        """The ball of perturbations and some more, so that stronger attacks fail as well."""
+        assert self.ball is not None
+        return Ball(_INFLATION * self.ball.radius, self.ball.norm)
 
     def values(self, task: Task, state: State, moves: Array) -> tuple[Array, Array]:
         """Lowest `value` of moves (n, d) over the working set, and where; shapes (n,)."""
@@ -238,7 +258,7 @@ class Solver(NamedTuple):
         axes = size * jnp.eye(self.num_nodes) / task.weights
         without = move * (1 - jnp.eye(self.num_nodes))
         chosen = [without, axes, -axes]
-        if getattr(self.score, "differentiable", True):
+        if _differentiable(self.score):
             _, worst = self.values(task, state, move[None])
             gradient = jax.grad(self.value, argnums=2)(task, state, move, state.deltas[worst[0]])
             gain = jnp.nan_to_num(gradient / task.weights)
@@ -278,14 +298,16 @@ class Solver(NamedTuple):
 
     def withstand(self, task: Task, state: State) -> State:
         """Attack the solution: solved if it withstands, one more perturbation if not."""
-        wider = Ball(_INFLATION * self.ball.radius, self.ball.norm)
         action = self.action(task, state.move)
-        delta, logit = attack(self.score, task.scm, task.x, action, self.cost.scale, wider)
+        delta, logit = attack(
+            self.score, task.scm, task.x, action, self.cost.scale, self.wider_ball()
+        )
         withstands = logit >= 0
-        # A full working set gives up the perturbation that binds least, never the centre.
-        full = state.num_deltas == _WORKING_SET
+        # A full working set gives up the perturbation that binds least, of those added.
+        room, known = len(state.deltas), len(self.first_deltas())
+        full = state.num_deltas == room
         each = jax.vmap(lambda d: self.value(task, state, state.move, d))(state.deltas)
-        loosest = 1 + jnp.argmax(each[1:])
+        loosest = known + jnp.argmax(each[known:])
         place = jnp.where(full, loosest, state.num_deltas)
         deltas = state.deltas.at[place].set(delta)
         levels = jnp.asarray(self.settings.levels())
@@ -293,11 +315,11 @@ class Solver(NamedTuple):
         level = jnp.clip(jnp.searchsorted(levels, state.cost), 1, len(levels) - 1)
         broken = state._replace(
             deltas=deltas,
-            num_deltas=jnp.minimum(state.num_deltas + 1, _WORKING_SET),
+            num_deltas=jnp.minimum(state.num_deltas + 1, room),
             level=level,
         )
         return jax.tree.map(
-            lambda a, b: jnp.where(withstands, a, b), state._replace(solved=True), broken
+            lambda a, b: jnp.where(withstands, a, b), state._replace(solved=withstands), broken
         )
 
 
@@ -325,7 +347,8 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
     num_users, num_nodes = x.shape
     tasks = Task(scms, x, low, high, weights)
     robust = solver.ball is not None
-    working_set = _WORKING_SET if robust else 1
+    known = solver.first_deltas()
+    room = len(known) + (_WORKING_SET if robust else 0)
     width = len(directions(num_nodes, solver.max_set_size)) + 2 * num_nodes + 1
     moves_tried = 1 + len(_PARTS) * (3 * num_nodes + 1)
 
@@ -337,8 +360,8 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             path=zero,
             move=zero,
             cost=jnp.asarray(jnp.inf),
-            deltas=jnp.zeros((working_set, num_nodes)),
-            num_deltas=jnp.asarray(1),
+            deltas=jnp.zeros((room, num_nodes)).at[: len(known)].set(known),
+            num_deltas=jnp.asarray(len(known)),
             margin=jnp.where(logit >= 0, 0.0, _MARGIN * (1 + jnp.abs(logit))),
             hits=jnp.zeros((_HITS, num_nodes)),
             solved=jnp.asarray(False),
