@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks import claims, published, reference, respondents
+from benchmarks import claims, published, recourse, reference, respondents
 from benchmarks.records import RESULTS
 
 
@@ -20,10 +20,14 @@ def main():
         )
         return command
 
-    command = add(reference)
-    command.add_argument(
-        "--data", type=Path, default=Path("../shared/reference"), help="folder of the .npz files"
-    )
+    for command in (add(reference), add(recourse)):
+        command.add_argument(
+            "--data",
+            type=Path,
+            default=Path("../shared/reference"),
+            help="folder of the released code's .npz files",
+        )
+    command.add_argument("--quick", action="store_true", help="fewer users and repeats")
     for command in (add(published), add(claims)):
         command.add_argument(
             "--repetitions", type=int, default=20, metavar="N", help="of both experiments"
@@ -41,6 +45,8 @@ def main():
         if not args.data.is_dir():
             parser.exit(2, f"python -m benchmarks: error: argument --data: no folder {args.data}\n")
         reference.run(args.data, args.out / "reference.json")
+    elif args.command == "recourse":
+        recourse.measure(args.data, args.quick, args.out)
     elif args.command == "published":
         published.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
     elif args.command == "claims":

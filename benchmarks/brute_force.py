@@ -48,19 +48,19 @@ def _values(score, scm, x, moves, scale, deltas, hard):
 
 
 def cheapest(
-    score, scm, x, scale, *, norm="l1", deltas=None, hard=False, resolution=40, seed=0
+    score, scm, x, scale, *, norm="l1", deltas=None, hard=False, resolution=40, near=256, start=0.0
 ) -> np.ndarray:
     """Cost of the cheapest action found for every user, shape (num_users,); infinite if none.
 
     ``deltas`` (m, d), in units of ``scale``: perturbations to withstand, the centre among them.
+    ``start``: no action is cheaper than this.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     deltas = np.zeros((1, x.shape[1])) if deltas is None else deltas
     rays = sphere(norm, resolution, x.shape[1])
     cost = np.full(len(x), np.inf)
     best = np.zeros((len(x), x.shape[1]))
-    pending = np.flatnonzero(np.asarray(score(x)) < 0)
-    cost[np.asarray(score(x)) >= 0] = 0.0
+    pending = np.arange(len(x))
 
     def favourable(users, moves):
         """Padded to multiples of 8 users, so that few shapes are compiled."""
@@ -80,12 +80,12 @@ def cheapest(
             low, high = np.where(good, low, middle), np.where(good, middle, high)
         return high
 
-    for t in np.arange(STEP, MAX_COST, STEP):
+    for t in np.arange(start + STEP, MAX_COST, STEP):
         if not len(pending):
             break
         hits = favourable(pending, (rays * t).astype(np.float32))
         for user, row in zip(pending[hits.any(1)], hits[hits.any(1)], strict=True):
-            chosen = np.resize(rays[row], (64, x.shape[1]))  # of many, some
+            chosen = rays[row][np.linspace(0, row.sum() - 1, 64).astype(int)]  # of many, some
             one = np.array([user])
             ends = bisect(one, chosen[None], np.full((1, 64), t - STEP), np.full((1, 64), t))[0]
             cost[user], best[user] = ends.min(), chosen[ends.argmin()]
@@ -93,16 +93,15 @@ def cheapest(
 
     found = np.flatnonzero(np.isfinite(cost) & (cost > 0))
     for spread in (0.1, 0.03, 0.01, 0.003) if len(found) else ():
-        near = best[found, None] + spread * rng.normal(size=(len(found), 256, x.shape[1]))
-        sparse = rng.random(near.shape) < 0.3
-        near = np.where(sparse, best[found, None], near)
-        near = unit_cost(near, norm)
-        top = np.repeat(cost[found, None], 256, 1)
-        good = favourable(found, near * top[..., None])
+        close = best[found, None] + spread * rng.normal(size=(len(found), near, x.shape[1]))
+        sparse = rng.random(close.shape) < 0.3
+        close = unit_cost(np.where(sparse, best[found, None], close), norm)
+        top = np.repeat(cost[found, None], near, 1)
+        good = favourable(found, close * top[..., None])
         low = np.where(good, 0.9 * top, top)
-        ends = np.where(good, bisect(found, near, low, top), np.inf)
+        ends = np.where(good, bisect(found, close, low, top), np.inf)
         better = ends.min(1) < cost[found]
         rows = np.arange(len(found))
-        best[found] = np.where(better[:, None], near[rows, ends.argmin(1)], best[found])
+        best[found] = np.where(better[:, None], close[rows, ends.argmin(1)], best[found])
         cost[found] = np.minimum(cost[found], ends.min(1))
     return cost

@@ -75,32 +75,29 @@ def posterior_rows(data: Path) -> list[dict]:
     return rows
 
 
+def framed(recorded, variant: str):
+    """Classifier, users and scale in the units of one variant."""
+    params = {
+        f"Dense_{i}": {"kernel": recorded[f"W{i}"].T, "bias": recorded[f"b{i}"]} for i in range(3)
+    }
+    mean, sd = recorded[f"mean_{variant}"], recorded[f"std_{variant}"]
+    score = pcr.Classifier(pcr.MLP(), {"params": params}, jnp.asarray(mean), jnp.asarray(sd))
+    return score, jnp.asarray(recorded["X_explain"] * sd + mean), jnp.asarray(sd)
+
+
 def recourse_rows(data: Path) -> list[dict]:
     """Algorithm 1 on the recorded users; valid as the search judges, and under the true SCM."""
     rows = []
     for path in sorted(data.glob("recourse_*.npz")):
         recorded = np.load(path)
         truth = pcr.library.get(path.stem.split("_")[1].lower())
-        params = {
-            "params": {
-                f"Dense_{i}": {"kernel": recorded[f"W{i}"].T, "bias": recorded[f"b{i}"]}
-                for i in range(3)
-            }
-        }
-
-        def framed(variant, recorded=recorded, params=params):
-            """Classifier, users and scale in the units of one variant."""
-            mean, sd = recorded[f"mean_{variant}"], recorded[f"std_{variant}"]
-            score = pcr.Classifier(pcr.MLP(), params, jnp.asarray(mean), jnp.asarray(sd))
-            return score, jnp.asarray(recorded["X_explain"] * sd + mean), jnp.asarray(sd)
-
         variants = {
             "true": truth,
             "est": pcr.linear_scm(truth.graph, recorded["thetas_est"]),
             "prior": pcr.non_causal(truth.graph),
         }
         for variant, scm in variants.items():
-            score, x, scale = framed(variant)
+            score, x, scale = framed(recorded, variant)
             for rate in (1.0, 0.5, 0.1):
                 plan = pcr.find_recourse(
                     score,
@@ -108,6 +105,7 @@ def recourse_rows(data: Path) -> list[dict]:
                     x,
                     scale=scale,
                     epsilon=float(recorded["eps"]),
+                    solver="paper",
                     learning_rate=rate,
                 )
                 their_valid = recorded[f"lr{rate}_{variant}_valid"]

@@ -16,6 +16,7 @@ from rich.console import Console
 import pcr_jax as pcr
 from benchmarks.records import show, write_record
 from pcr_jax.batching import user_keys
+from pcr_jax.evaluation import optimum_cost
 from pcr_jax.experiments import PAPER, RELEASED
 from pcr_jax.experiments.estimation import (
     ask_respondents,
@@ -32,7 +33,7 @@ NUM_DRAWS = 4096
 MAX_DRAWS = 2**20
 ROOM = 15
 LEARNING_RATE = 0.5
-USERS_PER_RESPONDENT = 20
+USERS_PER_RESPONDENT = 10
 
 # Of the released code, by dense uniform draws for 300 simulated users.
 RELEASED_MEANS = {
@@ -144,10 +145,10 @@ def empty_rows() -> list[dict]:
     return rows
 
 
-def recourse_rows(console: Console) -> list[dict]:
-    """Validity and cost against error rate and number of queries, at one learning rate.
+def recourse_rows() -> list[dict]:
+    """Validity and cost against error rate (= beta) and number of queries, at one learning rate.
 
-    Every respondent's SCM serves 20 users of one of the protocol's populations.
+    Every respondent's SCM serves 10 users of one of the protocol's populations.
     """
     rows = []
     for scm in pcr.library.SCMS:
@@ -157,20 +158,17 @@ def recourse_rows(console: Console) -> list[dict]:
         for alpha in (0.0, 0.1, 0.3, 0.5):
             for num_queries in (3, 5, 10):
                 history = histories(scm, alpha, num_queries)
-                for beta in sorted({alpha, PAPER.beta}):
-                    likelihood = pcr.tolerance(dict(PAPER.sigma)[scm], beta)
-                    means = posterior_means(surrogate, likelihood, history)
-                    rows.append(
-                        {
-                            "scm": scm,
-                            "alpha": alpha,
-                            "beta": beta,
-                            "num_queries": num_queries,
-                            "empty": float(np.isnan(means[:, 0]).mean()),
-                            **recourse_of(truth, populations, means),
-                        }
-                    )
-                    show(console, "", rows[-1:])
+                likelihood = pcr.tolerance(dict(PAPER.sigma)[scm], alpha)
+                means = posterior_means(surrogate, likelihood, history)
+                rows.append(
+                    {
+                        "scm": scm,
+                        "alpha": alpha,
+                        "num_queries": num_queries,
+                        "empty": float(np.isnan(means[:, 0]).mean()),
+                        **recourse_of(truth, populations, means),
+                    }
+                )
     return rows
 
 
@@ -191,7 +189,7 @@ def recourse_of(truth: pcr.SCM, populations, means: np.ndarray) -> dict:
         plan = pcr.find_recourse(
             population.score, scms, x, learning_rate=LEARNING_RATE, solver="paper", **settings
         )
-        optimum = pcr.evaluation.optimum_cost(population.score, truth, users, **settings)
+        optimum = optimum_cost(population.score, truth, users, **settings)
         report = pcr.evaluate(
             population.score, truth, x, plan, optimum=jnp.tile(optimum, len(mine)), **settings
         )
@@ -216,7 +214,7 @@ def measure(out: Path) -> None:
     show(console, f"Posteriors of {NUM_RESPONDENTS} respondents", posterior)
     empty = empty_rows()
     show(console, "Empty posteriors", empty)
-    recourse = recourse_rows(console)
+    recourse = recourse_rows()
     show(console, "Recourse of those with a posterior", recourse)
     settings = {
         "num_respondents": NUM_RESPONDENTS,

@@ -122,34 +122,35 @@ def attack(
     surface = ball.surface(num_directions, num_nodes)
     points = jnp.concatenate([jnp.zeros((1, num_nodes)), surface, surface / 2])
     values = jax.vmap(logit)(points)
-    delta, lowest = worst_of(points, values)
-    for share in (0.5, 0.2, 0.08):
-        near = jax.vmap(ball.project)(delta + share * surface)
-        delta, lowest = worst_of(
-            jnp.concatenate([delta[None], near]),
-            jnp.concatenate([lowest[None], jax.vmap(logit)(near)]),
-        )
+
+    def around(best, share):
+        near = jax.vmap(ball.project)(best[0] + share * surface)
+        return worst_of(
+            jnp.concatenate([best[0][None], near]),
+            jnp.concatenate([best[1][None], jax.vmap(logit)(near)]),
+        ), None
+
+    shares = jnp.array([0.5, 0.2, 0.08])
+    best, _ = jax.lax.scan(around, worst_of(points, values), shares)
     if not getattr(score, "differentiable", True):
-        return delta, lowest
+        return best
 
     def descend(start):
         def step(carry, share):
-            at, best, best_value = carry
+            at, best, lowest = carry
             value, gradient = jax.value_and_grad(logit)(at)
-            better = value < best_value
-            best = jnp.where(better, at, best)
-            at = ball.project(at - share * ball.steepest(gradient))
-            return (at, best, jnp.minimum(best_value, value)), None
+            best = jnp.where(value < lowest, at, best)
+            moved = ball.project(at - share * ball.steepest(gradient))
+            return (moved, best, jnp.minimum(lowest, value)), None
 
-        shares = 0.7 ** jnp.arange(num_steps)
-        (at, best, value), _ = jax.lax.scan(step, (start, start, jnp.inf), shares)
-        last = logit(at)
-        return jnp.where(last < value, at, best), jnp.minimum(last, value)
+        shares = 0.7 ** jnp.arange(num_steps + 1)
+        (_, best, lowest), _ = jax.lax.scan(step, (start, start, jnp.inf), shares)
+        return best, lowest
 
     _, starts = jax.lax.top_k(-values, num_starts - 1)
-    ends, end_values = jax.vmap(descend)(jnp.concatenate([delta[None], points[starts]]))
+    ends, end_values = jax.vmap(descend)(jnp.concatenate([best[0][None], points[starts]]))
     return worst_of(
-        jnp.concatenate([delta[None], ends]), jnp.concatenate([lowest[None], end_values])
+        jnp.concatenate([best[0][None], ends]), jnp.concatenate([best[1][None], end_values])
     )
 
 

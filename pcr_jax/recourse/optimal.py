@@ -189,9 +189,10 @@ class Solver(NamedTuple):
             worst = jnp.where(values < lowest, number, worst)
             return number + 1, jnp.minimum(lowest, values), worst
 
-        first = (jnp.asarray(1), under(0), jnp.zeros(len(moves), int))
+        nowhere = jnp.zeros(len(moves), int)
         if self.ball is None:
-            return first[1:]
+            return under(0), nowhere
+        first = (jnp.asarray(0), jnp.full(len(moves), jnp.inf), nowhere)
         # As many as there are, not as there is room for.
         return jax.lax.while_loop(lambda carry: carry[0] < state.num_deltas, another, first)[1:]
 
@@ -252,20 +253,20 @@ class Solver(NamedTuple):
 
     # 3. Refine
 
-    def targets(self, task: Task, state: State, move: Array) -> Array:
+    def targets(self, task: Task, state: State, move: Array, binding: Array) -> Array:
         """Moves to go towards: less of each node, more of each, the linearised optimum."""
         size = self.size(task, move)
         axes = size * jnp.eye(self.num_nodes) / task.weights
         without = move * (1 - jnp.eye(self.num_nodes))
         chosen = [without, axes, -axes]
         if _differentiable(self.score):
-            _, worst = self.values(task, state, move[None])
-            gradient = jax.grad(self.value, argnums=2)(task, state, move, state.deltas[worst[0]])
+            gradient = jax.grad(self.value, argnums=2)(task, state, move, state.deltas[binding])
             gain = jnp.nan_to_num(gradient / task.weights)
             if self.cost.norm == "l2":
                 chosen.append(gain[None] / task.weights)
             else:
                 room = jnp.where(gain > 0, task.high, -task.low) * task.weights
+                room = jnp.minimum(room, size)
                 order = jnp.argsort(-jnp.abs(gain))
                 spent = jnp.cumsum(room[order]) - room[order]
                 part = jnp.clip(size - spent, 0.0, room[order])
@@ -276,23 +277,24 @@ class Solver(NamedTuple):
 
     def refine(self, task: Task, state: State, inner: tuple) -> tuple[tuple, Array, tuple]:
         """One step of the descent on the cost; see the module."""
-        move, share, evaluations = inner
-        targets = self.targets(task, state, move)
+        move, binding, share, evaluations = inner
+        targets = self.targets(task, state, move, binding)
         parts = jnp.array(_PARTS)
         near = move + parts[:, None, None] * (targets - move)
         moves = jnp.concatenate([move[None], near.reshape(-1, self.num_nodes)])
         moves = self.at_cost(task, moves, (1 - share) * self.size(task, move))
-        values, _ = self.values(task, state, moves)
+        values, bindings = self.values(task, state, moves)
         evaluations += len(moves) + (len(targets) - 3 * self.num_nodes)
         deepest = jnp.argmax(values)
         better = values[deepest] >= 0
         moved = jnp.where(better, moves[deepest], move)
+        binding = jnp.where(better, bindings[deepest], binding)
         ended = (~better & (share <= self.settings.tolerance)) | (
             evaluations >= _MAX_STEPS * len(moves)
         )
         ended |= ~move.any()
         share = jnp.where(better, jnp.minimum(2 * share, 0.3), share / 3)
-        return (moved, share, evaluations), ended, (moved, evaluations * state.num_deltas)
+        return (moved, binding, share, evaluations), ended, (moved, evaluations * state.num_deltas)
 
     # 4. Attack
 
@@ -347,25 +349,26 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
     num_users, num_nodes = x.shape
     tasks = Task(scms, x, low, high, weights)
     robust = solver.ball is not None
+    zero = jnp.asarray(0)
     known = solver.first_deltas()
     room = len(known) + (_WORKING_SET if robust else 0)
     width = len(directions(num_nodes, solver.max_set_size)) + 2 * num_nodes + 1
     moves_tried = 1 + len(_PARTS) * (3 * num_nodes + 1)
 
     def begin(task):
-        zero = jnp.zeros(num_nodes)
+        still = jnp.zeros(num_nodes)
         logit = solver.score(task.x)
         return State(
-            level=jnp.asarray(0),
-            path=zero,
-            move=zero,
+            level=zero,
+            path=still,
+            move=still,
             cost=jnp.asarray(jnp.inf),
             deltas=jnp.zeros((room, num_nodes)).at[: len(known)].set(known),
             num_deltas=jnp.asarray(len(known)),
             margin=jnp.where(logit >= 0, 0.0, _MARGIN * (1 + jnp.abs(logit))),
             hits=jnp.zeros((_HITS, num_nodes)),
             solved=jnp.asarray(False),
-            evaluations=jnp.asarray(0),
+            evaluations=zero,
         )
 
     def rows(tree, i):
@@ -409,7 +412,7 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
         ends, spent = lanes.run(
             _lanes(moves_tried),
             lambda problem, inner: solver.refine(*problem[:2], inner),
-            lambda problem: (problem[2], jnp.asarray(_FIRST_SHARE), jnp.asarray(0)),
+            lambda problem: (problem[2], zero, jnp.asarray(_FIRST_SHARE), zero),
             lambda i: (*problem_of(i // _STARTS), starts[i]),
             (ids[:, None] * _STARTS + jnp.arange(_STARTS)).ravel(),
             count * _STARTS,
