@@ -86,6 +86,10 @@ def _errors(estimation, scm: str, sweep: str, column="absolute_error") -> pd.Dat
 def estimation_claims(estimation: pd.DataFrame) -> list[Claim]:
     """Section 5.1."""
     queries = {scm: _errors(estimation, scm, "num_queries") for scm in ("m1", "m2", "m3")}
+    relative = {
+        scm: errors / _errors(estimation, scm, "num_queries", "prior_error").mean()
+        for scm, errors in queries.items()
+    }
     prior = _errors(estimation, "m1", "alpha_beta", "prior_error").mean(axis=None)
     t = queries["m1"]
     both = _errors(estimation, "m1", "alpha_beta")
@@ -168,6 +172,12 @@ def estimation_claims(estimation: pd.DataFrame) -> list[Claim]:
         ),
         Claim(
             "5.1",
+            "M2 is estimated worse than M1, relative to the prior",
+            "error at T=10 over the prior's, M2 minus M1",
+            (relative["m2"][10] - relative["m1"][10]).to_numpy(),
+        ),
+        Claim(
+            "5.1",
             "M2: downstream coefficients are partly recovered",
             "prior's error minus error at T=10, coefficients of X3",
             gain("m2", ["X3 <- X1", "X3 <- X2"]),
@@ -177,6 +187,12 @@ def estimation_claims(estimation: pd.DataFrame) -> list[Claim]:
             "M3 is estimated worse still",
             "error at T=10 (M3: to its linear projection), M3 minus M2",
             (queries["m3"][10] - queries["m2"][10]).to_numpy(),
+        ),
+        Claim(
+            "5.1",
+            "M3 is estimated worse still, relative to the prior",
+            "error at T=10 over the prior's, M3 minus M2",
+            (relative["m3"][10] - relative["m2"][10]).to_numpy(),
         ),
     ]
 
@@ -334,7 +350,7 @@ def recourse_claims(recourse: pd.DataFrame) -> list[Claim]:
             Claim(
                 "5.4",
                 f"{scm.upper()}: not because recourse does not exist",
-                "share of users for whom a line search finds an action",
+                "share of users for whom an action exists (optimal solver)",
                 mean(reachable),
                 low=0.99,
                 high=1.01,
