@@ -10,7 +10,7 @@ import pytest
 import pcr_jax as pcr
 from pcr_jax import Action, Algorithm1, Constraints, PlanStatus, find_recourse, library
 from pcr_jax.actions import intervention_sets
-from pcr_jax.recourse import l1_cost
+from pcr_jax.recourse import Cost
 
 # Every test uses these shapes where it can, so that few programs are compiled.
 NUM_USERS, HIDDEN = 20, (16, 16)
@@ -48,7 +48,8 @@ X = refused("m1")
 
 
 def solve(score=SCORE, scm=None, x=X, **settings):
-    """`find_recourse`, never with NaN in an action or a counterfactual."""
+    """`find_recourse` by Algorithm 1, never with NaN in an action or a counterfactual."""
+    settings = {"solver": "paper", **settings}
     plan = find_recourse(score, library.m1() if scm is None else scm, x, scale=SCALE, **settings)
     assert np.isfinite(plan.action.value).all()
     assert np.isfinite(plan.x_counterfactual).all()
@@ -381,7 +382,7 @@ def test_actions_may_reach_a_bound_and_those_it_stops_short_of_are_not_found():
 )
 def test_constraints_that_allow_nothing_or_contradict_the_present_raise(constraints, message):
     with pytest.raises(ValueError, match=message):
-        find_recourse(SCORE, library.m1(), X, scale=SCALE, constraints=constraints)
+        find_recourse(SCORE, library.m1(), X, scale=SCALE, constraints=constraints, solver="paper")
 
 
 # Where there is nothing to find.
@@ -467,7 +468,7 @@ def test_a_score_that_is_nan_somewhere_never_passes_for_favourable():
 
 # Misuse.
 
-GOOD = {"score": SCORE, "scm": library.m1(), "x": X, "scale": SCALE}
+GOOD = {"score": SCORE, "scm": library.m1(), "x": X, "scale": SCALE, "solver": "paper"}
 
 
 @pytest.mark.parametrize(
@@ -519,8 +520,15 @@ def test_settings_of_algorithm_1_are_checked(wrong, message):
 
 def test_cost_counts_soft_shifts_and_hard_distances_in_units_of_the_scale():
     x, scale = jnp.array([1.0, 2.0, 3.0]), jnp.array([2.0, 4.0, 0.5])
-    np.testing.assert_allclose(l1_cost(Action.soft([1.0, -2.0, 0.0]), x, scale), 1.0)
-    np.testing.assert_allclose(l1_cost(Action.do([0, 0, 5], [True, False, True]), x, scale), 4.5)
+    soft, hard = Action.soft([1.0, -2.0, 0.0]), Action.do([0, 0, 5], [True, False, True])
+    l1, l2 = (Cost(scale, jnp.ones(3), norm) for norm in ("l1", "l2"))
+    np.testing.assert_allclose(l1(soft, x), 1.0)
+    np.testing.assert_allclose(l1(hard, x), 4.5)
+    np.testing.assert_allclose(l2(soft, x), np.sqrt(0.5))
+    np.testing.assert_allclose(l2(hard, x), np.sqrt(0.25 + 16))
+    weighted = Cost(scale, jnp.array([3.0, 2.0, 1.0]), "l1")
+    np.testing.assert_allclose(weighted(soft, x), 2.5)
+    np.testing.assert_allclose(weighted(hard, x), 5.5)
 
 
 def test_a_plan_prints_its_statuses():
