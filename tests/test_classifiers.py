@@ -67,25 +67,29 @@ def test_a_classifier_is_a_pytree_whose_leaves_are_its_numbers():
 
 
 def test_a_new_classifier_compiles_nothing_anew():
-    """Nor do other users, SCMs of the same form, scales, radii, rates or bounds."""
+    """Nor do other users, SCMs of the same form, scales, radii, rates, weights or bounds."""
     truth, one = library.m1(), np.ones(3, np.float32)
-    programs = [recourse._search, recourse.outcomes, recourse.line_search.line_search]
+    programs = [recourse._algorithm1, recourse._optimal, recourse.outcomes]
 
-    def everything(seed, scm, x, scale, epsilon, rate, constraints):
+    def everything(seed, scm, x, scale, epsilon, rate, weights, constraints):
         score = random_classifier(seed)
-        plan = pcr.find_recourse(
-            score, scm, x, scale=scale, epsilon=epsilon, learning_rate=rate, constraints=constraints
-        )
-        pcr.evaluate(score, truth, x, plan, scale=scale, epsilon=epsilon)
-        return [program._cache_size() for program in programs], plan
+        common = {"scale": scale, "epsilon": epsilon}
+        settings = {**common, "constraints": constraints}
+        paper = pcr.find_recourse(score, scm, x, solver="paper", learning_rate=rate, **settings)
+        plan = pcr.find_recourse(score, scm, x, weights=weights, **settings)
+        pcr.evaluate(score, truth, x, plan, **common)
+        return [program._cache_size() for program in programs], (paper, plan)
 
-    sizes, plan = everything(0, truth, X, one, 0.1, 0.5, None)
+    sizes, plans = everything(0, truth, X, one, 0.1, 0.5, None, None)
+    assert min(sizes) > 0
     bounds = pcr.Constraints(upper=X + 5)
     thetas = jnp.asarray(RNG.uniform(-1, 1, (NUM_USERS, 3)), jnp.float32)
     own = jax.vmap(pcr.linear_surrogate(truth.graph).scm)(thetas)
-    again, other = everything(1, own, X + 1, 2 * one, 0.2, np.full(NUM_USERS, 0.1), bounds)
+    rates = np.full(NUM_USERS, 0.1)
+    again, others = everything(1, own, X + 1, 2 * one, 0.2, rates, [1, 2, 3], bounds)
     assert again == sizes
-    assert not np.array_equal(plan.action.value, other.action.value)  # the arguments do arrive
+    for plan, other in zip(plans, others, strict=True):  # the arguments do arrive
+        assert not np.array_equal(plan.action.value, other.action.value)
 
 
 TRAIN_X = RNG.normal(size=(300, 3)) * [2.0, 5.0, 0.1] + [10.0, 0.0, -3.0]

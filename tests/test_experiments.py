@@ -356,6 +356,7 @@ def test_in_the_released_frames_actions_are_exchanged_in_standardised_units():
         (users - mean) / std,
         scale=np.ones(3),
         epsilon=0.1,
+        solver="paper",
         learning_rate=np.repeat(protocol.learning_rates, 10),
     )
     after = truth.counterfactual(users, pcr.Action.soft(plan.action.value * std))

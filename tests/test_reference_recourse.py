@@ -41,6 +41,7 @@ def solved(folder, name, epsilon, variant):
         data["X_explain"][user] * std + mean,
         scale=std,
         epsilon=epsilon,
+        solver="paper",
         learning_rate=rate,
     )
     assert np.isfinite(plan.action.value).all()
