@@ -188,7 +188,9 @@ def test_a_planted_fault_turns_the_relevant_claims(monkeypatch):
     pytest.importorskip("zeus")
     protocol = replace(
         PAPER,
-        num_users=100,
+        num_users=50,
+        learning_rates=(1.0, 0.75, 0.5),
+        sweep_respondents=6,
         sweep_alpha=(0.0, 0.9, 1.0),
         sweep_sigma=(0.1, 0.5, 1.0),
         sweep_num_queries=(1, 6, 10, 15),
