@@ -329,21 +329,22 @@ def recourse_claims(recourse: pd.DataFrame) -> list[Claim]:
             )
     for scm in scms:
         missed = 1 - v[scm, 0.0]["ground_truth"]
-        unsolved = missed.sum(axis=1).where(lambda total: total > 1e-6)
-        flat = _pivot(recourse, scm, 0.0, "zero_gradient")["ground_truth"].sum(axis=1)
+        # Smaller rates end before they arrive, which is another reason.
+        unsolved = missed[0.5].where(missed[0.5] > 1e-6)
+        flat = _pivot(recourse, scm, 0.0, "zero_gradient")["ground_truth"][0.5]
         reachable = _pivot(recourse, scm, 0.0, "reachable")["ground_truth"]
         claims += [
             Claim(
                 "5.4",
                 f"{scm.upper()}: ground-truth recourse is not always found",
-                "share of users without",
-                mean(missed),
+                "share of users without, at rate 0.5",
+                missed[0.5].to_numpy(),
                 low=0.01,
             ),
             Claim(
                 "5.4",
                 f"{scm.upper()}: because gradients are zero",
-                "share of those whose gradient is exactly 0",
+                "share of those whose gradient is exactly 0, at rate 0.5",
                 (flat / unsolved).to_numpy(),
                 low=0.5,
             ),
