@@ -124,7 +124,7 @@ def estimation_claims(estimation: pd.DataFrame) -> list[Claim]:
         Claim(
             "5.1",
             "M1: and does so monotonically (beta = alpha)",
-            f"least change between neighbours (to alpha={worst:g})",
+            "least change between neighbouring alphas",
             steps[worst].to_numpy(),
             low=-0.05,
             level=1 - (1 - LEVEL) / steps.shape[1],
@@ -408,6 +408,30 @@ def first(tables: dict[str, pd.DataFrame], seeds: int, respondents: int) -> dict
     }
 
 
+def page(record: dict[str, list[dict]]) -> str:
+    """The verdicts side by side, in Markdown."""
+    rows: dict[tuple, dict] = {}
+    for name, told in record.items():
+        for row in told:
+            mean = "{mean:.3f} [{low:.3f}, {high:.3f}] ({repetitions})".format(**row)
+            key = (row["section"], row["claim"], row["figure"])
+            rows.setdefault(key, {})[name] = f"**{row['verdict']}** {mean}"
+    lines = [
+        "# The paper's claims",
+        "",
+        "Written by `python -m benchmarks claims`. A verdict, the mean over repetitions of the",
+        "figure, its 95 % interval and, in brackets, the number of repetitions that define it.",
+        "",
+        "| section | claim | figure, and the range that the claim asserts | "
+        + " | ".join(record)
+        + " |",
+        "|---" * (3 + len(record)) + "|",
+    ]
+    for key, told in rows.items():
+        lines.append(f"| {' | '.join([*key, *(told.get(name, '-') for name in record)])} |")
+    return "\n".join(lines) + "\n"
+
+
 def measure(paper: Path, released: Path, repetitions: int, jobs: int, out: Path) -> None:
     """Run or read both experiments, print the verdicts and record them."""
     console = Console(width=200)
@@ -424,3 +448,4 @@ def measure(paper: Path, released: Path, repetitions: int, jobs: int, out: Path)
         record[name] = [claim.row() for claim in claims_of(chosen)]
         show(console, name, record[name])
     write_record(out / "claims.json", record)
+    (out / "claims.md").write_text(page(record))

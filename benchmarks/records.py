@@ -1,6 +1,7 @@
 """What every benchmark needs: the machine's description, tables on the terminal, recorded files."""
 
 import json
+import math
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -26,10 +27,20 @@ def header() -> dict:
     }
 
 
+def _standard(value):
+    """NaN, which JSON lacks, as null."""
+    if isinstance(value, dict):
+        return {key: _standard(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_standard(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def write_record(out: Path, record: dict) -> None:
     """Write a record as JSON, under the header."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**header(), **record}, indent=1) + "\n")
+    text = json.dumps(_standard({**header(), **record}), indent=1, allow_nan=False)
+    out.write_text(text + "\n")
 
 
 def show(console: Console, title: str, rows: list[dict]) -> None:
