@@ -415,15 +415,15 @@ def measure(data: Path, quick: bool, out: Path) -> None:
     """Measure, print and record."""
     console = Console(width=200)
     parts = {
-        "speed": lambda: speed_rows(500, 3 if quick else 7),
         "optimum": lambda: optimum_rows(*((20, 1) if quick else (100, 5))),
         "outside": lambda: outside_rows(10 if quick else 50),
         "nodes": lambda: node_rows(*((5, 3, (3, 7)) if quick else (50, 20))),
         "robust": lambda: robust_rows(5 if quick else 50),
-        "scale": lambda: scale_rows((1000, 10_000) if quick else (1000, 10_000, 100_000)),
     }
     if data.is_dir():
         parts["reference"] = lambda: reference_rows(data, slice(10) if quick else slice(None))
+    parts["scale"] = lambda: scale_rows((1000, 10_000) if quick else (1000, 10_000, 100_000))
+    parts["speed"] = lambda: speed_rows(500, 3 if quick else 7)
     record = {}
     for name, part in parts.items():
         began = time.perf_counter()
