@@ -441,12 +441,13 @@ def crowd_plan(epsilon, norm, saturated=False):
     return solve(score, x=refused(score, NUM_CROWD), epsilon=epsilon, norm=norm)
 
 
+@pytest.mark.parametrize("saturated", [False, True], ids=["smooth", "saturated"])
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_robust_plans_survive_an_independent_attack_ten_times_as_strong(norm):
+def test_robust_plans_survive_an_independent_attack_ten_times_as_strong(norm, saturated):
     """At most one in 1,000 actions called robust may break. The attack's points are fixed."""
     broken = claimed = 0
-    for epsilon, saturated in ((0.1, False), (0.4, False), (0.1, True)):
-        score = SATURATED if saturated else SCORE
+    score = SATURATED if saturated else SCORE
+    for epsilon in (0.1,) if saturated else (0.1, 0.4):
         x = np.asarray(refused(score, NUM_CROWD))
         plan, naive = crowd_plan(epsilon, norm, saturated), crowd_plan(0.0, "l2", saturated)
         # The attack does break what is not robust: the plans of no ball, of some users.
