@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import pcr_jax as pcr
@@ -175,3 +176,135 @@ def test_plain_functions_and_modules_of_ones_own_are_scores_too():
 def test_what_is_not_a_score_is_refused(score, error, message):
     with pytest.raises(error, match=message):
         as_score(score, 3)
+
+
+# Models from elsewhere.
+
+
+LINE = np.array([1.0, -2.0, 0.5])
+
+
+class Probable:
+    """A model as scikit-learn's, of two classes; it counts the calls."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def predict_proba(self, x):
+        self.shapes.append(np.shape(x))
+        p = 1 / (1 + np.exp(-(x @ LINE)))
+        return np.stack([1 - p, p], 1)
+
+    def decision_function(self, x):  # predict_proba comes first
+        raise AssertionError
+
+
+class Decisive:
+    def decision_function(self, x):
+        return x @ LINE
+
+
+@pytest.mark.parametrize(
+    ("model", "threshold", "least"),
+    [
+        (Probable(), None, 0.0),
+        (Probable(), 0.8, np.log(4)),
+        (Probable(), 0.1, -np.log(9)),
+        (Decisive(), None, 0.0),
+        (Decisive(), -1.5, -1.5),
+        (lambda x: x @ LINE, None, 0.0),
+        (lambda x: x @ LINE, 0.7, 0.7),
+    ],
+    ids=["proba", "proba .8", "proba .1", "decision", "decision -1.5", "callable", "callable .7"],
+)
+def test_an_outside_models_decision_is_kept_wherever_it_is_evaluated(model, threshold, least):
+    score = pcr.outside_model(model, threshold=threshold)
+    favourable = X.astype(float) @ LINE >= least
+    assert 0 < favourable.sum() < NUM_USERS
+    np.testing.assert_array_equal(np.asarray(score(X)) >= 0, favourable)
+    assert score(X[0]).shape == ()
+    assert score(X[0]).dtype == jnp.float32
+    for batched in (jax.vmap(score), jax.jit(jax.vmap(score)), jax.jit(score)):
+        np.testing.assert_array_equal(np.asarray(batched(X)) >= 0, favourable)
+    nested = jax.jit(jax.vmap(jax.vmap(score)))(X.reshape(4, 5, 3))
+    np.testing.assert_array_equal(np.asarray(nested).ravel() >= 0, favourable)
+    assert not getattr(score, "differentiable", True)
+
+
+def test_an_outside_model_is_called_for_many_users_at_once():
+    model = Probable()
+    np.asarray(jax.jit(jax.vmap(jax.vmap(pcr.outside_model(model))))(X.reshape(4, 5, 3)))
+    assert model.shapes == [(NUM_USERS, 3)]
+
+
+def test_a_model_fitted_on_named_features_gets_them_by_name():
+    """scikit-learn warns otherwise, and warnings are errors here."""
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    svm = pytest.importorskip("sklearn.svm")
+    table = pd.DataFrame(TRAIN_X, columns=["age", "income", "debt"])
+    users = TRAIN_X[:50].astype(np.float32)
+    for kind in (ensemble.GradientBoostingClassifier(n_estimators=5), svm.LinearSVC()):
+        for data in (table, TRAIN_X):
+            model = kind.fit(data, TRAIN_Y)
+            decided = model.predict(
+                pd.DataFrame(users, columns=table.columns) if data is table else users
+            )
+            score = np.asarray(pcr.outside_model(model)(users))
+            np.testing.assert_array_equal(score >= 0, decided == 1)
+            assert 0 < decided.sum() < 50
+
+
+@pytest.mark.parametrize("model", [None, "tree", 3.0, object()])
+def test_what_is_not_a_model_is_refused(model):
+    with pytest.raises(TypeError, match="predict_proba or decision_function, or a callable"):
+        pcr.outside_model(model)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, 1.5, np.nan])
+def test_a_threshold_is_a_probability(threshold):
+    with pytest.raises(ValueError, match=r"threshold in \(0, 1\) for probabilities"):
+        pcr.outside_model(Probable(), threshold=threshold)
+    with pytest.raises(ValueError, match=r"threshold in \(0, 1\)"):
+        pcr.with_threshold(random_classifier(0), threshold)
+
+
+def test_with_threshold_moves_the_decision_to_another_probability():
+    score = random_classifier(0)
+    probability = 1 / (1 + np.exp(-np.asarray(score(X), float)))
+    for threshold in np.quantile(probability, [0.22, 0.5, 0.77]):
+        moved = pcr.with_threshold(score, threshold)
+        favourable = probability >= threshold
+        assert 0 < favourable.sum() < NUM_USERS
+        np.testing.assert_array_equal(np.asarray(jax.vmap(moved)(X)) >= 0, favourable)
+    np.testing.assert_array_equal(pcr.with_threshold(score, 0.5)(X), score(X))
+    gradient = jax.grad(pcr.with_threshold(score, 0.7))(X[0])
+    np.testing.assert_allclose(gradient, jax.grad(score)(X[0]), rtol=1e-6)
+    assert pcr.with_threshold(score, 0.7).differentiable
+    assert not pcr.with_threshold(pcr.outside_model(Decisive()), 0.7).differentiable
+
+
+def test_another_threshold_compiles_nothing_anew_and_plain_functions_have_one_too():
+    compiled = jax.jit(lambda s, x: s(x))
+    for seed, threshold in ((0, 0.2), (1, 0.9)):
+        compiled(pcr.with_threshold(random_classifier(seed), threshold), X)
+    assert compiled._cache_size() == 1
+    plain = pcr.with_threshold(lambda x: x @ jnp.asarray(LINE, jnp.float32), 0.8)
+    favourable = X.astype(float) @ LINE >= np.log(4)
+    np.testing.assert_array_equal(np.asarray(jax.vmap(as_score(plain, 3))(X)) >= 0, favourable)
+    with pytest.raises(TypeError, match="score to be callable"):
+        pcr.with_threshold(0.3, 0.5)
+
+
+def test_recourse_under_a_threshold_reaches_its_probability():
+    score, one = random_classifier(0), np.ones(3, np.float32)
+
+    def probability(x):
+        return 1 / (1 + np.exp(-np.asarray(score(x), float)))
+
+    least = float(np.quantile(probability(X), 0.77))
+    plan = pcr.find_recourse(pcr.with_threshold(score, least), library.m1(), X, scale=one)
+    found = np.asarray(plan.status) == pcr.PlanStatus.found
+    np.testing.assert_array_equal(found, probability(X) < least)
+    reached = probability(plan.x_counterfactual)[found]
+    assert (reached >= least - 1e-5).all()
+    assert np.median(reached) < least + 0.005  # and no more than that

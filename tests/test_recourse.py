@@ -453,7 +453,9 @@ def test_a_gradient_that_only_the_constraints_block_is_not_called_zero():
 
 
 def defined_beyond(x):
-    return x[0] + x[1] + 0.3 * x[2] ** 2 - jnp.sqrt(jnp.abs(0.5 - x[0]))
+    """The same up to there, and favourable beyond."""
+    beyond = 5.0 * (x[0] > 0.5)
+    return x[0] + x[1] + 0.3 * x[2] ** 2 - jnp.sqrt(jnp.abs(0.5 - x[0])) + beyond
 
 
 def undefined_beyond(x):
