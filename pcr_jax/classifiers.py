@@ -205,25 +205,39 @@ def outside_model(model: Any, *, threshold: float | None = None) -> OutsideModel
     ValueError
         If ``threshold`` is a probability outside (0, 1).
     """
-    names = getattr(model, "feature_names_in_", None)
-
-    def named(x):
-        return x if names is None else pd.DataFrame(x, columns=names)
-
     if hasattr(model, "predict_proba"):
         least = 0.5 if threshold is None else threshold
         if not 0 < least < 1:
             raise ValueError(f"Expected threshold in (0, 1) for probabilities; got {threshold}.")
-        return OutsideModel(lambda x: model.predict_proba(named(x))[:, -1] - least)
+        return OutsideModel(_Host(model, "predict_proba", least))
     least = 0.0 if threshold is None else threshold
     if hasattr(model, "decision_function"):
-        return OutsideModel(lambda x: model.decision_function(named(x)) - least)
+        return OutsideModel(_Host(model, "decision_function", least))
     if callable(model):
-        return OutsideModel(lambda x: model(x) - least)
+        return OutsideModel(_Host(model, "__call__", least))
     raise TypeError(
         "Expected model with predict_proba or decision_function, or a callable (n, d) -> (n,); "
         f"got {model!r}."
     )
+
+
+class _Host:
+    """A model's method above a threshold; equal, and compiled once, for the same model."""
+
+    def __init__(self, model, method: str, least: float):
+        self.model, self.key = model, (id(model), method, least)
+
+    def __eq__(self, other):
+        return isinstance(other, _Host) and self.key == other.key
+
+    def __hash__(self):
+        return hash(self.key)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        _, method, least = self.key
+        names = getattr(self.model, "feature_names_in_", None)
+        values = getattr(self.model, method)(x if names is None else pd.DataFrame(x, columns=names))
+        return (values[:, -1] if method == "predict_proba" else values) - least
 
 
 def _as_pytree(score: Callable[[Array], Array]) -> Callable[[Array], Array]:

@@ -88,8 +88,9 @@ def attack(
 ) -> tuple[Array, Array]:
     """The perturbation that lowers the logit most, of those tried, and that logit; one user.
 
-    Fixed points of the ball's surface and half-way to it, the centre; around the worst of them, at
-    shrinking distance, more fixed points, which needs no gradient; and where the score has one,
+    Fixed points of the ball's surface and half-way to it, the centre, the surface's point towards
+    the mean of the bad ones; around the worst of them, at shrinking distance, more fixed points,
+    which needs no gradient; and where the score has one,
     projected gradient descent on the logit from the ``num_starts`` worst, the best point of every
     path kept.
 
@@ -122,6 +123,11 @@ def attack(
     surface = ball.surface(num_directions, num_nodes)
     points = jnp.concatenate([jnp.zeros((1, num_nodes)), surface, surface / 2])
     values = jax.vmap(logit)(points)
+    # Where the score is a step, all that fail are as bad: the middle of them is furthest inside.
+    badness = jnp.nan_to_num(values.max() - values)
+    middle = ball.steepest(badness @ points)
+    points = jnp.concatenate([middle[None], points])
+    values = jnp.concatenate([logit(middle)[None], values])
 
     def around(best, share):
         near = jax.vmap(ball.project)(best[0] + share * surface)

@@ -42,7 +42,10 @@ _STARTS = 2  # of them refined
 _PARTS = (0.02, 0.1, 0.4, 1.0)  # of the way to a target
 _MAX_STEPS = 60
 _FIRST_SHARE = 0.1
-_WORKING_SET = 16
+_HOLD = 1e-3  # of the cost, for an intervention that moves nothing
+_FEW = 4  # perturbations to withstand before the ball is outlined
+_OUTLINE = 16  # random points of its surface, besides poles or corners
+_WORKING_SET = 16  # perturbations besides
 _MAX_ROUNDS = 40
 _MARGIN = 1e-5
 _INFLATION = 1.005
@@ -75,7 +78,8 @@ class Optimal:
         """The levels of cost, from 0 on; shape (num_levels,)."""
         levels = [0.0]
         while levels[-1] < self.max_cost:
-            levels.append(levels[-1] + max(self.first_level, self.growth * levels[-1]))
+            step = max(self.first_level, self.growth * levels[-1])
+            levels.append(min(levels[-1] + step, self.max_cost))
         return np.array(levels, np.float32)
 
 
@@ -160,17 +164,6 @@ class Solver(NamedTuple):
         allowed = (move != 0).sum() <= self.max_set_size
         return jnp.where(jnp.isnan(logit) | ~allowed, -jnp.inf, logit - state.margin)
 
-    def first_deltas(self) -> Array:
-        """The working set to begin with; (n, d).
-
-        The centre, to which attacks add what is needed. One by one they take long to outline the
-        ball to a score without a gradient, which therefore begins with points all around.
-        """
-        centre = jnp.zeros((1, self.num_nodes))
-        if self.ball is None or _differentiable(self.score):
-            return centre
-        return jnp.concatenate([centre, self.wider_ball().surface(16, self.num_nodes)])
-
     def wider_ball(self) -> Ball:
         """The ball of perturbations and some more, so that stronger attacks fail as well."""
         assert self.ball is not None
@@ -201,7 +194,11 @@ class Solver(NamedTuple):
         return self.cost.of_weighted(moves * task.weights)
 
     def at_cost(self, task: Task, moves: Array, cost: Array) -> Array:
-        """``moves`` (n, d) stretched to that cost and cut off at the bounds."""
+        """The largest entries of ``moves`` (n, d), stretched to that cost, within the bounds."""
+        if self.max_set_size < self.num_nodes:
+            weighted = jnp.abs(moves * task.weights)
+            least = jax.lax.top_k(weighted, self.max_set_size)[0][:, -1:]
+            moves = jnp.where(weighted >= least, moves, 0.0)
         size = self.size(task, moves)
         factor = cost / jnp.where(size > 0, size, jnp.inf)
         return jnp.clip(moves * factor[:, None], task.low, task.high)
@@ -233,9 +230,9 @@ class Solver(NamedTuple):
             cost=jnp.where(hit, levels[state.level], jnp.inf),
             hits=jnp.where((deepest >= 0)[:, None], moves[chosen], 0.0),
         )
-        ends = self.path_ends(task, state)
-        steepest = jnp.argmax(values[-1 - len(ends) : -1])
-        onward = state._replace(level=state.level + 1, path=ends[steepest])
+        ends = slice(-1 - 2 * self.num_nodes, -1)
+        steepest = moves[ends][jnp.argmax(values[ends])]
+        onward = state._replace(level=state.level + 1, path=steepest)
         return onward, hit | (state.level == len(levels) - 1), judged
 
     # 2. Narrow
@@ -259,6 +256,13 @@ class Solver(NamedTuple):
         axes = size * jnp.eye(self.num_nodes) / task.weights
         without = move * (1 - jnp.eye(self.num_nodes))
         chosen = [without, axes, -axes]
+        if self.hard:  # to set a feature to what it is keeps its causes from changing it
+            chosen.append(jnp.where(move == 0, _HOLD * size / task.weights, move)[None])
+        if self.max_set_size < self.num_nodes:  # one node in place of another
+            spent = jnp.abs(move * task.weights)[:, None, None]
+            other = spent * jnp.eye(self.num_nodes) / task.weights
+            for swapped in (without[:, None] + other, without[:, None] - other):
+                chosen.append(swapped.reshape(-1, self.num_nodes))
         if _differentiable(self.score):
             gradient = jax.grad(self.value, argnums=2)(task, state, move, state.deltas[binding])
             gain = jnp.nan_to_num(gradient / task.weights)
@@ -284,7 +288,7 @@ class Solver(NamedTuple):
         moves = jnp.concatenate([move[None], near.reshape(-1, self.num_nodes)])
         moves = self.at_cost(task, moves, (1 - share) * self.size(task, move))
         values, bindings = self.values(task, state, moves)
-        evaluations += len(moves) + (len(targets) - 3 * self.num_nodes)
+        evaluations += len(moves) + _differentiable(self.score)
         deepest = jnp.argmax(values)
         better = values[deepest] >= 0
         moved = jnp.where(better, moves[deepest], move)
@@ -305,19 +309,22 @@ class Solver(NamedTuple):
             self.score, task.scm, task.x, action, self.cost.scale, self.wider_ball()
         )
         withstands = logit >= 0
-        # A full working set gives up the perturbation that binds least, of those added.
-        room, known = len(state.deltas), len(self.first_deltas())
-        full = state.num_deltas == room
-        each = jax.vmap(lambda d: self.value(task, state, state.move, d))(state.deltas)
-        loosest = known + jnp.argmax(each[known:])
-        place = jnp.where(full, loosest, state.num_deltas)
-        deltas = state.deltas.at[place].set(delta)
+        # Perturbations that come one by one take long to outline the ball to a step.
+        surface = self.wider_ball().surface(_OUTLINE, self.num_nodes)
+        known, room = _FEW + len(surface), len(state.deltas)
+        outline = state.num_deltas == _FEW
+        deltas = jnp.where(outline, state.deltas.at[_FEW:known].set(surface), state.deltas)
+        num_deltas = jnp.where(outline, known, state.num_deltas)
+        # A full working set gives up the perturbation that binds least, of those added since.
+        each = jax.vmap(lambda d: self.value(task, state, state.move, d))(deltas[known:])
+        loosest = known + jnp.argmax(each)
+        deltas = deltas.at[jnp.where(num_deltas == room, loosest, num_deltas)].set(delta)
         levels = jnp.asarray(self.settings.levels())
         # The robust optimum costs no less than this relaxed one.
         level = jnp.clip(jnp.searchsorted(levels, state.cost), 1, len(levels) - 1)
         broken = state._replace(
             deltas=deltas,
-            num_deltas=jnp.minimum(state.num_deltas + 1, room),
+            num_deltas=jnp.minimum(num_deltas + 1, room),
             level=level,
         )
         return jax.tree.map(
@@ -350,8 +357,9 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
     tasks = Task(scms, x, low, high, weights)
     robust = solver.ball is not None
     zero = jnp.asarray(0)
-    known = solver.first_deltas()
-    room = len(known) + (_WORKING_SET if robust else 0)
+    room = 1
+    if solver.ball is not None:
+        room = _FEW + len(solver.ball.surface(_OUTLINE, num_nodes)) + _WORKING_SET
     width = len(directions(num_nodes, solver.max_set_size)) + 2 * num_nodes + 1
     moves_tried = 1 + len(_PARTS) * (3 * num_nodes + 1)
 
@@ -363,8 +371,8 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             path=still,
             move=still,
             cost=jnp.asarray(jnp.inf),
-            deltas=jnp.zeros((room, num_nodes)).at[: len(known)].set(known),
-            num_deltas=jnp.asarray(len(known)),
+            deltas=jnp.zeros((room, num_nodes)),
+            num_deltas=jnp.asarray(1),
             margin=jnp.where(logit >= 0, 0.0, _MARGIN * (1 + jnp.abs(logit))),
             hits=jnp.zeros((_HITS, num_nodes)),
             solved=jnp.asarray(False),

@@ -42,7 +42,7 @@ def _number(value: float) -> str:
     """Three significant digits, all of the digits before the point, thousands apart."""
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return np.format_float_positional(value, 3, unique=False, fractional=False, trim="-")
 
 
 def _sentence(names, status, intervened, hard, shift, now, after) -> str:
