@@ -44,11 +44,12 @@ _MAX_STEPS = 60
 _FIRST_SHARE = 0.1
 _HOLD = 1e-3  # of the cost, for an intervention that moves nothing
 _FEW = 4  # perturbations to withstand before the ball is outlined
-_OUTLINE = 16  # random points of its surface, besides poles or corners
+_OUTLINE = 128  # random points of its surface, besides poles or corners
+_OUTLINE_INFLATION = 1.08  # so that nothing of the ball sticks out between them, for 3 nodes
 _WORKING_SET = 16  # perturbations besides
 _MAX_ROUNDS = 40
 _MARGIN = 1e-5
-_INFLATION = 1.005
+_INFLATION = 1.005  # of the ball, so that later, stronger attacks fail as well
 
 
 @dataclass(frozen=True)
@@ -164,11 +165,6 @@ class Solver(NamedTuple):
         allowed = (move != 0).sum() <= self.max_set_size
         return jnp.where(jnp.isnan(logit) | ~allowed, -jnp.inf, logit - state.margin)
 
-    def wider_ball(self) -> Ball:
-        """The ball of perturbations and some more, so that stronger attacks fail as well."""
-        assert self.ball is not None
-        return Ball(_INFLATION * self.ball.radius, self.ball.norm)
-
     def values(self, task: Task, state: State, moves: Array) -> tuple[Array, Array]:
         """Lowest `value` of moves (n, d) over the working set, and where; shapes (n,)."""
 
@@ -206,9 +202,14 @@ class Solver(NamedTuple):
     # 1. Sweep
 
     def rays(self, task: Task, state: State) -> Array:
-        """Directions (n, d) to sweep: the fixed ones, the path's neighbours, the last solution."""
+        """Directions (n, d) to sweep: the path's neighbours, the fixed, those of the solution."""
         fixed = jnp.asarray(directions(self.num_nodes, self.max_set_size)) / task.weights
-        return jnp.concatenate([fixed, self.path_ends(task, state), state.move[None]])
+        rays = [self.path_ends(task, state), fixed]
+        if self.ball is not None:  # the robust optimum is not far from one of less perturbations
+            axes = self.size(task, state.move) * jnp.eye(self.num_nodes) / task.weights
+            rays += [state.move[None]]
+            rays += [state.move + part * axes for part in (-0.3, -0.1, 0.1, 0.3)]
+        return jnp.concatenate(rays)
 
     def path_ends(self, task: Task, state: State) -> Array:
         """The path prolonged along every signed axis to the next level; shape (2d, d)."""
@@ -230,8 +231,7 @@ class Solver(NamedTuple):
             cost=jnp.where(hit, levels[state.level], jnp.inf),
             hits=jnp.where((deepest >= 0)[:, None], moves[chosen], 0.0),
         )
-        ends = slice(-1 - 2 * self.num_nodes, -1)
-        steepest = moves[ends][jnp.argmax(values[ends])]
+        steepest = moves[jnp.argmax(values[: 2 * self.num_nodes])]
         onward = state._replace(level=state.level + 1, path=steepest)
         return onward, hit | (state.level == len(levels) - 1), judged
 
@@ -304,21 +304,28 @@ class Solver(NamedTuple):
 
     def withstand(self, task: Task, state: State) -> State:
         """Attack the solution: solved if it withstands, one more perturbation if not."""
+        assert self.ball is not None
+        wider = Ball(_INFLATION * self.ball.radius, self.ball.norm)
         action = self.action(task, state.move)
-        delta, logit = attack(
-            self.score, task.scm, task.x, action, self.cost.scale, self.wider_ball()
-        )
+        delta, logit = attack(self.score, task.scm, task.x, action, self.cost.scale, wider)
         withstands = logit >= 0
-        # Perturbations that come one by one take long to outline the ball to a step.
-        surface = self.wider_ball().surface(_OUTLINE, self.num_nodes)
+        # Perturbations that come one by one take long to outline the ball to a score that is flat
+        # here, and attacks on it see little.
+        flat = jnp.asarray(True)
+        if _differentiable(self.score):
+            slope = jax.grad(self.value, argnums=2)(task, state, state.move, delta)
+            flat = ~slope.any()
+        surface = _OUTLINE_INFLATION * self.ball.surface(_OUTLINE, self.num_nodes)
         known, room = _FEW + len(surface), len(state.deltas)
-        outline = state.num_deltas == _FEW
+        outlined = state.num_deltas >= known
+        outline = ~outlined & jnp.where(withstands, flat, state.num_deltas == _FEW)
         deltas = jnp.where(outline, state.deltas.at[_FEW:known].set(surface), state.deltas)
         num_deltas = jnp.where(outline, known, state.num_deltas)
         # A full working set gives up the perturbation that binds least, of those added since.
         each = jax.vmap(lambda d: self.value(task, state, state.move, d))(deltas[known:])
         loosest = known + jnp.argmax(each)
         deltas = deltas.at[jnp.where(num_deltas == room, loosest, num_deltas)].set(delta)
+        solved = withstands & ~outline
         levels = jnp.asarray(self.settings.levels())
         # The robust optimum costs no less than this relaxed one.
         level = jnp.clip(jnp.searchsorted(levels, state.cost), 1, len(levels) - 1)
@@ -328,7 +335,7 @@ class Solver(NamedTuple):
             level=level,
         )
         return jax.tree.map(
-            lambda a, b: jnp.where(withstands, a, b), state._replace(solved=withstands), broken
+            lambda a, b: jnp.where(solved, a, b), state._replace(solved=solved), broken
         )
 
 
@@ -360,7 +367,8 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
     room = 1
     if solver.ball is not None:
         room = _FEW + len(solver.ball.surface(_OUTLINE, num_nodes)) + _WORKING_SET
-    width = len(directions(num_nodes, solver.max_set_size)) + 2 * num_nodes + 1
+    width = len(directions(num_nodes, solver.max_set_size)) + 2 * num_nodes
+    width += (1 + 4 * num_nodes) * robust
     moves_tried = 1 + len(_PARTS) * (3 * num_nodes + 1)
 
     def begin(task):
