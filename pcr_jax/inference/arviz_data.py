@@ -19,6 +19,7 @@ with warnings.catch_warnings():  # 0.23 announces 1.x at import
     warnings.filterwarnings("ignore", "\\nArviZ is undergoing", FutureWarning)
     import arviz as az
 
+_TAILS = (0.05, 0.95)
 _LEGACY = int(version("arviz").split(".")[0]) < 1
 
 
@@ -82,7 +83,8 @@ def rhat_and_ess(theta: np.ndarray, num_walkers: int) -> tuple[np.ndarray, np.nd
     chains, draws, k = theta.shape
     columns = range(k)
     rhat = [az.rhat(theta[..., c]) if chains > 1 else np.nan for c in columns]
-    followed = np.moveaxis(theta.reshape(chains, -1, num_walkers, k), 2, 1)
-    followed = followed.reshape(chains * num_walkers, draws // num_walkers, k)
-    ess = {m: [az.ess(followed[..., c], method=m) for c in columns] for m in ("bulk", "tail")}
-    return np.array(rhat, float), np.array(ess["bulk"], float), np.array(ess["tail"], float)
+    split = np.moveaxis(theta.reshape(chains, -1, num_walkers, k), 2, 1)
+    followed = split.reshape(chains * num_walkers, draws // num_walkers, k)
+    bulk = [az.ess(followed[..., c], method="bulk") for c in columns]
+    tail = [az.ess(followed[..., c], method="tail", prob=_TAILS) for c in columns]
+    return np.array(rhat, float), np.array(bulk, float), np.array(tail, float)

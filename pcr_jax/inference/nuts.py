@@ -26,7 +26,9 @@ class Nuts:
     num_warmup : int
         Steps in which step size and mass matrix are tuned; dropped.
     num_steps : int
-        Draws kept of each chain.
+        Draws kept of each chain, after thinning.
+    thin : int
+        Every so many steps one is kept.
     target_accept : float
         Acceptance that the step size is tuned for.
     max_tree_depth : int
@@ -41,6 +43,7 @@ class Nuts:
     num_chains: int = 4
     num_warmup: int = 300
     num_steps: int = 512
+    thin: int = 4
     target_accept: float = 0.8
     max_tree_depth: int = 6
 
@@ -50,7 +53,7 @@ class Nuts:
     num_walkers = 1
 
     def __post_init__(self):
-        for field in ("num_chains", "num_warmup", "num_steps", "max_tree_depth"):
+        for field in ("num_chains", "num_warmup", "num_steps", "thin", "max_tree_depth"):
             _checks.count(getattr(self, field), field)
         if not 0 < self.target_accept < 1:
             raise ValueError(f"Expected target_accept in (0, 1); got {self.target_accept}.")
@@ -84,21 +87,22 @@ class Nuts:
             unit = jnp.clip((start - low) / (high - low), 1e-4, 1 - 1e-4)
             state = kernel.init(key, self.num_warmup, jax.scipy.special.logit(unit), (), {})
 
-            def step(state):
-                return kernel.sample(state, (), {})
+            def steps(num, carry):
+                def step(_, carry):
+                    state, spent = carry
+                    state = kernel.sample(state, (), {})
+                    return state, spent + state.num_steps
 
-            def warm(_, carry):
-                state, steps = carry
-                state = step(state)
-                return state, steps + state.num_steps
+                return jax.lax.fori_loop(0, num, step, carry)
 
-            def kept(state, _):
-                state = step(state)
-                return state, (constrained(state.z), {f: getattr(state, f) for f in _FIELDS})
+            def kept(carry, num):
+                state, spent = steps(num, carry)
+                statistics = {field: getattr(state, field) for field in _FIELDS}
+                return (state, spent), (constrained(state.z), statistics)
 
-            state, spent = jax.lax.fori_loop(0, self.num_warmup, warm, (state, 0))
-            _, (draws, statistics) = jax.lax.scan(kept, state, None, self.num_steps)
-            return draws, statistics, spent + statistics["num_steps"].sum()
+            thinning = jnp.full(self.num_steps, self.thin).at[0].add(self.num_warmup)
+            (_, spent), (draws, statistics) = jax.lax.scan(kept, (state, 0), thinning)
+            return draws, statistics, spent
 
         keys = jax.random.split(key, self.num_chains)
         draws, statistics, spent = jax.vmap(chain)(keys, starts)
