@@ -142,7 +142,7 @@ def temperature_rows(num_users: int) -> list[dict]:
 
 
 def impossible_rows(num_users: int, samplers: dict) -> list[dict]:
-    """Users who contradict themselves: half of the answers to one question are far from the rest."""
+    """Users who contradict themselves: the same question, answered far apart by turns."""
     surrogate = surrogate_of(PAPER, pcr.library.m1())
     answer = np.full((num_users, 10, 3), np.nan)
     answer[:, ::2, 1], answer[:, 1::2, 1] = -0.8, 0.8

@@ -70,8 +70,9 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {"zeus": Zeus, "ess": Ess, "nuts": 
 
 # Up to this many coefficients, a million prior draws without success are taken as proof.
 _MAX_COEFFICIENTS_PROVED = 3
-# Users searched and sampled at once; a result depends on neither, but to rounding.
-_SEARCH_CHUNK = 64
+# Users searched and sampled at once; a result depends on neither, but to rounding. A search is
+# wide already, and the padding of the last chunk costs as much as its users.
+_SEARCH_CHUNK = 8
 _SAMPLE_CHUNK = 32
 # Users whose starting points are held in memory.
 _GROUP = 4096
