@@ -29,7 +29,7 @@ from pcr_jax.inference.arviz_data import coefficients_of
 # Zeus at the paper's setting, and where it is as accurate as the others.
 ZEUS = {
     "zeus (paper)": pcr.Zeus(),
-    "zeus": pcr.Zeus(num_steps=600, keep=0.8, num_ensembles=2),
+    "zeus": pcr.Zeus(num_steps=150, keep=0.8, num_ensembles=2),
 }
 JAX_SAMPLERS = {"ess": pcr.Ess(), "smc": pcr.Smc(), "nuts": pcr.Nuts()}
 TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)

@@ -70,10 +70,9 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {"zeus": Zeus, "ess": Ess, "nuts": 
 
 # Up to this many coefficients, a million prior draws without success are taken as proof.
 _MAX_COEFFICIENTS_PROVED = 3
-# Users searched and sampled at once; a result depends on neither, but to rounding. A search is
-# wide already, and the padding of the last chunk costs as much as its users.
-_SEARCH_CHUNK = 8
-_SAMPLE_CHUNK = 32
+# Users searched or sampled at once. More share the random numbers of a search and keep the cores
+# busy; but all wait for the slowest, and padding costs as much as users do.
+_CHUNK = 32
 # Users whose starting points are held in memory.
 _GROUP = 4096
 # Every user is given so many prior draws, and whom they do not serve as many as are allowed.
@@ -138,7 +137,7 @@ class _Inference:
         rotation = rotations(keys, k)
         pending = np.arange(len(users))
         for limit in (min(_FIRST_DRAWS, self.max_prior_draws), self.max_prior_draws):
-            for some, padded in chunks_of(pending, _SEARCH_CHUNK):
+            for some, padded in chunks_of(pending, _CHUNK):
                 rows = _take(self.history, users[padded])
                 search = (self.surrogate, self.likelihood, rows, rotation[padded], wanted, limit)
                 found = jax.device_get(search_priors(key, *search))
@@ -155,8 +154,8 @@ class _Inference:
         """For each user, distinct points of positive density at the end of a tempered run."""
         wanted = self.sampler.num_starts
         smc = Smc(num_runs=1, num_particles=max(_START_PARTICLES, 2 * wanted))
-        nothing = jnp.zeros((_SAMPLE_CHUNK, 0, self.surrogate.num_coefficients))
-        for some, padded in chunks_of(np.arange(len(users)), _SAMPLE_CHUNK):
+        nothing = jnp.zeros((_CHUNK, 0, self.surrogate.num_coefficients))
+        for some, padded in chunks_of(np.arange(len(users)), _CHUNK):
             rows = _take(self.history, users[padded])
             run = _run_chunk(
                 smc, self.surrogate, self.likelihood, rows, _take(keys, padded), nothing
@@ -198,7 +197,7 @@ class _Inference:
                     self.keep(one, jax.tree.map(lambda leaf: np.asarray(leaf)[None], run))
                 yield one
             return
-        for some, padded in chunks_of(np.arange(len(users)), _SAMPLE_CHUNK):
+        for some, padded in chunks_of(np.arange(len(users)), _CHUNK):
             rows = _take(self.history, users[padded])
             args = (self.surrogate, self.likelihood, rows, _take(keys, padded), starts[padded])
             run = _run_chunk(self.sampler, *args)
@@ -237,7 +236,7 @@ class _Inference:
         answer = np.asarray(self.history.answer)
         num = thinned.shape[1] * thinned.shape[2]
         out = np.zeros((*thinned.shape[1:3], num_users, *answer.shape[1:]), np.float32)
-        for users, padded in chunks_of(np.arange(num_users), _SEARCH_CHUNK):
+        for users, padded in chunks_of(np.arange(num_users), _CHUNK):
             flat = thinned[padded].reshape(len(padded), num, -1)
             expected = np.asarray(_expected(self.surrogate, _take(self.history, padded), flat))
             expected = np.where(np.isnan(answer[padded])[:, None], np.nan, expected)[: len(users)]
