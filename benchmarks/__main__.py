@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks import claims, published, recourse, reference, respondents
+from benchmarks import claims, posterior, published, recourse, reference, respondents
 from benchmarks.records import RESULTS
 
 
@@ -38,6 +38,9 @@ def main():
             "--released", type=Path, default=Path("out/claims-released"), metavar="DIR"
         )
     add(respondents)
+    add(posterior).add_argument(
+        "--quick", action="store_true", help="fewer users, one SCM, one DAG"
+    )
 
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -51,6 +54,8 @@ def main():
         published.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
     elif args.command == "claims":
         claims.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
+    elif args.command == "posterior":
+        posterior.measure(args.out, args.quick)
     else:
         respondents.measure(args.out)
 

@@ -65,3 +65,12 @@ def choice(value, options, name):
     """Raise unless ``value`` is one of ``options``."""
     if value not in options:
         raise ValueError(f"Expected {name} to be one of {sorted(options)}; got {value!r}.")
+
+
+def walkers(num_walkers, num_coefficients):
+    """Raise unless an ensemble has at least two walkers for each coefficient."""
+    if num_walkers < 2 * num_coefficients:
+        raise ValueError(
+            f"Expected num_walkers >= 2 * num_coefficients = {2 * num_coefficients}; "
+            f"got {num_walkers}."
+        )

@@ -4,10 +4,11 @@ Matrix products are not bitwise equal across batch sizes, so users are computed 
 fixed, padded size; and a user's random key comes from the user's own index.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -33,3 +34,13 @@ def map_users(function: Callable, *per_user, chunk: int = 256):
 
     chunks = jax.lax.map(one_chunk, jax.tree.map(split, per_user))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_users], chunks)
+
+
+def chunks_of(users: np.ndarray, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The users in chunks, and each chunk padded to ``chunk`` users by repeating its first.
+
+    For loops on the host, which can stop, report and drop users in between.
+    """
+    for start in range(0, len(users), chunk):
+        some = users[start : start + chunk]
+        yield some, np.concatenate([some, np.repeat(some[:1], chunk - len(some))])

@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
+
+TEMPERATURE = 0.05
+"""Of `relaxed`, by default; chosen in ``benchmarks/posterior.py``."""
+
+# Slope of the path on which samplers approach the indicator, per tolerance of distance.
+_PATH_SLOPE = 200.0
+
+
+def _distances(norm: str, expected: Array, answer: Array) -> tuple[list[Array], list[Array]]:
+    """Of each query, the distance of the answer from ``expected``, and whether it was answered.
+
+    Number by number: XLA fuses that, over a batch of ``expected``, into one loop, some thirty
+    times faster than reductions over axes as short as these.
+    """
+    distances, answered = [], []
+    for row, said in zip(jnp.unstack(expected), jnp.unstack(answer), strict=True):
+        numbers = list(zip(jnp.unstack(row), jnp.unstack(said), strict=True))
+        reported = [~jnp.isnan(s) for _, s in numbers]
+        # Gradients pass through both sides of a `where`: neither may be NaN.
+        gaps = [
+            jnp.where(r, e, 0.0) - jnp.where(r, s, 0.0)
+            for r, (e, s) in zip(reported, numbers, strict=True)
+        ]
+        if norm == "each":
+            distance = reduce(jnp.maximum, map(jnp.abs, gaps))
+        else:
+            square = sum(gap**2 for gap in gaps)
+            distance = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+        distances.append(distance)
+        answered.append(reduce(jnp.logical_or, reported))
+    return distances, answered
+
+
+def _count(flags: list[Array]) -> Array:
+    return sum((flag.astype(int) for flag in flags), start=jnp.zeros((), int))
 
 
 @pytree(static=("norm",))
@@ -16,6 +54,8 @@ class Tolerance:
     sigma: Array | float
     beta: Array | float
     norm: str = "each"
+
+    differentiable = False
 
     def agreement(self, expected: Array, answer: Array) -> tuple[Array, Array]:
         """How many queries agree, and how many were answered.
@@ -30,18 +70,65 @@ class Tolerance:
         agreeing, answered : Array
             Integers, shape ().
         """
-        reported = ~jnp.isnan(answer)
-        gap = jnp.abs(jnp.where(reported, expected - answer, 0.0))
-        distance = gap.max(-1) if self.norm == "each" else jnp.sqrt(jnp.sum(gap**2, -1))
-        answered = reported.any(-1)
-        return jnp.sum(answered & (distance <= self.sigma)), jnp.sum(answered)
+        distances, answered = _distances(self.norm, expected, answer)
+        agreeing = [a & (d <= self.sigma) for d, a in zip(distances, answered, strict=True)]
+        return _count(agreeing), _count(answered)
+
+    def needed(self, answered: Array) -> Array:
+        """How many of ``answered`` queries must agree."""
+        # The slack keeps rounding from forbidding a miss: 0.7 * 10 must allow 7.
+        return answered - jnp.floor(self.beta * answered.astype(float) + 1e-4).astype(int)
+
+    def possible(self, expected: Array, answer: Array) -> Array:
+        """Whether at most a share ``beta`` of the answers is missed; boolean, shape ()."""
+        agreeing, answered = self.agreement(expected, answer)
+        return agreeing >= self.needed(answered)
 
     def log_prob(self, expected: Array, answer: Array) -> Array:
         """0 if at most a share ``beta`` of the answers is missed, else -inf; shape ()."""
-        agreeing, answered = self.agreement(expected, answer)
-        # The slack keeps rounding from forbidding a miss: 0.7 * 10 must allow 7.
-        allowed = jnp.floor(self.beta * answered.astype(float) + 1e-4).astype(int)
-        return jnp.where(answered - agreeing <= allowed, 0.0, -jnp.inf)
+        return jnp.where(self.possible(expected, answer), 0.0, -jnp.inf)
+
+    def path(self, expected: Array, answer: Array) -> Array:
+        """Finite everywhere, equal to `log_prob` where that is: what tempering can follow; ().
+
+        Falls with the tolerance that would have been needed instead of ``sigma``.
+        """
+        distances, answered = _distances(self.norm, expected, answer)
+        needed = self.needed(_count(answered))
+        away = [jnp.where(a, d, jnp.inf) for d, a in zip(distances, answered, strict=True)]
+        enough = [jnp.where(_count([d <= r for d in away]) >= needed, r, jnp.inf) for r in away]
+        radius = jnp.where(needed > 0, reduce(jnp.minimum, enough), 0.0)
+        return -_PATH_SLOPE * jnp.maximum(radius / self.sigma - 1.0, 0.0)
+
+
+@pytree(static=("norm",))
+class Relaxed(Tolerance):
+    """`Tolerance` with sigmoids in place of both indicators. See `relaxed`."""
+
+    temperature: Array | float = TEMPERATURE
+
+    differentiable = True
+
+    def log_prob(self, expected: Array, answer: Array) -> Array:
+        """Log of the outer sigmoid; finite, as is its gradient; shape ()."""
+        distances, answered = _distances(self.norm, expected, answer)
+        agreeing = sum(
+            jnp.where(a, jax.nn.sigmoid((1.0 - d / self.sigma) / self.temperature), 0.0)
+            for d, a in zip(distances, answered, strict=True)
+        )
+        # Half way between the last count that is too small and the first that suffices.
+        threshold = self.needed(_count(answered)) - 0.5
+        return jax.nn.log_sigmoid((agreeing - threshold) / self.temperature)
+
+    def path(self, expected: Array, answer: Array) -> Array:
+        """`log_prob` itself; shape ()."""
+        return self.log_prob(expected, answer)
+
+
+def _check(sigma, beta, norm):
+    _checks.positive(sigma, "sigma")
+    _checks.probability(beta, "beta")
+    _checks.choice(norm, ("each", "joint"), "norm")
 
 
 def tolerance(sigma: float, beta: float, *, norm: str = "each") -> Tolerance:
@@ -62,7 +149,33 @@ def tolerance(sigma: float, beta: float, *, norm: str = "each") -> Tolerance:
     ValueError
         If ``sigma <= 0``, ``beta`` is outside [0, 1], or ``norm`` is unknown.
     """
-    _checks.positive(sigma, "sigma")
-    _checks.probability(beta, "beta")
-    _checks.choice(norm, ("each", "joint"), "norm")
+    _check(sigma, beta, norm)
     return Tolerance(sigma, beta, norm)
+
+
+def relaxed(
+    sigma: float, beta: float, temperature: float = TEMPERATURE, *, norm: str = "each"
+) -> Relaxed:
+    """`tolerance` with gradients: a sigmoid in place of either indicator.
+
+    With distance d_t of answer t from its expectation, ``s_t = sigmoid((1 - d_t / sigma) /
+    temperature)`` says how well the query agrees, and ``sigmoid((sum_t s_t - m + 1/2) /
+    temperature)`` is the likelihood, where m queries must agree. As the temperature falls to 0
+    it tends to `tolerance`. A user whose answers no coefficients can meet under that `tolerance`
+    is reported as empty under its relaxation too.
+
+    Parameters
+    ----------
+    sigma, beta, norm
+        Of `tolerance`.
+    temperature : float
+        In units of ``sigma`` for the distance, of one query for the count.
+
+    Raises
+    ------
+    ValueError
+        If ``temperature <= 0``, or as for `tolerance`.
+    """
+    _check(sigma, beta, norm)
+    _checks.positive(temperature, "temperature")
+    return Relaxed(sigma, beta, norm, temperature)

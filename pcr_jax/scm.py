@@ -151,7 +151,10 @@ class Graph:
 
 def linear(coefficients: Array, parents: Array) -> Array:
     """``sum_p coefficients[p] * parents[p]``, over the last axis."""
-    return jnp.sum(coefficients * parents, axis=-1)
+    # Term by term: XLA fuses that into the caller's loop, which it does not do with a reduction.
+    pairs = zip(jnp.unstack(coefficients, axis=-1), jnp.unstack(parents, axis=-1), strict=True)
+    terms = [coefficient * parent for coefficient, parent in pairs]
+    return sum(terms, start=jnp.zeros(jnp.broadcast_shapes(coefficients.shape, parents.shape)[:-1]))
 
 
 @pytree(static=("function",))
@@ -239,12 +242,14 @@ class SCM:
         noise = jnp.asarray(noise)
         if action is not None:
             _checks.features(action.value, self.num_nodes, "action")
+        noises = jnp.unstack(noise, axis=-1)
+        if action is not None:
+            values, hard = jnp.unstack(action.value, axis=-1), jnp.unstack(action.hard, axis=-1)
         columns: list[Array] = []
         for j in range(self.num_nodes):
-            column = self._effect(j, columns) + noise[..., j]
+            column = self._effect(j, columns) + noises[j]
             if action is not None:
-                value = action.value[..., j]
-                column = jnp.where(action.hard[..., j], value, column + value)
+                column = jnp.where(hard[j], values[j], column + values[j])
             columns.append(column)
         return jnp.stack(jnp.broadcast_arrays(*columns), axis=-1)
 
@@ -297,7 +302,10 @@ def linear_scm(graph: Graph, coefficients: ArrayLike, noise=None) -> SCM:
             f"{list(graph.edge_names)}; got shape {coefficients.shape}."
         )
     ends = np.cumsum([0] + [len(pa) for pa in graph.parents])
-    mechanisms = tuple(Mechanism(coefficients[start:stop]) for start, stop in pairwise(ends))
+    mechanisms = tuple(
+        Mechanism(jax.lax.slice_in_dim(coefficients, int(start), int(stop)))
+        for start, stop in pairwise(ends)
+    )
     if noise is None:
         noise = [dist.Normal(0.0, 1.0)] * graph.num_nodes
     return SCM(graph, mechanisms, tuple(noise))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,16 @@ class LinearSurrogate:
         box = dist.Uniform(self.low, self.high)
         return box.expand([self.num_coefficients]).to_event(1)
 
+    def log_prior(self, theta: Array) -> Array:
+        """Log density of `prior` at ``theta`` (num_coefficients,), -inf outside the box; ()."""
+        inside = [(self.low <= t) & (t <= self.high) for t in jnp.unstack(theta)]
+        log_volume = self.num_coefficients * math.log(self.high - self.low)
+        return jnp.where(reduce(jnp.logical_and, inside), -log_volume, -jnp.inf)
+
+    def quantile(self, unit: Array) -> Array:
+        """The prior draw of rank ``unit`` (..., num_coefficients) in the unit cube."""
+        return self.low + (self.high - self.low) * unit
+
     def scm(self, theta: Array) -> SCM:
         """The SCM with coefficients ``theta`` (num_coefficients,); `jax.vmap` it for a batch."""
         return linear_scm(self.graph, theta)
@@ -58,10 +69,11 @@ class LinearSurrogate:
         """
         scm, noise = self.scm(theta), jnp.asarray(self.noise_mean)
 
-        def one(node, shift):
-            return scm.predict(noise, Action.shift_node(node, shift, self.graph.num_nodes))
-
-        return jax.vmap(one)(node, shift)
+        shift_node = partial(Action.shift_node, num_nodes=self.graph.num_nodes)
+        actions = jax.vmap(shift_node)(node, shift)
+        # Query by query: XLA fuses that, over a batch of thetas, into one loop.
+        each = zip(jnp.unstack(actions.value), jnp.unstack(actions.hard), strict=True)
+        return jnp.stack([scm.predict(noise, Action(value, hard)) for value, hard in each])
 
 
 def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> LinearSurrogate:

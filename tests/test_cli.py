@@ -59,11 +59,17 @@ def test_options_arrive(runs, tmp_path):
     assert runs[-1][1] == quick(PAPER)
 
 
+@pytest.mark.parametrize("sampler", ["ess", "nuts", "smc"])
+def test_every_sampler_can_be_chosen(runs, sampler):
+    assert cli.main(["reproduce", "--sampler", sampler]) == 0
+    assert runs[-1][3] == sampler
+
+
 @pytest.mark.parametrize(
     ("argv", "argument"),
     [
         (["--scm", "m4"], "--scm"),
-        (["--sampler", "nuts"], "--sampler"),
+        (["--sampler", "gibbs"], "--sampler"),
         (["--protocol", "draft"], "--protocol"),
         (["--seeds", "0"], "--seeds"),
         (["--seeds", "-1"], "--seeds"),

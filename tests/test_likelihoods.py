@@ -10,7 +10,7 @@ import pytest
 
 from pcr_jax.elicitation import History
 from pcr_jax.inference import log_density
-from pcr_jax.likelihoods import Tolerance, tolerance
+from pcr_jax.likelihoods import Tolerance, relaxed, tolerance
 from pcr_jax.scm import Graph
 from pcr_jax.surrogates import linear_surrogate
 
@@ -203,3 +203,67 @@ def test_settings_out_of_range_are_refused(setting, message):
 def test_surrogates_that_make_no_sense_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         linear_surrogate(**{"graph": Graph.fully_connected(3), **setting})
+
+
+def _random_queries(num, seed=0):
+    rng = np.random.default_rng(seed)
+    expected = rng.normal(0, 0.5, (num, 6, 3)).astype(np.float32)
+    answer = rng.normal(0, 0.5, (num, 6, 3)).astype(np.float32)
+    answer[rng.random(answer.shape) < 0.4] = np.nan
+    return jnp.asarray(expected), jnp.asarray(answer)
+
+
+@pytest.mark.parametrize("norm", ["each", "joint"])
+def test_relaxed_tends_to_tolerance(norm):
+    expected, answer = _random_queries(2000)
+    hard = jax.vmap(tolerance(0.6, 0.4, norm=norm).possible)(expected, answer)
+    assert 0.1 < hard.mean() < 0.9
+    wrong = []
+    for temperature in (0.5, 0.05, 0.0005):
+        soft = jax.vmap(relaxed(0.6, 0.4, temperature, norm=norm).log_prob)(expected, answer)
+        assert (soft <= 0).all()
+        wrong.append(float(jnp.abs(jnp.exp(soft) - hard).mean()))
+    assert wrong[0] > wrong[1] > wrong[2]
+    assert wrong[2] < 2e-3
+
+
+@pytest.mark.parametrize("norm", ["each", "joint"])
+@pytest.mark.parametrize("temperature", [1.0, 0.05, 1e-3])
+def test_relaxed_has_finite_gradients_everywhere(norm, temperature):
+    expected, answer = _random_queries(50)
+    likelihood = relaxed(0.6, 0.2, temperature, norm=norm)
+    gradient = jax.vmap(jax.grad(likelihood.log_prob))
+    for scale in (0.0, 1.0, 1e4):
+        assert np.isfinite(gradient(scale * expected, answer)).all()
+    # On the very answer, and where nothing was said.
+    assert np.isfinite(gradient(jnp.nan_to_num(answer), answer)).all()
+    silent = jnp.full_like(answer, jnp.nan)
+    assert (gradient(expected, silent) == 0).all()
+    assert np.isfinite(jax.vmap(likelihood.log_prob)(expected, silent)).all()
+    moved = gradient(expected, answer)
+    assert (moved[np.isnan(answer)] == 0).all()
+    if temperature == 1.0:
+        assert (jnp.abs(moved).max((1, 2)) > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("norm", ["each", "joint"])
+@pytest.mark.parametrize("beta", [0.0, 0.2, 1.0])
+def test_the_path_is_finite_zero_where_possible_and_falls_with_the_distance(norm, beta):
+    expected, answer = _random_queries(500)
+    likelihood = tolerance(0.6, beta, norm=norm)
+    path = jax.vmap(likelihood.path)(expected, answer)
+    possible = jax.vmap(likelihood.possible)(expected, answer)
+    np.testing.assert_array_equal(path == 0, possible)
+    assert (np.isfinite(path) & (path <= 0)).all()
+    # A wider tolerance is needed exactly where the path is lower.
+    wider = tolerance(1.0, beta, norm=norm)
+    enough = jax.vmap(wider.possible)(expected, answer)
+    if not enough.all():
+        assert path[~enough].max() <= path[enough].min()
+
+
+def test_temperatures_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="temperature > 0; got 0"):
+        relaxed(0.5, 0.1, 0.0)
+    with pytest.raises(ValueError, match="sigma > 0"):
+        relaxed(0.0, 0.1)

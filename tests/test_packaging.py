@@ -39,7 +39,12 @@ def test_no_module_imports_everything_of_another():
 
 
 @pytest.mark.parametrize(
-    ("package", "home"), [("arviz", "inference/arviz_data.py"), ("zeus", "inference/zeus.py")]
+    ("package", "home"),
+    [
+        ("arviz", "inference/arviz_data.py"),
+        ("blackjax", "inference/smc.py"),
+        ("zeus", "inference/zeus.py"),
+    ],
 )
 def test_one_file_alone_imports_it(package, home):
     statement = re.compile(rf"^\s*(import|from) {package}\b", re.MULTILINE)

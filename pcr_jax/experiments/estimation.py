@@ -18,9 +18,9 @@ from pcr_jax import library
 from pcr_jax.actions import Action
 from pcr_jax.elicitation import History, SimulatedUser, elicit
 from pcr_jax.experiments.protocol import Protocol
-from pcr_jax.inference import PosteriorStatus, Zeus, infer
+from pcr_jax.inference import SAMPLERS, PosteriorStatus, Zeus, infer
 from pcr_jax.inference.arviz_data import coefficients_of
-from pcr_jax.likelihoods import tolerance
+from pcr_jax.likelihoods import Tolerance, relaxed, tolerance
 from pcr_jax.scm import SCM, linear
 from pcr_jax.surrogates import LinearSurrogate, linear_surrogate
 
@@ -44,9 +44,15 @@ def surrogate_of(protocol: Protocol, truth: SCM) -> LinearSurrogate:
 
 
 def sampler_of(protocol: Protocol, scm: str, name: str):
-    """The sampler of that name with the protocol's settings for this SCM."""
-    walkers, steps, keep = dict(protocol.zeus)[scm]
-    return {"zeus": lambda: Zeus(walkers, steps, keep)}[name]()
+    """The sampler of that name: zeus with the protocol's settings for this SCM."""
+    if name == "zeus":
+        return Zeus(*dict(protocol.zeus)[scm])
+    return SAMPLERS[name]()
+
+
+def likelihood_of(sampler, sigma: float, beta: float) -> Tolerance:
+    """The paper's likelihood, relaxed for a sampler that needs a gradient."""
+    return (relaxed if sampler.needs_gradient else tolerance)(sigma, beta)
 
 
 def ask_respondents(
@@ -62,7 +68,7 @@ def ask_respondents(
 
 def posterior(protocol: Protocol, scm: str, sampler: str):
     """The posteriors of all repetitions' respondents; user = repetition * respondents + r."""
-    truth = library.get(scm)
+    truth, chosen = library.get(scm), sampler_of(protocol, scm, sampler)
     k_ask, k_infer = jax.random.split(experiment_key(scm_index(scm), 0))
     num_respondents = protocol.seeds * protocol.respondents
     num_queries = protocol.num_queries
@@ -73,8 +79,8 @@ def posterior(protocol: Protocol, scm: str, sampler: str):
         k_infer,
         surrogate_of(protocol, truth),
         history,
-        likelihood=tolerance(dict(protocol.sigma)[scm], protocol.beta),
-        sampler=sampler_of(protocol, scm, sampler),
+        likelihood=likelihood_of(chosen, dict(protocol.sigma)[scm], protocol.beta),
+        sampler=chosen,
     )
 
 
@@ -160,13 +166,14 @@ def sweep_rows(protocol: Protocol, scm: str, point: SweepPoint, sampler: str) ->
     k_ask, k_infer, k_projection = jax.random.split(experiment_key(scm_index(scm), 1), 3)
     room = max(protocol.num_queries, *protocol.sweep_num_queries)
     num_respondents = protocol.sweep_respondents
+    chosen = sampler_of(protocol, scm, sampler)
     history = ask_respondents(k_ask, truth, point.alpha, num_respondents, point.num_queries, room)
     idata = infer(
         k_infer,
         surrogate,
         history,
-        likelihood=tolerance(point.sigma, point.beta),
-        sampler=sampler_of(protocol, scm, sampler),
+        likelihood=likelihood_of(chosen, point.sigma, point.beta),
+        sampler=chosen,
     )
     draws = coefficients_of(idata)
     statuses = idata.constant_data["status"].to_numpy()

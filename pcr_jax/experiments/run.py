@@ -166,7 +166,17 @@ def _settings(protocol: Protocol, scms: list[str], sampler: str) -> dict:
         "device": str(jax.devices()[0].device_kind),
         "versions": {
             name: version(name)
-            for name in ("pcr-jax", "jax", "jaxlib", "numpyro", "optax", "flax", "arviz", "numpy")
+            for name in (
+                "pcr-jax",
+                "jax",
+                "jaxlib",
+                "numpyro",
+                "blackjax",
+                "optax",
+                "flax",
+                "arviz",
+                "numpy",
+            )
         },
     }
     return json.loads(json.dumps(described))
@@ -264,7 +274,7 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[Table]:
         for (scm, sweep), group in estimation.groupby(["scm", "sweep"], sort=False):
             errors = group.groupby("value")["absolute_error"].mean().dropna()
             prior = f"{group['prior_error'].mean():.2f}"
-            empty = f"{(group['status'] != 'ok').mean():.0%}"
+            empty = f"{group['posterior_mean'].isna().mean():.0%}"
             ends = [errors.index[0], errors.idxmin(), errors.index[-1]] if len(errors) else []
             cells = [f"{errors[v]:.2f} at {v:g}" for v in ends] or ["-", "-", "-"]
             rows.append([f"{scm} {sweep}", *cells, prior, empty])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from enum import IntEnum
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 
@@ -14,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.batching import user_keys
+from pcr_jax.batching import chunks_of, user_keys
 from pcr_jax.elicitation.history import History
 from pcr_jax.inference.arviz_data import (
     coefficients_of,
@@ -23,67 +22,227 @@ from pcr_jax.inference.arviz_data import (
     to_arviz,
     write_netcdf,
 )
-from pcr_jax.inference.density import PriorSearch, batch_log_density, log_density, search_prior
+from pcr_jax.inference.density import (
+    Posterior,
+    PriorSearch,
+    log_density,
+    rotations,
+    search_prior,
+    search_priors,
+)
+from pcr_jax.inference.diagnostics import PosteriorWarning, diagnose
+from pcr_jax.inference.ess import Ess
+from pcr_jax.inference.exact import ExactPosterior, exact_posterior
+from pcr_jax.inference.mixing import MAX_RHAT, rank_rhat
+from pcr_jax.inference.numpyro_model import numpyro_model
+from pcr_jax.inference.nuts import Nuts
 from pcr_jax.inference.samplers import Sampler, Samples
+from pcr_jax.inference.smc import Smc
+from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.inference.zeus import Zeus
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.scm import SCM, linear_scm
 from pcr_jax.surrogates import LinearSurrogate
 
 __all__ = [
+    "Ess",
+    "ExactPosterior",
+    "Nuts",
+    "Posterior",
     "PosteriorStatus",
+    "PosteriorWarning",
     "Sampler",
     "Samples",
+    "Smc",
     "Zeus",
+    "diagnose",
+    "exact_posterior",
     "infer",
     "log_density",
+    "numpyro_model",
     "posterior_scms",
     "read_netcdf",
     "search_prior",
     "write_netcdf",
 ]
 
-SAMPLERS: dict[str, Callable[[], Sampler]] = {"zeus": Zeus}
+SAMPLERS: dict[str, Callable[[], Sampler]] = {"zeus": Zeus, "ess": Ess, "nuts": Nuts, "smc": Smc}
 
 # Up to this many coefficients, a million prior draws without success are taken as proof.
 _MAX_COEFFICIENTS_PROVED = 3
-_JITTER_ROUNDS = 100
+# Users searched or sampled at once. More share the random numbers of a search and keep the cores
+# busy; but all wait for the slowest, and padding costs as much as users do.
+_CHUNK = 32
+# Users whose starting points are held in memory.
+_GROUP = 4096
+# Every user is given so many prior draws, and whom they do not serve as many as are allowed.
+_FIRST_DRAWS = 2**14
+_START_PARTICLES = 512
+_NUM_PRIOR = 1000
+# Draws per user whose predictions are stored, at most.
+_NUM_PREDICTED = 20
 
 
-class PosteriorStatus(IntEnum):
-    """How inference ended for one user.
-
-    ``empty``: none of the prior draws has positive posterior density. ``no_start``: the same, in
-    so many dimensions that prior draws prove nothing; or the region found is too small to start
-    in. ``failed``: the sampler gave up. The draws are NaN unless ``ok``.
-    """
-
-    ok = 0
-    empty = 1
-    no_start = 2
-    failed = 3
+def _take(tree, users):
+    return jax.tree.map(lambda leaf: leaf[users], tree)
 
 
-def _starts(key, density, surrogate, search: PriorSearch) -> np.ndarray:
-    """Distinct points of positive density: the prior draws found, then jittered copies of them.
+@partial(jax.jit, static_argnums=(0, 1))
+def _run_chunk(sampler, surrogate, likelihood, histories, keys, starts) -> Samples:
+    """The sampler on several users, all leaves with a leading user axis."""
 
-    Fewer than asked for if there is none to begin with, or the region is too small to jitter in.
-    """
-    draws = np.asarray(search.draws)
-    wanted = len(draws)
-    found = draws[(np.arange(wanted) < search.num_found) & (np.asarray(density(draws)) > -np.inf)]
-    # Some of these scales fits the region.
-    scales = (surrogate.high - surrogate.low) / 2 * 0.5 ** np.arange(wanted)[:, None]
-    for _ in range(_JITTER_ROUNDS):
-        if not 0 < len(found) < wanted:
-            break
-        key, k_row, k_jitter = jax.random.split(key, 3)
-        rows = np.asarray(jax.random.randint(k_row, (wanted,), 0, len(found)))
-        jitter = scales * np.asarray(jax.random.normal(k_jitter, draws.shape))
-        proposals = (found[rows] + jitter).astype(draws.dtype)
-        good = np.asarray(density(proposals)) > -np.inf
-        found = np.unique(np.concatenate([found, proposals[good]]), axis=0)
-    return found[:wanted]
+    def one(history, key, starts):
+        return sampler.run(key, Posterior(surrogate, likelihood, history), starts)
+
+    return jax.vmap(one)(histories, keys, starts)
+
+
+@jax.jit
+def _max_rhat(draws: Array) -> Array:
+    """The largest R-hat of users' draws (user, chain, step, walker, coefficient); (user,)."""
+    users, chains, *_, k = draws.shape
+    series = jnp.moveaxis(draws.reshape(users, chains, -1, k), 3, 1)
+    return jax.vmap(jax.vmap(rank_rhat))(series).max(1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _expected(surrogate, history, thetas):
+    """Expected answers under users' thetas (user, draw, coefficient)."""
+
+    def one(history, theta):
+        return surrogate.expected_answers(theta, history.node, history.shift)
+
+    return jax.vmap(jax.vmap(one, (None, 0)))(history, thetas)
+
+
+class _Inference:
+    """Searches and samples all users, and gathers what comes of it; host memory only."""
+
+    def __init__(self, surrogate, likelihood, history, sampler, max_prior_draws):
+        self.surrogate, self.likelihood, self.history = surrogate, likelihood, history
+        self.sampler, self.max_prior_draws = sampler, max_prior_draws
+        n = history.num_users
+        self.arrays: dict[str, np.ndarray] = {}
+        self.figures: dict[str, np.ndarray] = {}
+        self.status = np.full(n, PosteriorStatus.ok)
+        self.num_evaluations = np.zeros(n, int)
+        self.num_accepted, self.num_drawn = np.zeros(n, int), np.zeros(n, int)
+        self.best_agreement = np.zeros(n)
+
+    def search(self, key, keys, users) -> tuple[np.ndarray, np.ndarray]:
+        """Possible prior draws of each user, and how many there are."""
+        k = self.surrogate.num_coefficients
+        wanted = max(self.sampler.num_starts, 1)
+        draws, num_found = np.zeros((len(users), wanted, k), np.float32), np.zeros(len(users), int)
+        rotation = rotations(keys, k)
+        pending = np.arange(len(users))
+        for limit in (min(_FIRST_DRAWS, self.max_prior_draws), self.max_prior_draws):
+            for some, padded in chunks_of(pending, _CHUNK):
+                rows = _take(self.history, users[padded])
+                search = (self.surrogate, self.likelihood, rows, rotation[padded], wanted, limit)
+                found = jax.device_get(search_priors(key, *search))
+                found = PriorSearch(*(leaf[: len(some)] for leaf in found))
+                draws[some], num_found[some] = found.draws, found.num_found
+                who = users[some]
+                self.num_accepted[who], self.num_drawn[who] = found.num_accepted, found.num_drawn
+                self.best_agreement[who] = found.best_agreement
+            drawn = self.num_drawn[users]
+            pending = np.flatnonzero((num_found < wanted) & (drawn < self.max_prior_draws))
+        return draws, num_found
+
+    def tempered_starts(self, keys, users) -> Iterator[tuple[int, np.ndarray]]:
+        """For each user, distinct points of positive density at the end of a tempered run."""
+        wanted = self.sampler.num_starts
+        smc = Smc(num_runs=1, num_particles=max(_START_PARTICLES, 2 * wanted))
+        nothing = jnp.zeros((_CHUNK, 0, self.surrogate.num_coefficients))
+        for some, padded in chunks_of(np.arange(len(users)), _CHUNK):
+            rows = _take(self.history, users[padded])
+            run = _run_chunk(
+                smc, self.surrogate, self.likelihood, rows, _take(keys, padded), nothing
+            )
+            draws, log_density = np.asarray(run.draws), np.asarray(run.log_density)
+            for i in range(len(some)):
+                particles = draws[i, 0, :, 0][np.isfinite(log_density[i, 0, :, 0])]
+                first = np.sort(np.unique(particles, axis=0, return_index=True)[1])
+                spread = np.linspace(0, len(first) - 1, min(wanted, len(first))).astype(int)
+                yield some[i], particles[first[spread]]
+
+    def starts(self, key, keys, users) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the users can be sampled, and their starting points; settles the others."""
+        k_search, k_temper = (jax.vmap(partial(jax.random.fold_in, data=i))(keys) for i in (0, 1))
+        draws, num_found = self.search(key, k_search, users)
+        wanted = self.sampler.num_starts
+        unproved = self.surrogate.num_coefficients > _MAX_COEFFICIENTS_PROVED
+        hopeless = (num_found == 0) & (not unproved)
+        self.status[users[hopeless]] = PosteriorStatus.empty
+        short = np.flatnonzero((num_found < wanted) & ~hopeless)
+        for i, points in self.tempered_starts(_take(k_temper, short), users[short]):
+            num_found[short[i]] = len(points)
+            draws[short[i], : len(points)] = points
+        lacking = (num_found < wanted) & ~hopeless
+        self.status[users[lacking]] = PosteriorStatus.no_start
+        ready = ~hopeless & ~lacking
+        return np.flatnonzero(ready), draws[ready, :wanted]
+
+    def sample(self, keys, users, starts) -> Iterator[np.ndarray]:
+        """Sample the users, yielding those that are done."""
+        if self.sampler.host_only:
+            for user, key, start in zip(users, keys, starts, strict=True):
+                posterior = Posterior(self.surrogate, self.likelihood, _take(self.history, user))
+                run = self.sampler.run(key, posterior, start)
+                one = np.array([user])
+                if run is None:
+                    self.status[one] = PosteriorStatus.failed
+                else:
+                    self.keep(one, jax.tree.map(lambda leaf: np.asarray(leaf)[None], run))
+                yield one
+            return
+        for some, padded in chunks_of(np.arange(len(users)), _CHUNK):
+            rows = _take(self.history, users[padded])
+            args = (self.surrogate, self.likelihood, rows, _take(keys, padded), starts[padded])
+            run = _run_chunk(self.sampler, *args)
+            self.keep(users[some], jax.device_get(run), np.asarray(_max_rhat(run.draws)))
+            yield users[some]
+
+    def keep(self, users, run: Samples, rhat=None):
+        """Store the draws of users who have some, walkers folded into draws, step by step."""
+        run = jax.tree.map(lambda leaf: leaf[: len(users)], run)
+        rhat = np.asarray(_max_rhat(run.draws)) if rhat is None else rhat[: len(users)]
+        num_chains = run.draws.shape[1]
+        good = np.isfinite(run.log_density).all((1, 2, 3))
+        if num_chains > 1:
+            self.status[users[good & ~(rhat <= MAX_RHAT)]] = PosteriorStatus.poorly_mixed
+        unfound = self.num_accepted[users] == 0
+        ended = np.where(unfound, PosteriorStatus.no_start, PosteriorStatus.failed)
+        self.status[users[~good]] = ended[~good]
+        self.num_evaluations[users] = run.num_evaluations
+        by_draw = {"theta": run.draws, "lp": run.log_density, "warmup": run.warmup}
+        for name, values in {**by_draw, **run.statistics}.items():
+            chains, steps, walkers, *rest = values.shape[1:]
+            folded = np.moveaxis(values.reshape(len(users), chains, steps * walkers, *rest), 0, 2)
+            shape = (*folded.shape[:2], self.history.num_users, *rest)
+            out = self.arrays.setdefault(name, np.full(shape, np.nan, np.float32))
+            out[:, :, users[good]] = folded[:, :, good]
+        for name, values in run.figures.items():
+            out = self.figures.setdefault(name, np.full(self.history.num_users, np.nan))
+            out[users[good]] = values[good]
+
+    def predictions(self) -> np.ndarray:
+        """Expected answers under some of the draws, evenly taken; NaN where nothing was said."""
+        theta = self.arrays["theta"]
+        chains, draws, num_users, _ = theta.shape
+        step = max(1, -(-draws * chains // _NUM_PREDICTED))
+        thinned = np.moveaxis(theta[:, ::step], 2, 0)
+        answer = np.asarray(self.history.answer)
+        num = thinned.shape[1] * thinned.shape[2]
+        out = np.zeros((*thinned.shape[1:3], num_users, *answer.shape[1:]), np.float32)
+        for users, padded in chunks_of(np.arange(num_users), _CHUNK):
+            flat = thinned[padded].reshape(len(padded), num, -1)
+            expected = np.asarray(_expected(self.surrogate, _take(self.history, padded), flat))
+            expected = np.where(np.isnan(answer[padded])[:, None], np.nan, expected)[: len(users)]
+            shaped = expected.reshape(len(users), *thinned.shape[1:3], *answer.shape[1:])
+            out[:, :, users] = np.moveaxis(shaped, 0, 2)
+        return out
 
 
 def infer(
@@ -108,29 +267,33 @@ def infer(
     x : Array, optional
         Shape (num_users, d), natural units: the users' features, recorded in the result.
     likelihood : Tolerance
+        From `tolerance` or `relaxed`; ``"nuts"`` needs the latter.
     sampler : str or Sampler
-        ``"zeus"``, or an object with settings of your own.
+        ``"zeus"``, ``"ess"``, ``"nuts"``, ``"smc"``, or an object with settings of your own
+        (`Zeus`, `Ess`, `Nuts`, `Smc`).
     max_prior_draws : int
         How many prior draws may be searched for starting points, per user.
     on_user : callable, optional
-        Called after each user, for progress bars.
+        Called once for each user who is done, for progress bars.
 
     Returns
     -------
     arviz.InferenceData or xarray.DataTree
         ``posterior`` (and ``warmup_posterior``) with ``theta`` of dims (chain, draw, user,
-        coefficient), a chain being one ensemble with its walkers folded into draws, step by
-        step; ``sample_stats`` with ``lp``; ``observed_data`` with the answers; ``constant_data``
+        coefficient), a chain being an independent chain, ensemble or run, with walkers folded
+        into draws, step by step; ``sample_stats`` with ``lp`` and what else the sampler says;
+        ``prior`` with draws of ``theta`` for any user; ``posterior_predictive`` with the expected
+        ``answer`` under some of the draws; ``observed_data`` with the answers; ``constant_data``
         with the queries, and per user ``status`` (see `PosteriorStatus`), ``best_agreement`` and
-        ``prior_acceptance`` among the prior draws made, ``num_evaluations``. Draws of a user
-        without a posterior are NaN. Attributes tell the graph, sampler, likelihood, versions and
-        seconds.
+        ``prior_acceptance`` among the prior draws made, ``num_evaluations``, and the
+        ``log_evidence`` where the sampler finds it. Draws of a user without a posterior are NaN.
+        Attributes tell the graph, sampler, likelihood, versions and seconds.
 
     Raises
     ------
     ValueError
-        If the sampler is unknown or unsuited, or the shapes of ``history``, ``x`` and
-        ``surrogate`` disagree.
+        If the sampler is unknown or unsuited, it needs a gradient that ``likelihood`` lacks, or
+        the shapes of ``history``, ``x`` and ``surrogate`` disagree.
     ImportError
         If the sampler's package is not installed.
     """
@@ -139,103 +302,98 @@ def infer(
         _checks.choice(sampler, SAMPLERS, "sampler")
         sampler = SAMPLERS[sampler]()
     sampler.check(surrogate.num_coefficients)
+    if sampler.needs_gradient and not likelihood.differentiable:
+        raise ValueError(
+            f"Expected a likelihood with a gradient for sampler {sampler.name!r}; got "
+            f"{likelihood}, whose gradient is 0 wherever it exists. Use pcr.relaxed(sigma, beta) "
+            "in its place, or a sampler that needs no gradient ('ess', 'smc')."
+        )
     if history.answer.shape[-1] != graph.num_nodes:
         raise ValueError(
             f"Expected answers about {graph.num_nodes} nodes in history; "
             f"got {history.answer.shape[-1]}."
         )
+    num_users, k = history.num_users, surrogate.num_coefficients
     if x is not None:
         _checks.features(x, graph.num_nodes, ndim=2)
-        if len(x) != history.num_users:
-            raise ValueError(f"Expected x of {history.num_users} users; got {len(x)}.")
+        if len(x) != num_users:
+            raise ValueError(f"Expected x of {num_users} users; got {len(x)}.")
     _checks.count(max_prior_draws, "max_prior_draws")
 
     began = time.perf_counter()
-    walkers, k = sampler.num_walkers, surrogate.num_coefficients
-    unproved = k > _MAX_COEFFICIENTS_PROVED
-    runs: dict[int, Samples] = {}
-    found: dict[str, list] = {"status": [], "best_agreement": [], "prior_acceptance": []}
-    for i, user_key in enumerate(user_keys(key, history.num_users)):
-        k_search, k_start, k_run = jax.random.split(user_key, 3)
-        row = jax.tree.map(lambda leaf, i=i: leaf[i], history)
-        search = search_prior(k_search, surrogate, likelihood, row, walkers, max_prior_draws)
-        density = partial(batch_log_density, surrogate, likelihood, row)
-        starts = _starts(k_start, density, surrogate, search)
-        if not len(starts):
-            status = PosteriorStatus.no_start if unproved else PosteriorStatus.empty
-        elif len(starts) < walkers:
-            status = PosteriorStatus.no_start
-        else:
-            run = sampler.run(k_run, density, starts)
-            status = PosteriorStatus.failed if run is None else PosteriorStatus.ok
-            if run is not None:
-                runs[i] = run
-        found["status"].append(int(status))
-        found["best_agreement"].append(float(search.best_agreement))
-        found["prior_acceptance"].append(int(search.num_accepted) / int(search.num_drawn))
-        if on_user is not None:
+    k_users, k_search, k_prior = jax.random.split(key, 3)
+    keys = user_keys(k_users, num_users)
+    run = _Inference(surrogate, likelihood, history, sampler, max_prior_draws)
+
+    def report(num_done):
+        for _ in range(num_done if on_user is not None else 0):
             on_user()
 
-    def gather(field):
-        """One field of all users' runs, user axis third, walkers folded into draws."""
-        if not runs:  # nobody has a posterior: one draw of NaN says so
-            return np.full(
-                (1, 1, history.num_users, *([k] if field != "log_density" else [])), np.nan
-            )
-        shapes = [getattr(run, field).shape for run in runs.values()]
-        chains, steps, walks, *rest = shapes[0]
-        out = np.full((chains, steps * walks, history.num_users, *rest), np.nan, np.float32)
-        for i, run in runs.items():
-            out[:, :, i] = getattr(run, field).reshape(chains, steps * walks, *rest)
-        return out
+    for group, _ in chunks_of(np.arange(num_users), _GROUP):
+        ready, starts = run.starts(k_search, keys[group], group)
+        report(len(group) - len(ready))
+        k_run = jax.vmap(partial(jax.random.fold_in, data=2))(keys[group[ready]])
+        for done in run.sample(k_run, group[ready], starts):
+            report(len(done))
 
-    evaluations = [runs[i].num_evaluations if i in runs else 0 for i in range(history.num_users)]
+    if not run.arrays:  # nobody has a posterior: one draw of NaN says so
+        nan = np.full((1, 1, num_users), np.nan, np.float32)
+        run.arrays = {"theta": np.repeat(nan[..., None], k, axis=-1), "lp": nan}
+    statistics = {n: v for n, v in run.arrays.items() if n not in ("theta", "warmup")}
+    warmup = run.arrays.get("warmup", np.zeros(0))
     constant = {
         "query_node": np.asarray(history.node),
         "query_shift": np.asarray(history.shift),
-        "num_evaluations": np.array(evaluations),
-        **{name: np.array(values) for name, values in found.items()},
+        "status": run.status,
+        "best_agreement": run.best_agreement,
+        "prior_acceptance": run.num_accepted / run.num_drawn,
+        "num_evaluations": run.num_evaluations,
+        **run.figures,
     }
+    per_user = [name for name in constant if not name.startswith("query_")]
     if x is not None:
         constant["features"] = np.asarray(x)
     groups = {
-        "posterior": {"theta": gather("draws")},
-        "sample_stats": {"lp": gather("log_density")},
+        "posterior": {"theta": run.arrays["theta"]},
+        "sample_stats": statistics,
+        "posterior_predictive": {"answer": run.predictions()},
         "observed_data": {"answer": np.asarray(history.answer)},
         "constant_data": constant,
     }
-    if (warmup := gather("warmup")).size:
+    if warmup.size:
         groups["warmup_posterior"] = {"theta": warmup}
     dims = {
         "theta": ["user", "coefficient"],
-        "lp": ["user"],
         "answer": ["user", "query", "node"],
         "query_node": ["user", "query"],
         "query_shift": ["user", "query"],
         "features": ["user", "node"],
-        **{name: ["user"] for name in ("num_evaluations", *found)},
+        **{name: ["user"] for name in (*statistics, *per_user)},
     }
     coords = {
-        "user": np.arange(history.num_users),
+        "user": np.arange(num_users),
         "coefficient": list(surrogate.coefficient_names),
         "node": list(graph.nodes),
         "query": np.arange(history.node.shape[1]),
     }
+    prior = surrogate.quantile(jax.random.uniform(k_prior, (1, _NUM_PRIOR, k)))
     attrs = {
         "graph": {"nodes": graph.nodes, "parents": graph.parents},
         "prior": {"low": surrogate.low, "high": surrogate.high},
         "surrogate_noise_mean": surrogate.noise_mean,
         "sampler": sampler.name,
         "sampler_settings": repr(sampler),
-        "num_walkers": walkers,
+        "num_walkers": sampler.num_walkers,
         "likelihood": repr(likelihood),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "status_codes": {status.name: int(status) for status in PosteriorStatus},
         "max_prior_draws": max_prior_draws,
         "seconds": time.perf_counter() - began,
-        "versions": {name: version(name) for name in ("pcr-jax", "jax", "numpyro", "arviz")},
+        "versions": {
+            name: version(name) for name in ("pcr-jax", "jax", "numpyro", "blackjax", "arviz")
+        },
     }
-    return to_arviz(groups, coords, dims, attrs)
+    return to_arviz(groups, np.asarray(prior), coords, dims, attrs)
 
 
 def posterior_scms(idata, *, reduce: str | None = "mean") -> SCM:

@@ -19,23 +19,35 @@ with warnings.catch_warnings():  # 0.23 announces 1.x at import
     warnings.filterwarnings("ignore", "\\nArviZ is undergoing", FutureWarning)
     import arviz as az
 
+_TAILS = (0.05, 0.95)
 _LEGACY = int(version("arviz").split(".")[0]) < 1
 
 
 def to_arviz(
     groups: dict[str, dict[str, Any]],
+    prior: np.ndarray,
     coords: dict[str, Any],
     dims: dict[str, list[str]],
     attrs: dict[str, Any],
 ):
     """Arrays by group as ArviZ data; values of ``attrs`` that are not text or numbers as JSON.
 
-    Groups named posterior, warmup_posterior, prior or sample_stats have leading (chain, draw).
+    Groups named posterior, warmup_posterior, posterior_predictive or sample_stats have leading
+    (chain, draw). ``prior`` (chain, draw, coefficient) serves all users.
     """
     attrs = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
-    shared: dict[str, Any] = {"coords": coords, "dims": dims, "save_warmup": True}
     from_dict: Any = az.from_dict
-    data = from_dict(**groups, **shared) if _LEGACY else from_dict(groups, **shared)
+
+    def convert(groups, dims):
+        shared = {"coords": coords, "dims": dims, "save_warmup": True}
+        return from_dict(**groups, **shared) if _LEGACY else from_dict(groups, **shared)
+
+    data = convert(groups, dims)
+    of_prior = convert({"prior": {"theta": prior}}, {"theta": ["coefficient"]})
+    if _LEGACY:
+        data.add_groups(prior=of_prior["prior"])
+    else:
+        data["prior"] = of_prior["prior"]
     data.attrs.update(attrs)
     return data
 
@@ -60,3 +72,19 @@ def coefficients_of(data) -> np.ndarray:
     """Posterior draws, shape (chain, draw, user, coefficient); NaN for users without any."""
     order = ("chain", "draw", "user", "coefficient")
     return data.posterior["theta"].transpose(*order).to_numpy()
+
+
+def rhat_and_ess(theta: np.ndarray, num_walkers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ArviZ's R-hat, bulk and tail ESS of one user's draws (chain, draw, coefficient).
+
+    R-hat compares chains. Walkers folded into draws are followed one by one for the ESS: their
+    steps are correlated, neighbours in the folded order are not.
+    """
+    chains, draws, k = theta.shape
+    columns = range(k)
+    rhat = [az.rhat(theta[..., c]) if chains > 1 else np.nan for c in columns]
+    split = np.moveaxis(theta.reshape(chains, -1, num_walkers, k), 2, 1)
+    followed = split.reshape(chains * num_walkers, draws // num_walkers, k)
+    bulk = [az.ess(followed[..., c], method="bulk") for c in columns]
+    tail = [az.ess(followed[..., c], method="tail", prob=_TAILS) for c in columns]
+    return np.array(rhat, float), np.array(bulk, float), np.array(tail, float)

@@ -1,6 +1,6 @@
 """The posterior of one user: log density, and a search of the prior for starting points.
 
-Everything here is written for one user. An answered history enters as an argument, so that
+The mathematics is written for one user. An answered history enters as an argument, so that
 nothing is compiled again for the next user.
 """
 
@@ -13,11 +13,51 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from pcr_jax._pytree import pytree
 from pcr_jax.elicitation.history import History
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
 
-_BLOCK = 2**16  # prior draws evaluated at once
+BLOCK = 2**14
+"""Prior draws evaluated at once, per user."""
+
+
+@pytree(static=("surrogate",))
+class Posterior:
+    """What samplers sample: one user's posterior, ``P(theta | D)`` of section 4 of the paper.
+
+    Called with thetas (n, num_coefficients) it gives their log densities (n,).
+
+    Attributes
+    ----------
+    surrogate : LinearSurrogate
+    likelihood : Tolerance
+    history : History
+        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
+    """
+
+    surrogate: LinearSurrogate
+    likelihood: Tolerance
+    history: History
+
+    def __call__(self, thetas: Array) -> Array:
+        """Log densities, compiled once per shape."""
+        return batch_log_density(self.surrogate, self.likelihood, self.history, thetas)
+
+    def log_density(self, theta: Array) -> Array:
+        """Of one theta (num_coefficients,), up to a constant; shape ()."""
+        return log_density(self.surrogate, self.likelihood, self.history, theta)
+
+    def path(self, theta: Array) -> Array:
+        """The log likelihood where there is any, and a finite slope towards it elsewhere; ()."""
+        return self.likelihood.path(self._expected(theta), self.history.answer)
+
+    def log_likelihood(self, theta: Array) -> Array:
+        """Log likelihood of the answers; shape ()."""
+        return self.likelihood.log_prob(self._expected(theta), self.history.answer)
+
+    def _expected(self, theta):
+        return self.surrogate.expected_answers(theta, self.history.node, self.history.shift)
 
 
 def log_density(
@@ -32,10 +72,8 @@ def log_density(
     theta : Array
         Shape (num_coefficients,).
     """
-    inside = surrogate.prior.support(theta)
     expected = surrogate.expected_answers(theta, history.node, history.shift)
-    log_prob = likelihood.log_prob(expected, history.answer)
-    return jnp.where(inside, surrogate.prior.log_prob(theta) + log_prob, -jnp.inf)
+    return surrogate.log_prior(theta) + likelihood.log_prob(expected, history.answer)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -44,31 +82,107 @@ def batch_log_density(surrogate, likelihood, history, thetas: Array) -> Array:
     return jax.vmap(partial(log_density, surrogate, likelihood, history))(thetas)
 
 
+def rotations(keys: Array, num_coefficients: int) -> Array:
+    """Each user's place in the unit cube, shape (num_users, num_coefficients)."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (num_coefficients,)))(keys)
+
+
+def prior_block(key: Array, surrogate: LinearSurrogate, rotation: Array) -> Array:
+    """A block of prior draws for each user, shape (num_users, BLOCK, num_coefficients).
+
+    Random numbers are the dear part, so that users share them: ``rotation`` (num_users,
+    num_coefficients) is added to the ranks modulo 1, which leaves every user's draws independent
+    and uniform.
+    """
+    unit = jax.random.uniform(key, (BLOCK, surrogate.num_coefficients)) + rotation[:, None]
+    return surrogate.quantile(jnp.where(unit < 1, unit, unit - 1))
+
+
 class PriorSearch(NamedTuple):
     """What independent draws from the prior found for one user.
+
+    A draw is possible if the likelihood, or the indicator that it relaxes, allows it.
 
     Attributes
     ----------
     draws : Array
-        Shape (num_wanted, num_coefficients): the first draws of positive posterior density,
-        exact independent draws from the posterior under an indicator likelihood; rows from
-        ``num_found`` on are not meaningful.
+        Shape (num_wanted, num_coefficients): the first possible draws, exact independent draws
+        from the posterior under an indicator likelihood; rows from ``num_found`` on are not
+        meaningful.
     num_found : Array
         At most num_wanted.
     num_accepted, num_drawn : Array
-        How many of the draws made had positive posterior density.
+        How many of the draws made were possible.
     best_agreement : Array
         The largest share of answers with which any draw agreed (1.0 without answers).
     """
 
     draws: Array
     num_found: Array
-    num_accepted: Array | int
-    num_drawn: Array | int
+    num_accepted: Array
+    num_drawn: Array
     best_agreement: Array
 
 
-@partial(jax.jit, static_argnums=(1, 4, 5))
+@partial(jax.jit, static_argnums=(1, 5, 6))
+def search_priors(
+    key: Array,
+    surrogate: LinearSurrogate,
+    likelihood: Tolerance,
+    history: History,
+    rotation: Array,
+    num_wanted: int,
+    max_draws: int,
+) -> PriorSearch:
+    """`search_prior` of several users at once, all leaves with a leading user axis.
+
+    A user who is done is left alone while others go on. See `prior_block` for ``rotation``.
+    """
+
+    def evaluate(history, theta):
+        expected = surrogate.expected_answers(theta, history.node, history.shift)
+        agreeing, answered = likelihood.agreement(expected, history.answer)
+        share = jnp.where(answered > 0, agreeing / jnp.maximum(answered, 1), 1.0)
+        return likelihood.possible(expected, history.answer), share
+
+    def place(draws, accepted, possible, thetas):
+        position = jnp.where(possible, accepted + jnp.cumsum(possible) - 1, num_wanted)
+        return draws.at[position].set(thetas, mode="drop")
+
+    def unfinished(accepted, drawn):
+        return (accepted < num_wanted) & (drawn < max_draws)
+
+    def block(carry):
+        i, found = carry
+        thetas = prior_block(jax.random.fold_in(key, i), surrogate, rotation)
+        possible, agreement = jax.vmap(jax.vmap(evaluate, (None, 0)))(history, thetas)
+        going = unfinished(found.num_accepted, found.num_drawn)
+        possible &= going[:, None]
+        draws = jax.lax.cond(
+            possible.any(),
+            lambda: jax.vmap(place)(found.draws, found.num_accepted, possible, thetas),
+            lambda: found.draws,
+        )
+        accepted = found.num_accepted + possible.sum(1)
+        best = jnp.where(going, agreement.max(1), 0.0)
+        return i + 1, PriorSearch(
+            draws,
+            jnp.minimum(accepted, num_wanted),
+            accepted,
+            found.num_drawn + BLOCK * going,
+            jnp.maximum(found.best_agreement, best),
+        )
+
+    def any_unfinished(carry):
+        return unfinished(carry[1].num_accepted, carry[1].num_drawn).any()
+
+    users = len(rotation)
+    none = jnp.zeros(users, int)
+    draws = jnp.zeros((users, num_wanted, surrogate.num_coefficients))
+    nothing = PriorSearch(draws, none, none, none, jnp.zeros(users))
+    return jax.lax.while_loop(any_unfinished, block, (0, nothing))[1]
+
+
 def search_prior(
     key: Array,
     surrogate: LinearSurrogate,
@@ -77,29 +191,11 @@ def search_prior(
     num_wanted: int,
     max_draws: int,
 ) -> PriorSearch:
-    """Draw from the prior, in blocks, until ``num_wanted`` draws have positive posterior density.
+    """Draw from the prior, in blocks, until ``num_wanted`` draws are possible.
 
-    Stops after ``max_draws`` draws (rounded up to whole blocks of 65,536), found or not.
+    Stops after ``max_draws`` draws (rounded up to whole blocks of 16,384), found or not.
     """
-
-    def evaluate(theta):
-        expected = surrogate.expected_answers(theta, history.node, history.shift)
-        agreeing, answered = likelihood.agreement(expected, history.answer)
-        feasible = likelihood.log_prob(expected, history.answer) > -jnp.inf
-        return feasible, jnp.where(answered > 0, agreeing / jnp.maximum(answered, 1), 1.0)
-
-    def block(carry):
-        i, draws, accepted, best = carry
-        thetas = surrogate.prior.sample(jax.random.fold_in(key, i), (_BLOCK,))
-        feasible, agreement = jax.vmap(evaluate)(thetas)
-        position = jnp.where(feasible, accepted + jnp.cumsum(feasible) - 1, num_wanted)
-        draws = draws.at[position].set(thetas, mode="drop")
-        return i + 1, draws, accepted + feasible.sum(), jnp.maximum(best, agreement.max())
-
-    def unfinished(carry):
-        i, _, accepted, _ = carry
-        return (accepted < num_wanted) & (i * _BLOCK < max_draws)
-
-    empty = jnp.zeros((num_wanted, surrogate.num_coefficients))
-    i, draws, accepted, best = jax.lax.while_loop(unfinished, block, (0, empty, 0, jnp.zeros(())))
-    return PriorSearch(draws, jnp.minimum(accepted, num_wanted), accepted, i * _BLOCK, best)
+    one = jax.tree.map(lambda leaf: leaf[None], history)
+    rotation = jnp.zeros((1, surrogate.num_coefficients))
+    found = search_priors(key, surrogate, likelihood, one, rotation, num_wanted, max_draws)
+    return jax.tree.map(lambda leaf: leaf[0], found)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from jax import Array
+
+from pcr_jax.inference.density import Posterior
 
 
 class Samples(NamedTuple):
-    """One user's draws. A chain is an independent chain or ensemble.
+    """One user's draws. A chain is an independent chain, ensemble or run.
 
     Attributes
     ----------
@@ -21,17 +21,26 @@ class Samples(NamedTuple):
     warmup : array
         Shape (chain, warm-up step, walker, num_coefficients).
     num_evaluations : int
-        Evaluations of the log density.
+        Evaluations of the log density (of its gradient, where the sampler needs that).
+    statistics : dict of array
+        What else is known of each draw, shape (chain, step, walker).
+    figures : dict of array
+        What else is known of the user, shape ().
     """
 
-    draws: np.ndarray
-    log_density: np.ndarray
-    warmup: np.ndarray
-    num_evaluations: int
+    draws: Any
+    log_density: Any
+    warmup: Any
+    num_evaluations: Any
+    statistics: Any = {}  # noqa: RUF012 (never written to)
+    figures: Any = {}  # noqa: RUF012
 
 
 class Sampler(Protocol):
-    """Draws from one user's posterior, given its log density and starting points.
+    """Draws from one user's posterior.
+
+    A sampler that is not ``host_only`` is hashable and its `run` is a pure JAX function, which
+    `infer` maps over users.
 
     Attributes
     ----------
@@ -40,9 +49,10 @@ class Sampler(Protocol):
         Whether the log density must be differentiable.
     host_only : bool
         Whether it runs in Python, one user at a time.
+    num_starts : int
+        How many starting points it takes; 0 if it finds its own.
     num_walkers : int
-        How many starting points it takes.
-    num_steps : int
+        Of each chain; they are folded into draws.
     """
 
     name: str
@@ -50,13 +60,18 @@ class Sampler(Protocol):
     host_only: bool
 
     @property
+    def num_starts(self) -> int:
+        """How many starting points it takes; 0 if it finds its own."""
+
+    @property
     def num_walkers(self) -> int:
-        """How many starting points it takes."""
+        """Of each chain."""
 
     def check(self, num_coefficients: int) -> None:
         """Raise ValueError if the settings do not suit that many coefficients."""
 
-    def run(
-        self, key: Array, log_density: Callable[[np.ndarray], Array], starts: np.ndarray
-    ) -> Samples | None:
-        """Sample; None if the sampler gives up."""
+    def run(self, key: Array, posterior: Posterior, starts: Array) -> Samples | None:
+        """Sample from ``starts`` (num_starts, num_coefficients), distinct and possible.
+
+        A sampler that gives up returns None, or draws whose log density is not finite.
+        """

@@ -1,0 +1,261 @@
+"""Every sampler against exact posteriors: accuracy, speed, temperature, impossible users, DAGs.
+
+The answers are those of simulated respondents of the paper's protocol. Draws from the box,
+weighted by the likelihood, are the yardstick. Speed is of `infer` as a whole, the search for
+starting points included, after a first call that compiles.
+"""
+
+import resource
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+import pcr_jax as pcr
+from benchmarks.records import show, write_record
+from pcr_jax.experiments import PAPER
+from pcr_jax.experiments.estimation import (
+    ask_respondents,
+    experiment_key,
+    scm_index,
+    surrogate_of,
+)
+from pcr_jax.inference.arviz_data import coefficients_of
+
+# Zeus at the paper's setting, and where it is as accurate as the others.
+ZEUS = {
+    "zeus (paper)": pcr.Zeus(),
+    "zeus": pcr.Zeus(num_steps=150, keep=0.8, num_ensembles=2),
+}
+JAX_SAMPLERS = {"ess": pcr.Ess(), "smc": pcr.Smc(), "nuts": pcr.Nuts()}
+TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
+KEY = jax.random.key(0)
+NUM_REFERENCE = 2**19
+
+
+def histories(scm: str, num_users: int) -> pcr.History:
+    """What the respondents answered."""
+    key = experiment_key(scm_index(scm), 5)
+    return ask_respondents(key, pcr.library.get(scm), PAPER.alpha, num_users, 10, 10)
+
+
+def likelihood_of(sampler, scm: str):
+    """The paper's for this SCM, relaxed where a gradient is needed."""
+    kind = pcr.relaxed if sampler.needs_gradient else pcr.tolerance
+    return kind(dict(PAPER.sigma)[scm], PAPER.beta)
+
+
+def kolmogorov(surrogate, likelihood, history, theta) -> np.ndarray:
+    """Distances (user, coefficient) of the 1-D marginals of draws (user, draw, coefficient)."""
+    reference = surrogate.prior.sample(jax.random.key(7), (NUM_REFERENCE,))
+
+    @jax.jit
+    def weigh(one):
+        def weight(t):
+            expected = surrogate.expected_answers(t, one.node, one.shift)
+            return jnp.exp(likelihood.log_prob(expected, one.answer))
+
+        return jax.vmap(weight)(reference)
+
+    order = np.argsort(np.asarray(reference), axis=0)
+    ordered = np.take_along_axis(np.asarray(reference), order, 0)
+    distances = np.full((len(theta), surrogate.num_coefficients), np.nan)
+    for i, draws in enumerate(theta):
+        if not np.isfinite(draws).all():
+            continue
+        weights = np.asarray(weigh(jax.tree.map(lambda leaf, i=i: leaf[i], history)), float)
+        for c in range(draws.shape[1]):
+            cdf = np.concatenate([[0.0], np.cumsum(weights[order[:, c]])])
+            own = np.sort(draws[:, c])
+            at_own = cdf[np.searchsorted(ordered[:, c], own, side="right")] / cdf[-1]
+            steps = np.arange(len(own) + 1) / len(own)
+            distances[i, c] = max(np.max(steps[1:] - at_own), np.max(at_own - steps[:-1]))
+    return distances
+
+
+def accuracy_row(scm: str, name: str, sampler, num_users: int) -> dict:
+    """One sampler on one SCM's users."""
+    surrogate = surrogate_of(PAPER, pcr.library.get(scm))
+    history, likelihood = histories(scm, num_users), likelihood_of(sampler, scm)
+    settings = {"likelihood": likelihood, "sampler": sampler}
+    began = time.perf_counter()
+    pcr.infer(KEY, surrogate, history, **settings)
+    first = time.perf_counter() - began
+    idata = pcr.infer(jax.random.key(1), surrogate, history, **settings)
+    theta = np.moveaxis(coefficients_of(idata), 2, 0)
+    flat = theta.reshape(num_users, -1, theta.shape[-1])
+    exact = pcr.exact_posterior(jax.random.key(2), surrogate, history, likelihood)
+    # The yardstick's own error must be small beside the tolerances.
+    known = np.isfinite(flat).all((1, 2)) & (exact.effective_draws > 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pcr.PosteriorWarning)
+        table = pcr.diagnose(idata)
+    sampled = table[table["ess_bulk"].notna()]
+    error = flat.mean(1) - exact.mean
+    seconds = idata.attrs["seconds"]
+    return {
+        "scm": scm,
+        "sampler": name,
+        "users": num_users,
+        "compared": int(known.sum()),
+        "rms_mean": np.sqrt(np.mean(error[known] ** 2, 0)).tolist(),
+        "sd_off": float(np.mean(np.abs(flat.std(1) / exact.sd - 1)[known])),
+        "ks": float(np.nanmean(kolmogorov(surrogate, likelihood, history, flat)[known])),
+        "rhat_above_1.01": float((sampled["rhat"] > 1.01).mean()),
+        "rhat_max": float(sampled["rhat"].max()),
+        "ess_median": float(sampled["ess_bulk"].median()),
+        "ess_min": float(sampled["ess_bulk"].min()),
+        "evaluations": float(idata.constant_data["num_evaluations"].to_numpy()[known].mean()),
+        "users_per_second": num_users / seconds,
+        "compile_seconds": max(0.0, first - seconds),
+        "statuses": table["status"].value_counts().to_dict(),
+        "settings": repr(sampler),
+    }
+
+
+def temperature_rows(num_users: int) -> list[dict]:
+    """Bias of `relaxed` against `tolerance`, exact posteriors of both."""
+    rows = []
+    for scm in pcr.library.SCMS:
+        surrogate, history = surrogate_of(PAPER, pcr.library.get(scm)), histories(scm, num_users)
+        sigma = dict(PAPER.sigma)[scm]
+        hard = pcr.exact_posterior(KEY, surrogate, history, pcr.tolerance(sigma, PAPER.beta))
+        known = hard.effective_draws > 1000
+        for temperature in TEMPERATURES:
+            likelihood = pcr.relaxed(sigma, PAPER.beta, temperature)
+            soft = pcr.exact_posterior(KEY, surrogate, history, likelihood)
+            bias = (soft.mean - hard.mean)[known]
+            rows.append(
+                {
+                    "scm": scm,
+                    "temperature": temperature,
+                    "users": int(known.sum()),
+                    "rms_bias": np.sqrt(np.mean(bias**2, 0)).tolist(),
+                    "sd_ratio": np.median((soft.sd / hard.sd)[known], 0).tolist(),
+                }
+            )
+    return rows
+
+
+def impossible_rows(num_users: int, samplers: dict) -> list[dict]:
+    """Users who contradict themselves: the same question, answered far apart by turns."""
+    surrogate = surrogate_of(PAPER, pcr.library.m1())
+    answer = np.full((num_users, 10, 3), np.nan)
+    answer[:, ::2, 1], answer[:, 1::2, 1] = -0.8, 0.8
+    nodes = jnp.zeros((num_users, 10), int)
+    history = pcr.History(nodes, jnp.ones((num_users, 10)), jnp.asarray(answer, jnp.float32))
+    rows = []
+    for name, sampler in samplers.items():
+        settings = {"likelihood": likelihood_of(sampler, "m1"), "sampler": sampler}
+        began = time.perf_counter()
+        idata = pcr.infer(KEY, surrogate, history, **settings)
+        empty = idata.constant_data["status"].to_numpy() == pcr.PosteriorStatus.empty
+        seconds = time.perf_counter() - began
+        rows.append(
+            {
+                "sampler": name,
+                "users": num_users,
+                "reported_empty": int(empty.sum()),
+                "draws_each": 2**20,
+                "best_agreement": float(idata.constant_data["best_agreement"].max()),
+                "seconds_with_compilation": seconds,
+            }
+        )
+    return rows
+
+
+def scaling_rows(name: str, counts: tuple[int, ...]) -> list[dict]:
+    """Seconds and memory against the number of users."""
+    surrogate = surrogate_of(PAPER, pcr.library.m1())
+    sampler = JAX_SAMPLERS[name]
+    settings = {"likelihood": likelihood_of(sampler, "m1"), "sampler": sampler}
+    pcr.infer(KEY, surrogate, histories("m1", 64), **settings)
+    rows = []
+    for count in counts:
+        history = histories("m1", count)
+        idata = pcr.infer(KEY, surrogate, history, **settings)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        rows.append(
+            {
+                "sampler": name,
+                "users": count,
+                "seconds": idata.attrs["seconds"],
+                "users_per_second": count / idata.attrs["seconds"],
+                "peak_memory_gib": peak,
+            }
+        )
+        del idata
+    return rows
+
+
+def dag_rows(num_nodes: int, num_users: int, samplers: dict) -> list[dict]:
+    """A random DAG, every edge with probability 0.5; three queries per node; no errors."""
+    rng = np.random.default_rng(num_nodes)
+    nodes = tuple(f"X{j + 1}" for j in range(num_nodes))
+    parents = tuple(tuple(np.flatnonzero(rng.random(j) < 0.5).tolist()) for j in range(num_nodes))
+    graph = pcr.Graph(nodes, parents)
+    surrogate = pcr.linear_surrogate(graph)
+    theta = jnp.asarray(rng.uniform(-0.8, 0.8, surrogate.num_coefficients))
+    user = pcr.SimulatedUser(pcr.linear_scm(graph, theta), error_rate=0.0)
+    num_queries = 3 * num_nodes
+    history = pcr.elicit(KEY, user, jnp.zeros((num_users, num_nodes)), num_queries=num_queries)
+    rows = []
+    for name, sampler in samplers.items():
+        likelihoods = [pcr.relaxed(0.5, 0.1)]
+        if not sampler.needs_gradient:
+            likelihoods.insert(0, pcr.tolerance(0.5, 0.1))
+        for likelihood in likelihoods:
+            idata = pcr.infer(KEY, surrogate, history, likelihood=likelihood, sampler=sampler)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", pcr.PosteriorWarning)
+                table = pcr.diagnose(idata)
+            mixed = table["rhat"] <= 1.01
+            rows.append(
+                {
+                    "nodes": num_nodes,
+                    "coefficients": surrogate.num_coefficients,
+                    "sampler": name,
+                    "likelihood": type(likelihood).__name__.lower(),
+                    "users": num_users,
+                    "rhat_at_most_1.01": int(mixed.sum()),
+                    "rhat_median": float(table["rhat"].median()),
+                    "rhat_max": float(table["rhat"].max()),
+                    "ess_median": float(table["ess_bulk"].median()),
+                    "statuses": table["status"].value_counts().to_dict(),
+                    "seconds_with_compilation": idata.attrs["seconds"],
+                }
+            )
+    return rows
+
+
+def measure(out: Path, quick: bool) -> None:
+    """Measure, print and record; what is done is recorded before the next part begins."""
+    console = Console(width=220)
+    record: dict = {"quick": quick}
+
+    def done(part: str, title: str, rows: list[dict]):
+        record[part] = record.get(part, []) + rows
+        show(console, title, rows)
+        write_record(out / "posterior.json", record)
+
+    num_users = 32 if quick else 300
+    few = 4 if quick else 20
+    hard = ("m1",) if quick else tuple(pcr.library.SCMS)
+    done("temperature", "Bias of the relaxed likelihood", temperature_rows(num_users))
+    for scm in hard:
+        for name, sampler in JAX_SAMPLERS.items():
+            done("accuracy", f"{name} on {scm}", [accuracy_row(scm, name, sampler, num_users)])
+        for name, sampler in ZEUS.items():
+            done("accuracy", f"{name} on {scm}", [accuracy_row(scm, name, sampler, few)])
+    everyone = {**JAX_SAMPLERS, "zeus": ZEUS["zeus (paper)"]}
+    done("impossible", "Impossible answers", impossible_rows(1000, everyone))
+    counts = (1, 10, 100, 1000) if quick else (1, 10, 100, 1000, 10_000, 100_000)
+    done("scaling", "Seconds against users", scaling_rows("ess", counts))
+    for num_nodes in (5,) if quick else (5, 7, 10):
+        # An ensemble needs two walkers for each of up to 45 coefficients.
+        samplers = {**JAX_SAMPLERS, "ess": pcr.Ess(num_walkers=96, num_warmup=200, thin=20)}
+        done("dags", f"Random DAG of {num_nodes} nodes", dag_rows(num_nodes, few, samplers))

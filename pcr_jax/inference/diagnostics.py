@@ -1,0 +1,69 @@
+"""Whether every user's posterior can be trusted."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from pcr_jax.inference.arviz_data import coefficients_of, rhat_and_ess
+from pcr_jax.inference.mixing import MAX_RHAT
+from pcr_jax.inference.status import PosteriorStatus
+
+_NAMED = 10
+
+
+class PosteriorWarning(UserWarning):
+    """Some users' posteriors are missing or cannot be trusted; see `diagnose`."""
+
+
+def _name(users) -> str:
+    shown = ", ".join(str(user) for user in users[:_NAMED])
+    return shown + (f" and {len(users) - _NAMED} more" if len(users) > _NAMED else "")
+
+
+def diagnose(idata) -> pd.DataFrame:
+    """One row per user: did inference end well, and do the chains agree?
+
+    Parameters
+    ----------
+    idata
+        From `infer`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by ``user``: ``status``; ``rhat``, the largest R-hat over coefficients (NaN for a
+        single chain); ``ess_bulk`` and ``ess_tail``, the smallest effective sample sizes. NaN for
+        a user without a posterior. As ArviZ computes them (Vehtari et al. 2021); the ESS of an
+        ensemble follows each walker.
+
+    Warns
+    -----
+    PosteriorWarning
+        Counting and naming the users with an R-hat above 1.01, and those without a posterior.
+    """
+    theta = np.moveaxis(coefficients_of(idata), 2, 0)
+    users = idata.posterior["user"].to_numpy()
+    codes = idata.constant_data["status"].to_numpy()
+    num_walkers = int(idata.attrs["num_walkers"])
+    rows = []
+    for code, draws in zip(codes, theta, strict=True):
+        row = {"status": PosteriorStatus(code).name}
+        if np.isfinite(draws).all():
+            rhat, bulk, tail = rhat_and_ess(draws, num_walkers)
+            row |= {"rhat": rhat.max(), "ess_bulk": bulk.min(), "ess_tail": tail.min()}
+        rows.append(row)
+    columns = ["status", "rhat", "ess_bulk", "ess_tail"]
+    table = pd.DataFrame(rows, index=pd.Index(users, name="user"), columns=columns)
+    missing = ~np.isfinite(theta).all((1, 2, 3))
+    apart = (table["rhat"] > MAX_RHAT).to_numpy()
+    parts = [
+        f"{flag.sum()} of {len(users)} users {what} (user {_name(users[flag])})"
+        for flag, what in ((missing, "have no posterior"), (apart, f"have R-hat > {MAX_RHAT}"))
+        if flag.any()
+    ]
+    if parts:
+        warnings.warn("; ".join(parts) + ".", PosteriorWarning, stacklevel=2)
+    return table

@@ -1,0 +1,146 @@
+"""The yardstick for few coefficients: draws from the box, weighted by the likelihood."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax.batching import chunks_of, user_keys
+from pcr_jax.elicitation.history import History
+from pcr_jax.inference.density import BLOCK, prior_block, rotations
+from pcr_jax.likelihoods import Tolerance
+from pcr_jax.surrogates import LinearSurrogate
+
+_MAX_COEFFICIENTS = 4
+_MIN_BLOCKS = 16
+_CHUNK = 16
+
+
+class ExactPosterior(NamedTuple):
+    """Moments of every user's posterior, with standard errors.
+
+    Attributes
+    ----------
+    mean, sd : array
+        Shape (num_users, num_coefficients); NaN for a user none of whose draws is possible.
+    mean_error, sd_error : array
+        Their standard errors, by the jackknife over blocks of draws; same shape.
+    evidence : array
+        Shape (num_users,): the mean of the likelihood over the prior.
+    evidence_error : array
+        Its standard error; same shape.
+    effective_draws : array
+        Shape (num_users,): the squared sum of the weights over the sum of their squares.
+    """
+
+    mean: np.ndarray
+    sd: np.ndarray
+    mean_error: np.ndarray
+    sd_error: np.ndarray
+    evidence: np.ndarray
+    evidence_error: np.ndarray
+    effective_draws: np.ndarray
+
+
+@partial(jax.jit, static_argnums=(1, 5))
+def _block_sums(key, surrogate, likelihood, history, rotation, num_blocks):
+    """Per user and block: sums of weights, of their squares, and of weighted powers of theta."""
+
+    def weigh(history, theta):
+        expected = surrogate.expected_answers(theta, history.node, history.shift)
+        return jnp.exp(likelihood.log_prob(expected, history.answer))
+
+    def block(_, i):
+        thetas = prior_block(jax.random.fold_in(key, i), surrogate, rotation)
+        weights = jax.vmap(jax.vmap(weigh, (None, 0)))(history, thetas)
+        columns = jnp.unstack(thetas, axis=-1)
+        first = [jnp.sum(weights * column, -1) for column in columns]
+        second = [jnp.sum(weights * column**2, -1) for column in columns]
+        sums = [weights.sum(-1), jnp.sum(weights**2, -1), *first, *second]
+        return None, jnp.stack(sums, -1)
+
+    return jax.lax.scan(block, None, jnp.arange(num_blocks))[1].swapaxes(0, 1)
+
+
+def exact_posterior(
+    key: Array,
+    surrogate: LinearSurrogate,
+    history: History,
+    likelihood: Tolerance,
+    *,
+    num_draws: int = 2**20,
+) -> ExactPosterior:
+    """Every user's posterior by importance sampling from the prior.
+
+    The honest choice for up to three coefficients: no tuning, no convergence to judge, and an
+    error estimate. Exact as ``num_draws`` grows.
+
+    Parameters
+    ----------
+    key : Array
+    surrogate : LinearSurrogate
+        With at most 4 coefficients.
+    history : History
+        Of num_users users.
+    likelihood : Tolerance
+        Or its relaxation.
+    num_draws : int
+        Per user, rounded up to whole blocks of 16,384 and to 16 blocks at least.
+
+    Returns
+    -------
+    ExactPosterior
+
+    Raises
+    ------
+    ValueError
+        If there are more coefficients than draws from a box can serve.
+    """
+    k = surrogate.num_coefficients
+    if k > _MAX_COEFFICIENTS:
+        raise ValueError(
+            f"Expected at most {_MAX_COEFFICIENTS} coefficients in surrogate; got {k}, in which "
+            "draws from the box find next to nothing. Use infer(..., sampler='smc')."
+        )
+    _checks.count(num_draws, "num_draws")
+    num_blocks = max(-(-num_draws // BLOCK), _MIN_BLOCKS)
+    k_draws, k_users = jax.random.split(key)
+    rotation = rotations(user_keys(k_users, history.num_users), k)
+    sums = np.zeros((history.num_users, num_blocks, 2 + 2 * k))
+    for users, padded in chunks_of(np.arange(history.num_users), _CHUNK):
+        rows = jax.tree.map(lambda leaf, padded=padded: leaf[padded], history)
+        found = _block_sums(k_draws, surrogate, likelihood, rows, rotation[padded], num_blocks)
+        sums[users] = np.asarray(found)[: len(users)]
+
+    def moments(sums):
+        weight = sums[..., :1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = sums[..., 2 : 2 + k] / weight
+            variance = sums[..., 2 + k :] / weight - mean**2
+        return mean, np.sqrt(np.maximum(variance, 0.0)), weight[..., 0]
+
+    def error(without):
+        """Jackknife: from the values without each of the blocks."""
+        return np.sqrt((num_blocks - 1) * without.var(axis=1))
+
+    total = sums.sum(1)
+    mean, sd, weight = moments(total)
+    mean_without, sd_without, weight_without = moments(total[:, None] - sums)
+    drawn = num_blocks * BLOCK
+    with np.errstate(invalid="ignore"):
+        effective = np.nan_to_num(weight**2 / total[:, 1])
+    return ExactPosterior(
+        mean,
+        sd,
+        error(mean_without),
+        error(sd_without),
+        weight / drawn,
+        error(weight_without) / (drawn - BLOCK),
+        effective,
+    )

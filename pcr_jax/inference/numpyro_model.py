@@ -1,0 +1,62 @@
+"""One user's posterior as a NumPyro model, to run or extend with NumPyro's own tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+
+from pcr_jax.elicitation.history import History
+from pcr_jax.likelihoods import Tolerance
+from pcr_jax.surrogates import LinearSurrogate
+
+
+def numpyro_model(
+    surrogate: LinearSurrogate, history: History, likelihood: Tolerance
+) -> Callable[[], Array]:
+    """A NumPyro model of one user, with one site per coefficient, such as ``"X2 <- X1"``.
+
+    Parameters
+    ----------
+    surrogate : LinearSurrogate
+    history : History
+        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
+    likelihood : Tolerance
+        `relaxed` for samplers that need a gradient. Its log probability is the factor
+        ``"answers"``.
+
+    Returns
+    -------
+    callable
+        The model, without arguments; it returns the coefficients (num_coefficients,), so that a
+        model of your own can call it and go on from them.
+
+    Raises
+    ------
+    ValueError
+        If the history is of several users, or about another number of nodes.
+    """
+    if np.ndim(history.node) != 1:
+        raise ValueError(
+            "Expected history of one user, with node of shape (T,); "
+            f"got shape {np.shape(history.node)}. jax.tree.map(lambda leaf: leaf[0], history) is "
+            "the first user's."
+        )
+    if history.answer.shape[-1] != surrogate.graph.num_nodes:
+        raise ValueError(
+            f"Expected answers about {surrogate.graph.num_nodes} nodes in history; "
+            f"got {history.answer.shape[-1]}."
+        )
+
+    def model():
+        box = dist.Uniform(surrogate.low, surrogate.high)
+        theta = jnp.stack([numpyro.sample(name, box) for name in surrogate.coefficient_names])
+        expected = surrogate.expected_answers(theta, history.node, history.shift)
+        numpyro.factor("answers", likelihood.log_prob(expected, history.answer))
+        return theta
+
+    return model
