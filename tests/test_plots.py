@@ -278,6 +278,7 @@ def arviz_data(theta):
             "posterior": {"theta": fold(theta[:, WARM:])},
             "warmup_posterior": {"theta": fold(theta[:, :WARM])},
         },
+        np.zeros((1, 10, 3)),
         {"user": np.arange(USERS), "coefficient": list(graph.edge_names)},
         {"theta": ["user", "coefficient"]},
         {"graph": {"nodes": graph.nodes, "parents": graph.parents}, "num_walkers": WALKERS},
