@@ -21,6 +21,7 @@ from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import (
     ask_respondents,
     experiment_key,
+    likelihood_of,
     scm_index,
     surrogate_of,
 )
@@ -41,12 +42,6 @@ def histories(scm: str, num_users: int) -> pcr.History:
     """What the respondents answered."""
     key = experiment_key(scm_index(scm), 5)
     return ask_respondents(key, pcr.library.get(scm), PAPER.alpha, num_users, 10, 10)
-
-
-def likelihood_of(sampler, scm: str):
-    """The paper's for this SCM, relaxed where a gradient is needed."""
-    kind = pcr.relaxed if sampler.needs_gradient else pcr.tolerance
-    return kind(dict(PAPER.sigma)[scm], PAPER.beta)
 
 
 def kolmogorov(surrogate, likelihood, history, theta) -> np.ndarray:
@@ -80,7 +75,10 @@ def kolmogorov(surrogate, likelihood, history, theta) -> np.ndarray:
 def accuracy_row(scm: str, name: str, sampler, num_users: int) -> dict:
     """One sampler on one SCM's users."""
     surrogate = surrogate_of(PAPER, pcr.library.get(scm))
-    history, likelihood = histories(scm, num_users), likelihood_of(sampler, scm)
+    history, likelihood = (
+        histories(scm, num_users),
+        likelihood_of(sampler, dict(PAPER.sigma)[scm], PAPER.beta),
+    )
     settings = {"likelihood": likelihood, "sampler": sampler}
     began = time.perf_counter()
     pcr.infer(KEY, surrogate, history, **settings)
@@ -150,7 +148,10 @@ def impossible_rows(num_users: int, samplers: dict) -> list[dict]:
     history = pcr.History(nodes, jnp.ones((num_users, 10)), jnp.asarray(answer, jnp.float32))
     rows = []
     for name, sampler in samplers.items():
-        settings = {"likelihood": likelihood_of(sampler, "m1"), "sampler": sampler}
+        settings = {
+            "likelihood": likelihood_of(sampler, dict(PAPER.sigma)["m1"], PAPER.beta),
+            "sampler": sampler,
+        }
         began = time.perf_counter()
         idata = pcr.infer(KEY, surrogate, history, **settings)
         empty = idata.constant_data["status"].to_numpy() == pcr.PosteriorStatus.empty
@@ -172,7 +173,10 @@ def scaling_rows(name: str, counts: tuple[int, ...]) -> list[dict]:
     """Seconds and memory against the number of users."""
     surrogate = surrogate_of(PAPER, pcr.library.m1())
     sampler = JAX_SAMPLERS[name]
-    settings = {"likelihood": likelihood_of(sampler, "m1"), "sampler": sampler}
+    settings = {
+        "likelihood": likelihood_of(sampler, dict(PAPER.sigma)["m1"], PAPER.beta),
+        "sampler": sampler,
+    }
     pcr.infer(KEY, surrogate, histories("m1", 64), **settings)
     rows = []
     for count in counts:

@@ -124,6 +124,11 @@ def train_mlp(
     return Classifier(module, params, loc, scale)
 
 
+def differentiable(score: Callable[[Array], Array]) -> bool:
+    """Whether a score has a gradient: JAX functions do, unless they say otherwise."""
+    return getattr(score, "differentiable", True)
+
+
 @pytree()
 class Threshold:
     """A score whose favourable decision begins at another logit. See `with_threshold`."""
@@ -134,7 +139,7 @@ class Threshold:
     @property
     def differentiable(self) -> bool:
         """Whether the score has a gradient."""
-        return getattr(self.score, "differentiable", True)
+        return differentiable(self.score)
 
     def __call__(self, x: Array) -> Array:
         """The logit above the threshold's."""

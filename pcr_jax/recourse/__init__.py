@@ -13,7 +13,7 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints, intervention_sets
 from pcr_jax.batching import map_users
-from pcr_jax.classifiers import as_score
+from pcr_jax.classifiers import as_score, differentiable
 from pcr_jax.recourse import algorithm1, optimal
 from pcr_jax.recourse.adversary import NORMS, Ball, worst_outcome
 from pcr_jax.recourse.algorithm1 import Algorithm1, Problem
@@ -278,13 +278,12 @@ def find_recourse(
 
 def _check_algorithm1(cost, weights, norm, intervention, score):
     """Raise for what Algorithm 1 does not do."""
-    differentiable = getattr(score, "differentiable", True)
     for name, wanted, came in (
         ("cost", "l1", cost),
         ("norm", "l2", norm),
         ("intervention", "soft", intervention),
         ("weights", "none", "none" if bool((weights == 1).all()) else "some"),
-        ("a score", "with a gradient", "with a gradient" if differentiable else "without"),
+        ("a score", "with a gradient", "with a gradient" if differentiable(score) else "without"),
     ):
         if came != wanted:
             raise ValueError(

@@ -17,6 +17,7 @@ from jax import Array
 
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action
+from pcr_jax.classifiers import differentiable
 from pcr_jax.scm import SCM
 
 NORMS = ("l2", "linf")
@@ -138,7 +139,7 @@ def attack(
 
     shares = jnp.array([0.5, 0.2, 0.08])
     best, _ = jax.lax.scan(around, worst_of(points, values), shares)
-    if not getattr(score, "differentiable", True):
+    if not differentiable(score):
         return best
 
     def descend(start):

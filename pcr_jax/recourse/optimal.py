@@ -30,6 +30,7 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax.actions import Action
 from pcr_jax.batching import map_users
+from pcr_jax.classifiers import differentiable
 from pcr_jax.recourse import lanes
 from pcr_jax.recourse.adversary import Ball, attack
 from pcr_jax.recourse.cost import Cost
@@ -109,10 +110,6 @@ def directions(num_nodes: int, max_set_size: int) -> np.ndarray:
             break
         chosen = np.unique(np.concatenate([axes * norm, finer]), axis=0)
     return chosen.astype(np.float32)
-
-
-def _differentiable(score) -> bool:
-    return getattr(score, "differentiable", True)
 
 
 class Task(NamedTuple):
@@ -263,7 +260,7 @@ class Solver(NamedTuple):
             other = spent * jnp.eye(self.num_nodes) / task.weights
             for swapped in (without[:, None] + other, without[:, None] - other):
                 chosen.append(swapped.reshape(-1, self.num_nodes))
-        if _differentiable(self.score):
+        if differentiable(self.score):
             gradient = jax.grad(self.value, argnums=2)(task, state, move, state.deltas[binding])
             gain = jnp.nan_to_num(gradient / task.weights)
             if self.cost.norm == "l2":
@@ -288,7 +285,7 @@ class Solver(NamedTuple):
         moves = jnp.concatenate([move[None], near.reshape(-1, self.num_nodes)])
         moves = self.at_cost(task, moves, (1 - share) * self.size(task, move))
         values, bindings = self.values(task, state, moves)
-        evaluations += len(moves) + _differentiable(self.score)
+        evaluations += len(moves) + differentiable(self.score)
         deepest = jnp.argmax(values)
         better = values[deepest] >= 0
         moved = jnp.where(better, moves[deepest], move)
@@ -312,7 +309,7 @@ class Solver(NamedTuple):
         # Perturbations that come one by one take long to outline the ball to a score that is flat
         # here, and attacks on it see little.
         flat = jnp.asarray(True)
-        if _differentiable(self.score):
+        if differentiable(self.score):
             slope = jax.grad(self.value, argnums=2)(task, state, state.move, delta)
             flat = ~slope.any()
         surface = _OUTLINE_INFLATION * self.ball.surface(_OUTLINE, self.num_nodes)
