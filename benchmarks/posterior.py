@@ -17,6 +17,7 @@ from rich.console import Console
 
 import pcr_jax as pcr
 from benchmarks.records import show, write_record
+from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import (
     ask_respondents,
@@ -62,7 +63,7 @@ def kolmogorov(surrogate, likelihood, history, theta) -> np.ndarray:
     for i, draws in enumerate(theta):
         if not np.isfinite(draws).all():
             continue
-        weights = np.asarray(weigh(jax.tree.map(lambda leaf, i=i: leaf[i], history)), float)
+        weights = np.asarray(weigh(take(history, i)), float)
         for c in range(draws.shape[1]):
             cdf = np.concatenate([[0.0], np.cumsum(weights[order[:, c]])])
             own = np.sort(draws[:, c])

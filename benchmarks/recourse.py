@@ -17,6 +17,7 @@ import pcr_jax as pcr
 from benchmarks.brute_force import cheapest
 from benchmarks.records import show, write_record
 from benchmarks.reference import framed
+from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER
 from pcr_jax.recourse import _algorithm1, _optimal, algorithm1, per_user
 from pcr_jax.recourse.adversary import Ball
@@ -162,11 +163,7 @@ def strong_attack(score, truth, x, action, scale, epsilon, norm) -> np.ndarray:
         sampled = jax.lax.map(logit, jnp.asarray(surface), batch_size=2048).min()
         return jnp.minimum(sampled, jax.vmap(descend)(starts).min())
 
-    return np.array([one(*user) for user in zip(x, _split(action, len(x)), strict=True)])
-
-
-def _split(tree, count):
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
+    return np.array([one(*take((x, action), i)) for i in range(len(x))])
 
 
 def robust_rows(num_users: int) -> list[dict]:
@@ -285,7 +282,7 @@ def node_rows(num_users: int, num_runs: int, sizes=(3, 5, 7, 10, 20)) -> list[di
             plan = jax.block_until_ready(find(x))
             seconds = time.perf_counter() - began
             best = scipy_cost(score, truth, x[:num_users], scale, num_runs)
-            some = jax.tree.map(lambda leaf: leaf[:num_users], plan)
+            some = take(plan, slice(num_users))
             labels = {"num_nodes": num_nodes, "kind": kind, "seconds_500_users": seconds}
             rows.append({**labels, **quality(some, best)})
     return rows

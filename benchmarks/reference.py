@@ -15,6 +15,7 @@ from rich.console import Console
 
 import pcr_jax as pcr
 from benchmarks.records import show, write_record
+from pcr_jax.batching import take
 from pcr_jax.inference import search_prior
 
 NOISE_MEAN = (0.07896, -0.14372, 0.10615)
@@ -36,7 +37,7 @@ def posterior_rows(data: Path) -> list[dict]:
         )
         surrogate = pcr.linear_surrogate(pcr.Graph.fully_connected(3), noise_mean=NOISE_MEAN)
         likelihood = pcr.tolerance(float(recorded["sigma"]), float(recorded["alpha"]))
-        one = jax.tree.map(lambda leaf: leaf[0], history)
+        one = take(history, 0)
 
         def search(one=one, surrogate=surrogate, likelihood=likelihood):
             found = search_prior(jax.random.key(0), surrogate, likelihood, one, 2**20, 2**22)

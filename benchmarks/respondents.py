@@ -15,7 +15,7 @@ from rich.console import Console
 
 import pcr_jax as pcr
 from benchmarks.records import show, write_record
-from pcr_jax.batching import user_keys
+from pcr_jax.batching import take, user_keys
 from pcr_jax.evaluation import optimum_cost
 from pcr_jax.experiments import PAPER, RELEASED
 from pcr_jax.experiments.estimation import (
@@ -94,7 +94,7 @@ def posterior_rows() -> list[dict]:
         if scm == "m3":  # no coefficients of its own: the linear projection on the same queries
             surrogate, key = surrogate_of(PAPER, truth), jax.random.key(2)
             true = [
-                linear_projection(key, truth, surrogate, jax.tree.map(lambda a, r=r: a[r], history))
+                linear_projection(key, truth, surrogate, take(history, r))
                 for r in range(NUM_RESPONDENTS)
             ]
         else:

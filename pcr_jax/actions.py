@@ -50,6 +50,11 @@ class Action:
         return cls(jnp.where(hard, jnp.asarray(value, float), 0.0), hard)
 
     @classmethod
+    def by(cls, x: Array, shift: Array, hard: bool) -> Action:
+        """Move features ``x`` by ``shift``, both (..., d), with hard or soft interventions."""
+        return cls.do(x + shift, shift != 0) if hard else cls.soft(shift)
+
+    @classmethod
     def empty(cls, num_nodes: int) -> Action:
         """Do nothing."""
         return cls.soft(jnp.zeros(num_nodes))

@@ -12,6 +12,11 @@ import numpy as np
 from jax import Array
 
 
+def take(tree, users):
+    """The rows ``users`` (an index, indices or a slice) of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[users], tree)
+
+
 def user_keys(key: Array, num_users: int) -> Array:
     """One key per user, a function of ``key`` and the user's index only."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_users))

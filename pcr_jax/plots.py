@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from pcr_jax.batching import take
 from pcr_jax.inference import posterior_scms
 from pcr_jax.inference.arviz_data import coefficients_of
 from pcr_jax.scm import SCM, linear
@@ -326,8 +327,8 @@ def posterior(idata, truth: SCM) -> Figure:
     user, nodes = int(solved[0]), truth.graph.nodes
     names = idata.posterior["coefficient"].to_numpy()
     if truth.batch_shape:
-        truth = jax.tree.map(lambda leaf: leaf[user], truth)
-    estimate = jax.tree.map(lambda leaf: leaf[user], posterior_scms(idata))
+        truth = take(truth, user)
+    estimate = take(posterior_scms(idata), user)
     walkers = int(idata.attrs["num_walkers"])
     warmup = _paths(idata.warmup_posterior, user, walkers)
     paths = np.concatenate([warmup, _paths(idata.posterior, user, walkers)])

@@ -16,6 +16,7 @@ from scipy.optimize import least_squares
 
 from pcr_jax import library
 from pcr_jax.actions import Action
+from pcr_jax.batching import take
 from pcr_jax.elicitation import History, SimulatedUser, elicit
 from pcr_jax.experiments.protocol import Protocol
 from pcr_jax.inference import SAMPLERS, PosteriorStatus, Zeus, infer
@@ -181,7 +182,7 @@ def sweep_rows(protocol: Protocol, scm: str, point: SweepPoint, sampler: str) ->
     own = np.concatenate([m.coefficients for m in truth.mechanisms])
     rows = []
     for r in range(num_respondents):
-        one = jax.tree.map(lambda leaf, r=r: leaf[r], history)
+        one = take(history, r)
         true = own if is_linear else linear_projection(k_projection, truth, surrogate, one)
         for c, name in enumerate(surrogate.coefficient_names):
             mean, sd = draws[:, :, r, c].mean(), draws[:, :, r, c].std()

@@ -15,6 +15,7 @@ from jax import Array
 
 from pcr_jax import library
 from pcr_jax.actions import Action
+from pcr_jax.batching import take
 from pcr_jax.classifiers import Classifier
 from pcr_jax.evaluation import evaluate, intervention_pattern, optimum_cost
 from pcr_jax.experiments.estimation import experiment_key, scm_index
@@ -61,11 +62,6 @@ def frame(population: Population, own: SCM, truth: SCM, key: Array) -> Populatio
 def _share(users) -> float:
     """Share of True."""
     return float(np.mean(users))
-
-
-def _part(result, users: slice):
-    """Some users of a plan or report."""
-    return jax.tree.map(lambda leaf: leaf[users], result)
 
 
 def recourse_rows(
@@ -130,9 +126,9 @@ def recourse_rows(
             plans[name], reports[name] = plan, report
         for r, rate in enumerate(protocol.learning_rates):
             users = slice(r * num_users, (r + 1) * num_users)
-            here = {name: _part(report, users) for name, report in reports.items()}
+            here = {name: take(report, users) for name, report in reports.items()}
             for name, report in here.items():
-                plan = _part(plans[name], users)
+                plan = take(plans[name], users)
                 labels = {
                     "scm": scm,
                     "epsilon": epsilon,

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.batching import chunks_of, user_keys
+from pcr_jax.batching import chunks_of, take, user_keys
 from pcr_jax.elicitation.history import History
 from pcr_jax.inference.arviz_data import (
     coefficients_of,
@@ -24,7 +24,6 @@ from pcr_jax.inference.arviz_data import (
 )
 from pcr_jax.inference.density import (
     Posterior,
-    PriorSearch,
     log_density,
     rotations,
     search_prior,
@@ -83,10 +82,6 @@ _NUM_PRIOR = 1000
 _NUM_PREDICTED = 20
 
 
-def _take(tree, users):
-    return jax.tree.map(lambda leaf: leaf[users], tree)
-
-
 @partial(jax.jit, static_argnums=(0, 1))
 def _run_chunk(sampler, surrogate, likelihood, histories, keys, starts) -> Samples:
     """The sampler on several users, all leaves with a leading user axis."""
@@ -138,10 +133,10 @@ class _Inference:
         pending = np.arange(len(users))
         for limit in (min(_FIRST_DRAWS, self.max_prior_draws), self.max_prior_draws):
             for some, padded in chunks_of(pending, _CHUNK):
-                rows = _take(self.history, users[padded])
+                rows = take(self.history, users[padded])
                 search = (self.surrogate, self.likelihood, rows, rotation[padded], wanted, limit)
                 found = jax.device_get(search_priors(key, *search))
-                found = PriorSearch(*(leaf[: len(some)] for leaf in found))
+                found = take(found, slice(len(some)))
                 draws[some], num_found[some] = found.draws, found.num_found
                 who = users[some]
                 self.num_accepted[who], self.num_drawn[who] = found.num_accepted, found.num_drawn
@@ -156,9 +151,9 @@ class _Inference:
         smc = Smc(num_runs=1, num_particles=max(_START_PARTICLES, 2 * wanted))
         nothing = jnp.zeros((_CHUNK, 0, self.surrogate.num_coefficients))
         for some, padded in chunks_of(np.arange(len(users)), _CHUNK):
-            rows = _take(self.history, users[padded])
+            rows = take(self.history, users[padded])
             run = _run_chunk(
-                smc, self.surrogate, self.likelihood, rows, _take(keys, padded), nothing
+                smc, self.surrogate, self.likelihood, rows, take(keys, padded), nothing
             )
             draws, log_density = np.asarray(run.draws), np.asarray(run.log_density)
             for i in range(len(some)):
@@ -176,7 +171,7 @@ class _Inference:
         hopeless = (num_found == 0) & (not unproved)
         self.status[users[hopeless]] = PosteriorStatus.empty
         short = np.flatnonzero((num_found < wanted) & ~hopeless)
-        for i, points in self.tempered_starts(_take(k_temper, short), users[short]):
+        for i, points in self.tempered_starts(take(k_temper, short), users[short]):
             num_found[short[i]] = len(points)
             draws[short[i], : len(points)] = points
         lacking = (num_found < wanted) & ~hopeless
@@ -188,7 +183,7 @@ class _Inference:
         """Sample the users, yielding those that are done."""
         if self.sampler.host_only:
             for user, key, start in zip(users, keys, starts, strict=True):
-                posterior = Posterior(self.surrogate, self.likelihood, _take(self.history, user))
+                posterior = Posterior(self.surrogate, self.likelihood, take(self.history, user))
                 run = self.sampler.run(key, posterior, start)
                 one = np.array([user])
                 if run is None:
@@ -198,15 +193,15 @@ class _Inference:
                 yield one
             return
         for some, padded in chunks_of(np.arange(len(users)), _CHUNK):
-            rows = _take(self.history, users[padded])
-            args = (self.surrogate, self.likelihood, rows, _take(keys, padded), starts[padded])
+            rows = take(self.history, users[padded])
+            args = (self.surrogate, self.likelihood, rows, take(keys, padded), starts[padded])
             run = _run_chunk(self.sampler, *args)
             self.keep(users[some], jax.device_get(run), np.asarray(_max_rhat(run.draws)))
             yield users[some]
 
     def keep(self, users, run: Samples, rhat=None):
         """Store the draws of users who have some, walkers folded into draws, step by step."""
-        run = jax.tree.map(lambda leaf: leaf[: len(users)], run)
+        run = take(run, slice(len(users)))
         rhat = np.asarray(_max_rhat(run.draws)) if rhat is None else rhat[: len(users)]
         num_chains = run.draws.shape[1]
         good = np.isfinite(run.log_density).all((1, 2, 3))
@@ -238,7 +233,7 @@ class _Inference:
         out = np.zeros((*thinned.shape[1:3], num_users, *answer.shape[1:]), np.float32)
         for users, padded in chunks_of(np.arange(num_users), _CHUNK):
             flat = thinned[padded].reshape(len(padded), num, -1)
-            expected = np.asarray(_expected(self.surrogate, _take(self.history, padded), flat))
+            expected = np.asarray(_expected(self.surrogate, take(self.history, padded), flat))
             expected = np.where(np.isnan(answer[padded])[:, None], np.nan, expected)[: len(users)]
             shaped = expected.reshape(len(users), *thinned.shape[1:3], *answer.shape[1:])
             out[:, :, users] = np.moveaxis(shaped, 0, 2)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pcr_jax._pytree import pytree
+from pcr_jax.batching import take
 from pcr_jax.elicitation.history import History
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
@@ -195,7 +196,7 @@ def search_prior(
 
     Stops after ``max_draws`` draws (rounded up to whole blocks of 16,384), found or not.
     """
-    one = jax.tree.map(lambda leaf: leaf[None], history)
+    one = take(history, None)
     rotation = jnp.zeros((1, surrogate.num_coefficients))
     found = search_priors(key, surrogate, likelihood, one, rotation, num_wanted, max_draws)
-    return jax.tree.map(lambda leaf: leaf[0], found)
+    return take(found, 0)

@@ -12,7 +12,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints, intervention_sets
-from pcr_jax.batching import map_users
+from pcr_jax.batching import map_users, take
 from pcr_jax.classifiers import as_score, differentiable
 from pcr_jax.recourse import algorithm1, optimal
 from pcr_jax.recourse.adversary import NORMS, Ball, worst_outcome
@@ -79,7 +79,7 @@ def _algorithm1(settings, score, scms, x, sets, scale, epsilon, low, high, learn
         user = p // num_sets
         members = sets[p % num_sets]
         return Problem(
-            jax.tree.map(lambda leaf: leaf[user], scms),
+            take(scms, user),
             x[user],
             members,
             low[user],
@@ -253,7 +253,7 @@ def find_recourse(
 
     def taken(found):
         shift = jnp.where(found[:, None], move * scale, 0.0)
-        return Action.do(x + shift, shift != 0) if intervention == "hard" else Action.soft(shift)
+        return Action.by(x, shift, intervention == "hard")
 
     x_counterfactual, logit, worst = outcomes(score, scms, x, taken(found), scale, region)
     valid = (logit >= 0) & modelled

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action
-from pcr_jax.batching import map_users
+from pcr_jax.batching import map_users, take
 from pcr_jax.classifiers import differentiable
 from pcr_jax.recourse import lanes
 from pcr_jax.recourse.adversary import Ball, attack
@@ -51,6 +52,11 @@ _WORKING_SET = 16  # perturbations besides
 _MAX_ROUNDS = 40
 _MARGIN = 1e-5
 _INFLATION = 1.005  # of the ball, so that later, stronger attacks fail as well
+# A cheap attack breaks most; what withstands it must withstand a second one.
+_ATTACKS: tuple[dict[str, int], ...] = (
+    {},
+    {"num_directions": 64, "num_starts": 6, "num_steps": 10},
+)
 
 
 @dataclass(frozen=True)
@@ -103,8 +109,6 @@ def directions(num_nodes: int, max_set_size: int) -> np.ndarray:
     """Signed axes and, as long as they are not too many, ever finer lattices between them."""
     chosen = axes = lattice(num_nodes, 1, 1)
     for norm in range(2, 6):
-        if norm > 2 and len(chosen) * num_nodes > 2 * _MAX_DIRECTIONS:
-            break
         finer = lattice(num_nodes, norm, max_set_size)
         if len(finer) > _MAX_DIRECTIONS:
             break
@@ -148,10 +152,14 @@ class Solver(NamedTuple):
     max_set_size: int
     num_nodes: int
 
+    @property
+    def levels(self) -> Array:
+        """The levels of cost, from 0 on; shape (num_levels,)."""
+        return jnp.asarray(self.settings.levels())
+
     def action(self, task: Task, move: Array) -> Action:
         """The action (d,) of a move (d,) in units of ``scale``."""
-        shift = move * self.cost.scale
-        return Action.do(task.x + shift, move != 0) if self.hard else Action.soft(shift)
+        return Action.by(task.x, move * self.cost.scale, self.hard)
 
     def value(self, task: Task, state: State, move: Array, delta: Array) -> Array:
         """Logit, above the margin, after the perturbation ``delta`` (d,), then ``move`` (d,)."""
@@ -210,7 +218,7 @@ class Solver(NamedTuple):
 
     def path_ends(self, task: Task, state: State) -> Array:
         """The path prolonged along every signed axis to the next level; shape (2d, d)."""
-        levels = jnp.asarray(self.settings.levels())
+        levels = self.levels
         step = levels[state.level] - levels[jnp.maximum(state.level - 1, 0)]
         axes = jnp.eye(self.num_nodes) / task.weights
         ends = state.path + step * jnp.concatenate([axes, -axes])
@@ -218,7 +226,7 @@ class Solver(NamedTuple):
 
     def sweep(self, task: Task, state: State) -> tuple[State, Array, State]:
         """Judge one level of cost; ends at the first with a favourable point, or the last."""
-        levels = jnp.asarray(self.settings.levels())
+        levels = self.levels
         moves = self.at_cost(task, self.rays(task, state), levels[state.level])
         values, _ = self.values(task, state, moves)
         state = state._replace(evaluations=state.evaluations + len(moves) * state.num_deltas)
@@ -236,7 +244,7 @@ class Solver(NamedTuple):
 
     def narrow(self, task: Task, state: State) -> Array:
         """The cheapest crossings along the hits; shape (starts, d); 0 where there are fewer."""
-        levels = jnp.asarray(self.settings.levels())
+        levels = self.levels
         level, below = levels[state.level], levels[jnp.maximum(state.level - 1, 0)]
         parts = [below + part * (level - below) for part in (0.25, 0.5, 0.75, 1.0)]
         moves = jnp.concatenate([self.at_cost(task, state.hits, part) for part in parts])
@@ -276,6 +284,12 @@ class Solver(NamedTuple):
         targets = jnp.clip(jnp.concatenate(chosen), task.low, task.high)
         return self.at_cost(task, targets, size)
 
+    @property
+    def num_targets(self) -> int:
+        """How many `targets` there are."""
+        swaps = 2 * self.num_nodes**2 * (self.max_set_size < self.num_nodes)
+        return 3 * self.num_nodes + swaps + self.hard + differentiable(self.score)
+
     def refine(self, task: Task, state: State, inner: tuple) -> tuple[tuple, Array, tuple]:
         """One step of the descent on the cost; see the module."""
         move, binding, share, evaluations = inner
@@ -299,12 +313,13 @@ class Solver(NamedTuple):
 
     # 4. Attack
 
-    def withstand(self, task: Task, state: State) -> State:
+    def withstand(self, strength: dict[str, int], task: Task, state: State) -> State:
         """Attack the solution: solved if it withstands, one more perturbation if not."""
         assert self.ball is not None
         wider = Ball(_INFLATION * self.ball.radius, self.ball.norm)
         action = self.action(task, state.move)
-        delta, logit = attack(self.score, task.scm, task.x, action, self.cost.scale, wider)
+        scale = self.cost.scale
+        delta, logit = attack(self.score, task.scm, task.x, action, scale, wider, **strength)
         withstands = logit >= 0
         # Perturbations that come one by one take long to outline the ball to a score that is flat
         # here, and attacks on it see little.
@@ -323,13 +338,14 @@ class Solver(NamedTuple):
         loosest = known + jnp.argmax(each)
         deltas = deltas.at[jnp.where(num_deltas == room, loosest, num_deltas)].set(delta)
         solved = withstands & ~outline
-        levels = jnp.asarray(self.settings.levels())
+        levels = self.levels
         # The robust optimum costs no less than this relaxed one.
         level = jnp.clip(jnp.searchsorted(levels, state.cost), 1, len(levels) - 1)
         broken = state._replace(
             deltas=deltas,
             num_deltas=jnp.minimum(num_deltas + 1, room),
             level=level,
+            solved=jnp.asarray(False),
         )
         return jax.tree.map(
             lambda a, b: jnp.where(solved, a, b), state._replace(solved=solved), broken
@@ -366,7 +382,6 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
         room = _FEW + len(solver.ball.surface(_OUTLINE, num_nodes)) + _WORKING_SET
     width = len(directions(num_nodes, solver.max_set_size)) + 2 * num_nodes
     width += (1 + 4 * num_nodes) * robust
-    moves_tried = 1 + len(_PARTS) * (3 * num_nodes + 1)
 
     def begin(task):
         still = jnp.zeros(num_nodes)
@@ -384,8 +399,9 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             evaluations=zero,
         )
 
-    def rows(tree, i):
-        return jax.tree.map(lambda leaf: leaf[i], tree)
+    def of(state):
+        """Every user's task and state, by the user's number."""
+        return partial(take, (tasks, state))
 
     def once(function):
         """A step at which every problem ends."""
@@ -401,32 +417,28 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             _lanes(width),
             lambda problem, state: solver.sweep(problem[0], state),
             lambda problem: problem[1],
-            lambda i: (rows(tasks, i), rows(state, i)),
+            of(state),
             ids,
             count,
             state,
         )
         reached = pending & jnp.isfinite(state.cost)
-
-        def problem_of(i):
-            return rows(tasks, i), rows(state, i)
-
         ids, count = jnp.argsort(~reached, stable=True), reached.sum()
         starts = lanes.run(
             _lanes(4 * _HITS),
             once(solver.narrow),
             nothing,
-            problem_of,
+            of(state),
             ids,
             count,
             jnp.zeros((num_users, _STARTS, num_nodes)),
         )
         starts = starts.reshape(-1, num_nodes)
         ends, spent = lanes.run(
-            _lanes(moves_tried),
+            _lanes(1 + len(_PARTS) * solver.num_targets),
             lambda problem, inner: solver.refine(*problem[:2], inner),
             lambda problem: (problem[2], zero, jnp.asarray(_FIRST_SHARE), zero),
-            lambda i: (*problem_of(i // _STARTS), starts[i]),
+            lambda i: (*of(state)(i // _STARTS), starts[i]),
             (ids[:, None] * _STARTS + jnp.arange(_STARTS)).ravel(),
             count * _STARTS,
             (starts, jnp.zeros(len(starts), int)),
@@ -448,11 +460,13 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             # Rounding can hide the crossing that the sweep has seen: it goes on.
             level=jnp.where(reached & ~crossed, state.level + 1, state.level),
         )
-        if robust:
-            state = lanes.run(
-                _lanes(200), once(solver.withstand), nothing, problem_of, ids, count, state
-            )
-        pending = reached & ~state.solved & (state.level < len(solver.settings.levels()))
+        attacked = crossed
+        for strength in _ATTACKS if robust else ():
+            withstand = once(partial(solver.withstand, strength))
+            ids, count = jnp.argsort(~attacked, stable=True), attacked.sum()
+            state = lanes.run(_lanes(200), withstand, nothing, of(state), ids, count, state)
+            attacked = crossed & state.solved
+        pending = reached & ~state.solved & (state.level < len(solver.levels))
         return state, pending, number + 1
 
     def unfinished(carry):
