@@ -26,6 +26,7 @@ from pcr_jax.experiments.estimation import (
     scm_index,
     surrogate_of,
 )
+from pcr_jax.inference import Posterior
 from pcr_jax.inference.arviz_data import coefficients_of
 
 # Zeus at the paper's setting, and where it is as accurate as the others.
@@ -51,11 +52,7 @@ def kolmogorov(surrogate, likelihood, history, theta) -> np.ndarray:
 
     @jax.jit
     def weigh(one):
-        def weight(t):
-            expected = surrogate.expected_answers(t, one.node, one.shift)
-            return jnp.exp(likelihood.log_prob(expected, one.answer))
-
-        return jax.vmap(weight)(reference)
+        return jnp.exp(jax.vmap(Posterior(surrogate, likelihood, one).log_likelihood)(reference))
 
     order = np.argsort(np.asarray(reference), axis=0)
     ordered = np.take_along_axis(np.asarray(reference), order, 0)

@@ -57,7 +57,7 @@ def posterior_rows(data: Path) -> list[dict]:
             zeus_seconds.append(idata.attrs["seconds"])
             mean = idata.posterior["theta"].mean(("chain", "draw")).to_numpy()[0]
             errors.append(mean - recorded["exact_mean"])
-        acceptance = int(found.num_accepted) / int(found.num_drawn)
+        acceptance = float(found.acceptance)
         rows.append(
             {
                 "scm": scm,

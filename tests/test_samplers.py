@@ -170,7 +170,7 @@ def test_exact_moments_are_those_of_accepted_draws_and_errors_tell_the_truth(his
     # 3 means at 4 standard errors: one false alarm in 5,000 seeds
     error = np.hypot(exact.sd[0] / np.sqrt(len(draws)), exact.mean_error[0])
     assert (np.abs(draws.mean(0) - exact.mean[0]) < 4 * error).all()
-    acceptance = int(found.num_accepted) / int(found.num_drawn)
+    acceptance = float(found.acceptance)
     assert exact.evidence[0] == pytest.approx(acceptance, rel=0.15)
     # A user without a posterior, and the errors of the others: sd / sqrt(draws) by theory.
     assert exact.evidence[1] == 0
@@ -211,14 +211,14 @@ def test_rhat_is_arvizs(offset, scale):
     draws = np.random.default_rng(0).normal(size=(3, 201, 1)).round(2)  # ties, and an odd number
     draws[0] = draws[0] * scale + offset
     expected = rhat_and_ess(draws, 1)[0]
-    np.testing.assert_allclose(rank_rhat(jnp.asarray(draws[..., 0])), expected, atol=2e-4)
+    np.testing.assert_allclose(rank_rhat(draws[..., 0]), expected, atol=2e-4)
 
 
 class Chains:
     """Two chains of starting points; the third user's second chain is shifted."""
 
     name, needs_gradient, host_only = "chains", False, True
-    num_starts, num_walkers = 200, 1
+    num_starts, num_proposals, num_walkers = 200, 0, 1
 
     def __init__(self):
         self.user = 0

@@ -74,8 +74,10 @@ _MAX_COEFFICIENTS_PROVED = 3
 _CHUNK = 32
 # Users whose starting points are held in memory.
 _GROUP = 4096
-# Every user is given so many prior draws, and whom they do not serve as many as are allowed.
-_FIRST_DRAWS = 2**14
+# Every user is given so many prior draws, and whom they do not serve as many as are allowed; of
+# those there are few, and they take long.
+_FIRST_DRAWS = 2**13
+_FEW = 4
 _START_PARTICLES = 512
 _NUM_PRIOR = 1000
 # Draws per user whose predictions are stored, at most.
@@ -92,12 +94,10 @@ def _run_chunk(sampler, surrogate, likelihood, histories, keys, starts) -> Sampl
     return jax.vmap(one)(histories, keys, starts)
 
 
-@jax.jit
-def _max_rhat(draws: Array) -> Array:
+def _max_rhat(draws: np.ndarray) -> np.ndarray:
     """The largest R-hat of users' draws (user, chain, step, walker, coefficient); (user,)."""
     users, chains, *_, k = draws.shape
-    series = jnp.moveaxis(draws.reshape(users, chains, -1, k), 3, 1)
-    return jax.vmap(jax.vmap(rank_rhat))(series).max(1)
+    return rank_rhat(np.moveaxis(draws.reshape(users, chains, -1, k), 3, 1)).max(1)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -121,29 +121,32 @@ class _Inference:
         self.figures: dict[str, np.ndarray] = {}
         self.status = np.full(n, PosteriorStatus.ok)
         self.num_evaluations = np.zeros(n, int)
-        self.num_accepted, self.num_drawn = np.zeros(n, int), np.zeros(n, int)
-        self.best_agreement = np.zeros(n)
+        self.prior_acceptance, self.best_agreement = np.zeros(n), np.zeros(n)
 
-    def search(self, key, keys, users) -> tuple[np.ndarray, np.ndarray]:
-        """Possible prior draws of each user, and how many there are."""
+    def search(self, key, keys, users) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Possible prior draws of each user, how many there are, and who is proved to have none."""
         k = self.surrogate.num_coefficients
-        wanted = max(self.sampler.num_starts, 1)
+        wanted = max(self.sampler.num_starts + self.sampler.num_proposals, 1)
         draws, num_found = np.zeros((len(users), wanted, k), np.float32), np.zeros(len(users), int)
-        rotation = rotations(keys, k)
+        excluded = np.zeros(len(users), bool)
+        rotation = rotations(keys, k + 1)
         pending = np.arange(len(users))
-        for limit in (min(_FIRST_DRAWS, self.max_prior_draws), self.max_prior_draws):
-            for some, padded in chunks_of(pending, _CHUNK):
+        first = min(_FIRST_DRAWS, self.max_prior_draws)
+        for limit, chunk in ((first, _CHUNK), (self.max_prior_draws, _FEW)):
+            for some, padded in chunks_of(pending, chunk):
                 rows = take(self.history, users[padded])
                 search = (self.surrogate, self.likelihood, rows, rotation[padded], wanted, limit)
                 found = jax.device_get(search_priors(key, *search))
                 found = take(found, slice(len(some)))
                 draws[some], num_found[some] = found.draws, found.num_found
-                who = users[some]
-                self.num_accepted[who], self.num_drawn[who] = found.num_accepted, found.num_drawn
-                self.best_agreement[who] = found.best_agreement
-            drawn = self.num_drawn[users]
-            pending = np.flatnonzero((num_found < wanted) & (drawn < self.max_prior_draws))
-        return draws, num_found
+                excluded[some] = found.share == 0
+                self.prior_acceptance[users[some]] = found.acceptance
+                self.best_agreement[users[some]] = found.best_agreement
+            pending = np.flatnonzero((num_found < wanted) & ~excluded)
+        if k <= _MAX_COEFFICIENTS_PROVED:
+            excluded |= num_found == 0
+        draws[np.arange(wanted) >= num_found[:, None]] = np.nan
+        return draws, num_found, excluded
 
     def tempered_starts(self, keys, users) -> Iterator[tuple[int, np.ndarray]]:
         """For each user, distinct points of positive density at the end of a tempered run."""
@@ -165,19 +168,18 @@ class _Inference:
     def starts(self, key, keys, users) -> tuple[np.ndarray, np.ndarray]:
         """Which of the users can be sampled, and their starting points; settles the others."""
         k_search, k_temper = (jax.vmap(partial(jax.random.fold_in, data=i))(keys) for i in (0, 1))
-        draws, num_found = self.search(key, k_search, users)
+        draws, num_found, hopeless = self.search(key, k_search, users)
         wanted = self.sampler.num_starts
-        unproved = self.surrogate.num_coefficients > _MAX_COEFFICIENTS_PROVED
-        hopeless = (num_found == 0) & (not unproved)
         self.status[users[hopeless]] = PosteriorStatus.empty
         short = np.flatnonzero((num_found < wanted) & ~hopeless)
         for i, points in self.tempered_starts(take(k_temper, short), users[short]):
             num_found[short[i]] = len(points)
+            draws[short[i]] = np.nan
             draws[short[i], : len(points)] = points
         lacking = (num_found < wanted) & ~hopeless
         self.status[users[lacking]] = PosteriorStatus.no_start
         ready = ~hopeless & ~lacking
-        return np.flatnonzero(ready), draws[ready, :wanted]
+        return np.flatnonzero(ready), draws[ready, : wanted + self.sampler.num_proposals]
 
     def sample(self, keys, users, starts) -> Iterator[np.ndarray]:
         """Sample the users, yielding those that are done."""
@@ -189,25 +191,29 @@ class _Inference:
                 if run is None:
                     self.status[one] = PosteriorStatus.failed
                 else:
-                    self.keep(one, jax.tree.map(lambda leaf: np.asarray(leaf)[None], run))
+                    self.keep(one, take(jax.tree.map(np.asarray, run), None))
                 yield one
             return
+        running: list[tuple] = []
         for some, padded in chunks_of(np.arange(len(users)), _CHUNK):
             rows = take(self.history, users[padded])
             args = (self.surrogate, self.likelihood, rows, take(keys, padded), starts[padded])
-            run = _run_chunk(self.sampler, *args)
-            self.keep(users[some], jax.device_get(run), np.asarray(_max_rhat(run.draws)))
-            yield users[some]
+            # Dispatched before the last chunk is stored, so that the device does not wait.
+            running.append((users[some], _run_chunk(self.sampler, *args)))
+            if len(running) > 1:
+                yield self.keep(*running.pop(0))
+        for ended in running:
+            yield self.keep(*ended)
 
-    def keep(self, users, run: Samples, rhat=None):
-        """Store the draws of users who have some, walkers folded into draws, step by step."""
-        run = take(run, slice(len(users)))
-        rhat = np.asarray(_max_rhat(run.draws)) if rhat is None else rhat[: len(users)]
+    def keep(self, users, run: Samples) -> np.ndarray:
+        """Store the draws of users who have some, walkers folded into draws; the users."""
+        run = take(jax.device_get(run), slice(len(users)))
+        rhat = _max_rhat(run.draws)
         num_chains = run.draws.shape[1]
         good = np.isfinite(run.log_density).all((1, 2, 3))
         if num_chains > 1:
             self.status[users[good & ~(rhat <= MAX_RHAT)]] = PosteriorStatus.poorly_mixed
-        unfound = self.num_accepted[users] == 0
+        unfound = self.prior_acceptance[users] == 0
         ended = np.where(unfound, PosteriorStatus.no_start, PosteriorStatus.failed)
         self.status[users[~good]] = ended[~good]
         self.num_evaluations[users] = run.num_evaluations
@@ -221,6 +227,7 @@ class _Inference:
         for name, values in run.figures.items():
             out = self.figures.setdefault(name, np.full(self.history.num_users, np.nan))
             out[users[good]] = values[good]
+        return users
 
     def predictions(self) -> np.ndarray:
         """Expected answers under some of the draws, evenly taken; NaN where nothing was said."""
@@ -341,7 +348,7 @@ def infer(
         "query_shift": np.asarray(history.shift),
         "status": run.status,
         "best_agreement": run.best_agreement,
-        "prior_acceptance": run.num_accepted / run.num_drawn,
+        "prior_acceptance": run.prior_acceptance,
         "num_evaluations": run.num_evaluations,
         **run.figures,
     }

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pcr_jax._pytree import pytree
@@ -19,8 +20,11 @@ from pcr_jax.elicitation.history import History
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
 
-BLOCK = 2**14
-"""Prior draws evaluated at once, per user."""
+BLOCK = 2**12
+"""Prior draws that a search evaluates at once, per user."""
+
+_GRID = 5000  # points of the grid on which cells are judged, at most
+_SLACK = 1e-5  # of the answers, for rounding
 
 
 @pytree(static=("surrogate",))
@@ -53,6 +57,10 @@ class Posterior:
         """The log likelihood where there is any, and a finite slope towards it elsewhere; ()."""
         return self.likelihood.path(self._expected(theta), self.history.answer)
 
+    def possible(self, theta: Array) -> Array:
+        """Whether the likelihood, or the indicator that it relaxes, allows ``theta``; ()."""
+        return self.likelihood.possible(self._expected(theta), self.history.answer)
+
     def log_likelihood(self, theta: Array) -> Array:
         """Log likelihood of the answers; shape ()."""
         return self.likelihood.log_prob(self._expected(theta), self.history.answer)
@@ -83,26 +91,72 @@ def batch_log_density(surrogate, likelihood, history, thetas: Array) -> Array:
     return jax.vmap(partial(log_density, surrogate, likelihood, history))(thetas)
 
 
-def rotations(keys: Array, num_coefficients: int) -> Array:
-    """Each user's place in the unit cube, shape (num_users, num_coefficients)."""
-    return jax.vmap(lambda key: jax.random.uniform(key, (num_coefficients,)))(keys)
+def rotations(keys: Array, num_columns: int) -> Array:
+    """Each user's place in the unit cube, shape (num_users, num_columns)."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (num_columns,)))(keys)
 
 
-def prior_block(key: Array, surrogate: LinearSurrogate, rotation: Array) -> Array:
-    """A block of prior draws for each user, shape (num_users, BLOCK, num_coefficients).
+def shared_uniforms(key: Array, rotation: Array, num_draws: int) -> Array:
+    """Uniform draws for each user, shape (num_users, num_draws, num_columns).
 
     Random numbers are the dear part, so that users share them: ``rotation`` (num_users,
-    num_coefficients) is added to the ranks modulo 1, which leaves every user's draws independent
-    and uniform.
+    num_columns) is added modulo 1, which leaves every user's draws independent and uniform.
     """
-    unit = jax.random.uniform(key, (BLOCK, surrogate.num_coefficients)) + rotation[:, None]
-    return surrogate.quantile(jnp.where(unit < 1, unit, unit - 1))
+    unit = jax.random.uniform(key, (num_draws, rotation.shape[1])) + rotation[:, None]
+    return jnp.where(unit < 1, unit, unit - 1)
+
+
+def cells_per_axis(num_coefficients: int) -> int:
+    """Into how many parts a search divides the prior's box along each axis."""
+    return max(1, min(16, int(_GRID ** (1 / num_coefficients) + 1e-9) - 1))
+
+
+def possible_cells(surrogate, likelihood, history) -> tuple[Array, Array]:
+    """Which cells of the prior's box can hold possible draws of one user.
+
+    An expected answer is linear in each coefficient by itself, so that over a cell it lies
+    between the extremes at the corners. A cell is excluded if too many answers are out of reach.
+
+    Returns
+    -------
+    Array
+        Shape (num_cells,), boolean.
+    Array
+        The largest share of answers with which a corner agrees, shape ().
+    """
+    k = surrogate.num_coefficients
+    parts = cells_per_axis(k)
+    if parts == 1:
+        return jnp.ones(1, bool), jnp.zeros(())
+    axes = jnp.meshgrid(*[jnp.linspace(0.0, 1.0, parts + 1)] * k, indexing="ij")
+    corners = surrogate.quantile(jnp.stack([axis.ravel() for axis in axes], -1))
+    expected = jax.vmap(surrogate.expected_answers, (0, None, None))(
+        corners, history.node, history.shift
+    )
+    best = jax.vmap(lambda e: agreeing_share(likelihood, e, history.answer))(expected).max()
+    least = most = expected.reshape(*[parts + 1] * k, *history.answer.shape)
+    for axis in range(k):
+        low_end = partial(jax.lax.slice_in_dim, start_index=0, limit_index=parts, axis=axis)
+        high_end = partial(jax.lax.slice_in_dim, start_index=1, limit_index=parts + 1, axis=axis)
+        least = jnp.minimum(low_end(least), high_end(least))
+        most = jnp.maximum(low_end(most), high_end(most))
+    slack = _SLACK * (1 + jnp.abs(least) + jnp.abs(most))
+    nearest = jnp.clip(history.answer, least - slack, most + slack)
+    nearest = nearest.reshape(-1, *history.answer.shape)
+    return jax.vmap(lambda e: likelihood.possible(e, history.answer))(nearest), best
+
+
+def agreeing_share(likelihood: Tolerance, expected: Array, answer: Array) -> Array:
+    """Share of a user's answers that agree with ``expected`` (T, d); 1 without answers; ()."""
+    agreeing, answered = likelihood.agreement(expected, answer)
+    return jnp.where(answered > 0, agreeing / jnp.maximum(answered, 1), 1.0)
 
 
 class PriorSearch(NamedTuple):
     """What independent draws from the prior found for one user.
 
-    A draw is possible if the likelihood, or the indicator that it relaxes, allows it.
+    A draw is possible if the likelihood, or the indicator that it relaxes, allows it. Draws are
+    made only where `possible_cells` does not exclude that.
 
     Attributes
     ----------
@@ -114,18 +168,26 @@ class PriorSearch(NamedTuple):
         At most num_wanted.
     num_accepted, num_drawn : Array
         How many of the draws made were possible.
+    share : Array
+        The share of the prior that they are made from; 0 if all is excluded.
     best_agreement : Array
-        The largest share of answers with which any draw agreed (1.0 without answers).
+        The largest share of answers with which any point looked at agreed (1.0 without answers).
     """
 
     draws: Array
     num_found: Array
     num_accepted: Array
     num_drawn: Array
+    share: Array
     best_agreement: Array
 
+    @property
+    def acceptance(self) -> Array:
+        """The estimated probability that a draw from the whole prior is possible."""
+        return self.share * self.num_accepted / np.maximum(self.num_drawn, 1)
 
-@partial(jax.jit, static_argnums=(1, 5, 6))
+
+@partial(jax.jit, static_argnums=(1, 5))
 def search_priors(
     key: Array,
     surrogate: LinearSurrogate,
@@ -137,27 +199,39 @@ def search_priors(
 ) -> PriorSearch:
     """`search_prior` of several users at once, all leaves with a leading user axis.
 
-    A user who is done is left alone while others go on. See `prior_block` for ``rotation``.
+    A user who is done is left alone while others go on. ``rotation`` (num_users,
+    num_coefficients + 1) is that of `shared_uniforms`.
     """
+    k = surrogate.num_coefficients
+    parts = cells_per_axis(k)
+    cells, best = jax.lax.map(lambda h: possible_cells(surrogate, likelihood, h), history)
+    num_cells = cells.sum(1)
+    kept = jnp.argsort(~cells, axis=1, stable=True)  # the possible ones first
+
+    def in_cells(unit, kept, num_cells):
+        """Prior draws (BLOCK, k) within the kept cells, from uniforms (BLOCK, k + 1)."""
+        cell = kept[jnp.minimum((unit[:, 0] * num_cells).astype(int), num_cells - 1)]
+        corner = jnp.stack(jnp.unravel_index(cell, (parts,) * k), -1) if parts > 1 else 0
+        return surrogate.quantile((corner + unit[:, 1:]) / parts)
 
     def evaluate(history, theta):
         expected = surrogate.expected_answers(theta, history.node, history.shift)
-        agreeing, answered = likelihood.agreement(expected, history.answer)
-        share = jnp.where(answered > 0, agreeing / jnp.maximum(answered, 1), 1.0)
+        share = agreeing_share(likelihood, expected, history.answer)
         return likelihood.possible(expected, history.answer), share
 
     def place(draws, accepted, possible, thetas):
         position = jnp.where(possible, accepted + jnp.cumsum(possible) - 1, num_wanted)
         return draws.at[position].set(thetas, mode="drop")
 
-    def unfinished(accepted, drawn):
-        return (accepted < num_wanted) & (drawn < max_draws)
+    def unfinished(found):
+        return (found.num_accepted < num_wanted) & (found.num_drawn < max_draws) & (num_cells > 0)
 
     def block(carry):
         i, found = carry
-        thetas = prior_block(jax.random.fold_in(key, i), surrogate, rotation)
+        unit = shared_uniforms(jax.random.fold_in(key, i), rotation, BLOCK)
+        thetas = jax.vmap(in_cells)(unit, kept, num_cells)
         possible, agreement = jax.vmap(jax.vmap(evaluate, (None, 0)))(history, thetas)
-        going = unfinished(found.num_accepted, found.num_drawn)
+        going = unfinished(found)
         possible &= going[:, None]
         draws = jax.lax.cond(
             possible.any(),
@@ -166,22 +240,19 @@ def search_priors(
         )
         accepted = found.num_accepted + possible.sum(1)
         best = jnp.where(going, agreement.max(1), 0.0)
-        return i + 1, PriorSearch(
-            draws,
-            jnp.minimum(accepted, num_wanted),
-            accepted,
-            found.num_drawn + BLOCK * going,
-            jnp.maximum(found.best_agreement, best),
+        return i + 1, found._replace(
+            draws=draws,
+            num_found=jnp.minimum(accepted, num_wanted),
+            num_accepted=accepted,
+            num_drawn=found.num_drawn + BLOCK * going,
+            best_agreement=jnp.maximum(found.best_agreement, best),
         )
-
-    def any_unfinished(carry):
-        return unfinished(carry[1].num_accepted, carry[1].num_drawn).any()
 
     users = len(rotation)
     none = jnp.zeros(users, int)
-    draws = jnp.zeros((users, num_wanted, surrogate.num_coefficients))
-    nothing = PriorSearch(draws, none, none, none, jnp.zeros(users))
-    return jax.lax.while_loop(any_unfinished, block, (0, nothing))[1]
+    draws = jnp.zeros((users, num_wanted, k))
+    nothing = PriorSearch(draws, none, none, none, num_cells / cells.shape[1], best)
+    return jax.lax.while_loop(lambda carry: unfinished(carry[1]).any(), block, (0, nothing))[1]
 
 
 def search_prior(
@@ -194,9 +265,9 @@ def search_prior(
 ) -> PriorSearch:
     """Draw from the prior, in blocks, until ``num_wanted`` draws are possible.
 
-    Stops after ``max_draws`` draws (rounded up to whole blocks of 16,384), found or not.
+    Stops after ``max_draws`` draws (rounded up to whole blocks of 4,096), found or not.
     """
     one = take(history, None)
-    rotation = jnp.zeros((1, surrogate.num_coefficients))
+    rotation = jnp.zeros((1, surrogate.num_coefficients + 1))
     found = search_priors(key, surrogate, likelihood, one, rotation, num_wanted, max_draws)
     return take(found, 0)

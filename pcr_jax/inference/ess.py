@@ -45,13 +45,14 @@ class Ess:
 
     num_ensembles: int = 4
     num_walkers: int = 64
-    num_warmup: int = 10
-    num_steps: int = 16
-    thin: int = 2
+    num_warmup: int = 2
+    num_steps: int = 24
+    thin: int = 1
 
     name = "ess"
     needs_gradient = False
     host_only = False
+    num_proposals = 0
 
     def __post_init__(self):
         for field in ("num_ensembles", "num_warmup", "num_steps", "thin"):

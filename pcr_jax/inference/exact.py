@@ -13,11 +13,12 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax.batching import chunks_of, take, user_keys
 from pcr_jax.elicitation.history import History
-from pcr_jax.inference.density import BLOCK, prior_block, rotations
+from pcr_jax.inference.density import Posterior, rotations, shared_uniforms
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
 
 _MAX_COEFFICIENTS = 4
+_BLOCK = 2**14
 _MIN_BLOCKS = 16
 _CHUNK = 16
 
@@ -53,11 +54,11 @@ def _block_sums(key, surrogate, likelihood, history, rotation, num_blocks):
     """Per user and block: sums of weights, of their squares, and of weighted powers of theta."""
 
     def weigh(history, theta):
-        expected = surrogate.expected_answers(theta, history.node, history.shift)
-        return jnp.exp(likelihood.log_prob(expected, history.answer))
+        return jnp.exp(Posterior(surrogate, likelihood, history).log_likelihood(theta))
 
     def block(_, i):
-        thetas = prior_block(jax.random.fold_in(key, i), surrogate, rotation)
+        unit = shared_uniforms(jax.random.fold_in(key, i), rotation, _BLOCK)
+        thetas = surrogate.quantile(unit)
         weights = jax.vmap(jax.vmap(weigh, (None, 0)))(history, thetas)
         columns = jnp.unstack(thetas, axis=-1)
         first = [jnp.sum(weights * column, -1) for column in columns]
@@ -109,7 +110,7 @@ def exact_posterior(
             "draws from the box find next to nothing. Use infer(..., sampler='smc')."
         )
     _checks.count(num_draws, "num_draws")
-    num_blocks = max(-(-num_draws // BLOCK), _MIN_BLOCKS)
+    num_blocks = max(-(-num_draws // _BLOCK), _MIN_BLOCKS)
     k_draws, k_users = jax.random.split(key)
     rotation = rotations(user_keys(k_users, history.num_users), k)
     sums = np.zeros((history.num_users, num_blocks, 2 + 2 * k))
@@ -132,7 +133,7 @@ def exact_posterior(
     total = sums.sum(1)
     mean, sd, weight = moments(total)
     mean_without, sd_without, weight_without = moments(total[:, None] - sums)
-    drawn = num_blocks * BLOCK
+    drawn = num_blocks * _BLOCK
     with np.errstate(invalid="ignore"):
         effective = np.nan_to_num(weight**2 / total[:, 1])
     return ExactPosterior(
@@ -141,6 +142,6 @@ def exact_posterior(
         error(mean_without),
         error(sd_without),
         weight / drawn,
-        error(weight_without) / (drawn - BLOCK),
+        error(weight_without) / (drawn - _BLOCK),
         effective,
     )

@@ -1,4 +1,10 @@
-"""The No-U-Turn sampler (Hoffman & Gelman 2014), NumPyro's, in unconstrained space."""
+"""The No-U-Turn sampler (Hoffman & Gelman 2014), NumPyro's, in unconstrained space.
+
+Where some answers may be missed, the posterior can be a union of regions with next to nothing
+between them, which trajectories do not cross. Each is therefore followed by an independence
+Metropolis step (Tierney 1994), which proposes a draw from the prior among what the indicator
+allows: what the search for starting points found.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +47,11 @@ class Nuts:
     """
 
     num_chains: int = 4
-    num_warmup: int = 300
+    num_warmup: int = 100
     num_steps: int = 512
-    thin: int = 4
+    thin: int = 1
     target_accept: float = 0.8
-    max_tree_depth: int = 6
+    max_tree_depth: int = 4
 
     name = "nuts"
     needs_gradient = True
@@ -63,6 +69,11 @@ class Nuts:
         """One per chain."""
         return self.num_chains
 
+    @property
+    def num_proposals(self) -> int:
+        """One for each draw kept."""
+        return self.num_chains * self.num_steps
+
     def check(self, num_coefficients: int) -> None:
         """Any number of coefficients will do."""
 
@@ -73,19 +84,33 @@ class Nuts:
         def constrained(z):
             return low + (high - low) * jax.nn.sigmoid(z)
 
+        def unconstrained(theta):
+            unit = jnp.clip((theta - low) / (high - low), 1e-6, 1 - 1e-6)
+            return jax.scipy.special.logit(unit)
+
         def potential(z):
             log_jacobian = jnp.sum(jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z))
             return -posterior.log_likelihood(constrained(z)) - log_jacobian
 
-        def chain(key, start):
+        def jump(key, state, proposed):
+            """Accept or reject a draw from the prior among what is possible."""
+            theta = constrained(state.z)
+            gain = posterior.log_likelihood(proposed) - posterior.log_likelihood(theta)
+            accepted = jnp.log(jax.random.uniform(key)) < gain
+            accepted &= posterior.possible(theta)  # or it could not be jumped back to
+            z = jnp.where(accepted, unconstrained(proposed), state.z)
+            energy, gradient = jax.value_and_grad(potential)(z)
+            return state._replace(z=z, potential_energy=energy, z_grad=gradient)
+
+        def chain(key, start, proposals):
+            k_chain, k_jumps = jax.random.split(key)
             kernel = NUTS(
                 potential_fn=potential,
                 target_accept_prob=self.target_accept,
                 max_tree_depth=self.max_tree_depth,
                 dense_mass=True,
             )
-            unit = jnp.clip((start - low) / (high - low), 1e-4, 1 - 1e-4)
-            state = kernel.init(key, self.num_warmup, jax.scipy.special.logit(unit), (), {})
+            state = kernel.init(k_chain, self.num_warmup, unconstrained(start), (), {})
 
             def steps(num, carry):
                 def step(_, carry):
@@ -95,17 +120,22 @@ class Nuts:
 
                 return jax.lax.fori_loop(0, num, step, carry)
 
-            def kept(carry, num):
+            def kept(carry, inputs):
+                num, key, proposed = inputs
                 state, spent = steps(num, carry)
+                state = jump(key, state, proposed)
                 statistics = {field: getattr(state, field) for field in _FIELDS}
-                return (state, spent), (constrained(state.z), statistics)
+                return (state, spent + 1), (constrained(state.z), statistics)
 
             thinning = jnp.full(self.num_steps, self.thin).at[0].add(self.num_warmup)
-            (_, spent), (draws, statistics) = jax.lax.scan(kept, (state, 0), thinning)
+            inputs = (thinning, jax.random.split(k_jumps, self.num_steps), proposals)
+            (_, spent), (draws, statistics) = jax.lax.scan(kept, (state, 0), inputs)
             return draws, statistics, spent
 
         keys = jax.random.split(key, self.num_chains)
-        draws, statistics, spent = jax.vmap(chain)(keys, starts)
+        starts, proposals = jnp.split(starts, [self.num_chains])
+        proposals = proposals.reshape(self.num_chains, self.num_steps, -1)
+        draws, statistics, spent = jax.vmap(chain)(keys, starts, proposals)
         log_density = jax.vmap(jax.vmap(posterior.log_density))(draws)
         folded = jax.tree.map(lambda leaf: leaf[:, :, None], (draws, log_density, statistics))
         draws, log_density, statistics = folded

@@ -68,9 +68,9 @@ class Smc:
     """
 
     num_runs: int = 4
-    num_particles: int = 512
-    num_moves: int = 5
-    num_last_moves: int = 10
+    num_particles: int = 384
+    num_moves: int = 4
+    num_last_moves: int = 8
     target_ess: float = 0.5
     max_levels: int = 100
 
@@ -79,6 +79,7 @@ class Smc:
     host_only = False
     num_walkers = 1
     num_starts = 0
+    num_proposals = 0
 
     def __post_init__(self):
         for field in ("num_runs", "num_moves", "num_last_moves", "max_levels"):
