@@ -13,7 +13,6 @@ import numpy as np
 
 from pcr_jax import Action
 
-STEP = 0.02
 MAX_COST = 8.0
 
 
@@ -48,12 +47,23 @@ def _values(score, scm, x, moves, scale, deltas, hard):
 
 
 def cheapest(
-    score, scm, x, scale, *, norm="l1", deltas=None, hard=False, resolution=40, near=256, start=0.0
+    score,
+    scm,
+    x,
+    scale,
+    *,
+    norm="l1",
+    deltas=None,
+    hard=False,
+    resolution=40,
+    near=256,
+    start=0.0,
+    step=0.02,
 ) -> np.ndarray:
     """Cost of the cheapest action found for every user, shape (num_users,); infinite if none.
 
     ``deltas`` (m, d), in units of ``scale``: perturbations to withstand, the centre among them.
-    ``start``: no action is cheaper than this.
+    ``start``: no action is cheaper than this. ``step``: between two levels of cost.
     """
     rng = np.random.default_rng(0)
     deltas = np.zeros((1, x.shape[1])) if deltas is None else deltas
@@ -80,14 +90,14 @@ def cheapest(
             low, high = np.where(good, low, middle), np.where(good, middle, high)
         return high
 
-    for t in np.arange(start + STEP, MAX_COST, STEP):
+    for t in np.arange(start + step, MAX_COST, step):
         if not len(pending):
             break
         hits = favourable(pending, (rays * t).astype(np.float32))
         for user, row in zip(pending[hits.any(1)], hits[hits.any(1)], strict=True):
             chosen = rays[row][np.linspace(0, row.sum() - 1, 64).astype(int)]  # of many, some
             one = np.array([user])
-            ends = bisect(one, chosen[None], np.full((1, 64), t - STEP), np.full((1, 64), t))[0]
+            ends = bisect(one, chosen[None], np.full((1, 64), t - step), np.full((1, 64), t))[0]
             cost[user], best[user] = ends.min(), chosen[ends.argmin()]
         pending = pending[~hits.any(1)]
 
