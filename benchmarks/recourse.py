@@ -216,12 +216,17 @@ def _squashed(coefficients, parents):
     return 1.5 * jnp.tanh(jnp.sum(coefficients * parents, axis=-1))
 
 
-def random_scm(num_nodes: int, kind: str) -> pcr.SCM:
-    """On a random DAG with half of all edges; linear, or tanh of a linear effect."""
-    rng = np.random.default_rng(num_nodes)
+def random_graph(rng: np.random.Generator, num_nodes: int) -> pcr.Graph:
+    """A DAG with half of all edges."""
     nodes = [f"X{j + 1}" for j in range(num_nodes)]
     edges = [(a, b) for j, b in enumerate(nodes) for a in nodes[:j] if rng.random() < 0.5]
-    graph = pcr.Graph.from_edges(nodes, edges)
+    return pcr.Graph.from_edges(nodes, edges)
+
+
+def random_scm(num_nodes: int, kind: str) -> pcr.SCM:
+    """On a random DAG; linear, or tanh of a linear effect."""
+    rng = np.random.default_rng(num_nodes)
+    graph = random_graph(rng, num_nodes)
     size = np.sqrt(num_nodes / 3)
     linear = pcr.linear_scm(graph, rng.uniform(-1, 1, len(graph.edges)) / size)
     if kind == "linear":

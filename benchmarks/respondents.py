@@ -1,8 +1,7 @@
 """Posteriors and recourse of 300 respondents per SCM, instead of one per repetition.
 
-Posteriors are exact up to Monte-Carlo error: independent draws from the prior that the indicator
-likelihood accepts, up to 4,096 of at most a million per respondent. Respondents are the same ones
-at every error rate and number of queries.
+Posteriors are exact up to Monte-Carlo error, from a million prior draws per respondent.
+Respondents are the same ones at every error rate and number of queries.
 """
 
 from functools import partial
@@ -15,7 +14,7 @@ from rich.console import Console
 
 import pcr_jax as pcr
 from benchmarks.records import show, write_record
-from pcr_jax.batching import take, user_keys
+from pcr_jax.batching import take
 from pcr_jax.evaluation import optimum_cost
 from pcr_jax.experiments import PAPER, RELEASED
 from pcr_jax.experiments.estimation import (
@@ -26,11 +25,9 @@ from pcr_jax.experiments.estimation import (
     surrogate_of,
 )
 from pcr_jax.experiments.variants import population_of
-from pcr_jax.inference import log_density, search_prior
+from pcr_jax.inference import log_density
 
 NUM_RESPONDENTS = 300
-NUM_DRAWS = 4096
-MAX_DRAWS = 2**20
 ROOM = 15
 LEARNING_RATE = 0.5
 USERS_PER_RESPONDENT = 10
@@ -68,14 +65,7 @@ def histories(scm: str, alpha: float, num_queries: int) -> pcr.History:
 
 def posterior_means(surrogate, likelihood, history) -> np.ndarray:
     """Posterior mean of every respondent; NaN where the posterior is empty."""
-    means = []
-    for i, key in enumerate(user_keys(jax.random.key(1), NUM_RESPONDENTS)):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], history)
-        found = search_prior(key, surrogate, likelihood, one, NUM_DRAWS, MAX_DRAWS)
-        draws = np.asarray(found.draws)[: int(found.num_found)]
-        nobody = np.full(surrogate.num_coefficients, np.nan)
-        means.append(draws.mean(0) if len(draws) else nobody)
-    return np.array(means)
+    return pcr.exact_posterior(jax.random.key(1), surrogate, history, likelihood).mean
 
 
 def mean_and_error(values: np.ndarray) -> tuple[list, list]:
