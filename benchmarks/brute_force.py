@@ -63,7 +63,8 @@ def cheapest(
     """Cost of the cheapest action found for every user, shape (num_users,); infinite if none.
 
     ``deltas`` (m, d), in units of ``scale``: perturbations to withstand, the centre among them.
-    ``start``: no action is cheaper than this. ``step``: between two levels of cost.
+    ``start``, for all or for each user: no action is cheaper than this. ``step``: between two
+    levels of cost.
     """
     rng = np.random.default_rng(0)
     deltas = np.zeros((1, x.shape[1])) if deltas is None else deltas
@@ -90,16 +91,24 @@ def cheapest(
             low, high = np.where(good, low, middle), np.where(good, middle, high)
         return high
 
-    for t in np.arange(start + step, MAX_COST, step):
-        if not len(pending):
-            break
-        hits = favourable(pending, (rays * t).astype(np.float32))
-        for user, row in zip(pending[hits.any(1)], hits[hits.any(1)], strict=True):
-            chosen = rays[row][np.linspace(0, row.sum() - 1, 64).astype(int)]  # of many, some
-            one = np.array([user])
-            ends = bisect(one, chosen[None], np.full((1, 64), t - step), np.full((1, 64), t))[0]
-            cost[user], best[user] = ends.min(), chosen[ends.argmin()]
+    level = np.broadcast_to(start, len(x)) + step
+    while len(pending):
+        moves = rays * level[pending, None, None]
+        hits = favourable(pending, moves.astype(np.float32))
+        hit = pending[hits.any(1)]
+        if len(hit):
+            # Of many directions, some.
+            some = [
+                rays[row][np.linspace(0, row.sum() - 1, 64).astype(int)]
+                for row in hits
+                if row.any()
+            ]
+            high = np.repeat(level[hit, None], 64, 1)
+            ends = bisect(hit, np.stack(some), high - step, high)
+            cost[hit], best[hit] = ends.min(1), np.stack(some)[np.arange(len(hit)), ends.argmin(1)]
         pending = pending[~hits.any(1)]
+        level = level + step
+        pending = pending[level[pending] < MAX_COST]
 
     found = np.flatnonzero(np.isfinite(cost) & (cost > 0))
     for spread in (0.1, 0.03, 0.01, 0.003) if len(found) else ():

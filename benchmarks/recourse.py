@@ -190,7 +190,7 @@ def robust_rows(num_users: int) -> list[dict]:
                 deltas=dense_ball(epsilon, norm, 120),
                 resolution=10,
                 near=64,
-                start=float(np.min(plain.cost)),
+                start=np.asarray(plain.cost) / 1.02,
                 step=0.05,
             )
             found = np.isfinite(best)
