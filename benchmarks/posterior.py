@@ -81,9 +81,6 @@ def accuracy_row(scm: str, name: str, sampler, num_users: int) -> dict:
         likelihood_of(sampler, dict(PAPER.sigma)[scm], PAPER.beta),
     )
     settings = {"likelihood": likelihood, "sampler": sampler}
-    began = time.perf_counter()
-    pcr.infer(KEY, surrogate, history, **settings)
-    first = time.perf_counter() - began
     idata = pcr.infer(jax.random.key(1), surrogate, history, **settings)
     theta = np.moveaxis(coefficients_of(idata), 2, 0)
     flat = theta.reshape(num_users, -1, theta.shape[-1])
@@ -95,7 +92,6 @@ def accuracy_row(scm: str, name: str, sampler, num_users: int) -> dict:
         table = pcr.diagnose(idata)
     sampled = table[table["ess_bulk"].notna()]
     error = flat.mean(1) - exact.mean
-    seconds = idata.attrs["seconds"]
     return {
         "scm": scm,
         "sampler": name,
@@ -109,11 +105,35 @@ def accuracy_row(scm: str, name: str, sampler, num_users: int) -> dict:
         "ess_median": float(sampled["ess_bulk"].median()),
         "ess_min": float(sampled["ess_bulk"].min()),
         "evaluations": float(idata.constant_data["num_evaluations"].to_numpy()[known].mean()),
-        "users_per_second": num_users / seconds,
-        "compile_seconds": max(0.0, first - seconds),
         "statuses": table["status"].value_counts().to_dict(),
         "settings": repr(sampler),
     }
+
+
+def speed_rows(num_users: int, num_zeus_users: int) -> list[dict]:
+    """Users per second of every sampler on M1, after a first call that compiles."""
+    surrogate, rows = surrogate_of(PAPER, pcr.library.m1()), []
+    for name, sampler in {**ZEUS, **JAX_SAMPLERS}.items():
+        count = num_zeus_users if sampler.host_only else num_users
+        history = histories("m1", count)
+        likelihood = likelihood_of(sampler, dict(PAPER.sigma)["m1"], PAPER.beta)
+        seconds = [
+            pcr.infer(key, surrogate, history, likelihood=likelihood, sampler=sampler).attrs[
+                "seconds"
+            ]
+            for key in jax.random.split(KEY, 3)
+        ]
+        rows.append(
+            {
+                "sampler": name,
+                "users": count,
+                "compile_seconds": max(0.0, seconds[0] - seconds[1]),
+                "users_per_second": count / min(seconds[1:]),
+                "settings": repr(sampler),
+            }
+        )
+    accurate = next(row["users_per_second"] for row in rows if row["sampler"] == "zeus")
+    return [{**row, "times_zeus": row["users_per_second"] / accurate} for row in rows]
 
 
 def temperature_rows(num_users: int) -> list[dict]:
@@ -245,14 +265,15 @@ def measure(out: Path, quick: bool) -> None:
         write_record(out / "posterior.json", record)
 
     num_users = 32 if quick else 300
-    few = 4 if quick else 20
+    few, num_zeus = (4, 4) if quick else (20, 300)
     hard = ("m1",) if quick else tuple(pcr.library.SCMS)
     done("temperature", "Bias of the relaxed likelihood", temperature_rows(num_users))
     for scm in hard:
         for name, sampler in JAX_SAMPLERS.items():
             done("accuracy", f"{name} on {scm}", [accuracy_row(scm, name, sampler, num_users)])
         for name, sampler in ZEUS.items():
-            done("accuracy", f"{name} on {scm}", [accuracy_row(scm, name, sampler, few)])
+            done("accuracy", f"{name} on {scm}", [accuracy_row(scm, name, sampler, num_zeus)])
+    done("speed", "Users per second", speed_rows(num_users, 4 if quick else 20))
     everyone = {**JAX_SAMPLERS, "zeus": ZEUS["zeus (paper)"]}
     done("impossible", "Impossible answers", impossible_rows(1000, everyone))
     counts = (1, 10, 100, 1000) if quick else (1, 10, 100, 1000, 10_000, 100_000)
