@@ -54,6 +54,7 @@ def cheapest(
     *,
     norm="l1",
     deltas=None,
+    more_deltas=None,
     hard=False,
     resolution=40,
     near=256,
@@ -62,7 +63,8 @@ def cheapest(
 ) -> np.ndarray:
     """Cost of the cheapest action found for every user, shape (num_users,); infinite if none.
 
-    ``deltas`` (m, d), in units of ``scale``: perturbations to withstand, the centre among them.
+    ``deltas`` (m, d), in units of ``scale``: perturbations to withstand, the centre among them;
+    ``more_deltas``: those that the refined action must withstand, where they are too many to sweep.
     ``start``, for all or for each user: no action is cheaper than this. ``step``: between two
     levels of cost.
     """
@@ -73,7 +75,7 @@ def cheapest(
     best = np.zeros((len(x), x.shape[1]))
     pending = np.arange(len(x))
 
-    def favourable(users, moves):
+    def favourable(users, moves, deltas=deltas):
         """Padded to multiples of 8 users, so that few shapes are compiled."""
         size = 8 * 2 ** int(np.ceil(np.log2(-(-len(users) // 8))))
         rows = np.resize(users, size)
@@ -83,11 +85,11 @@ def cheapest(
         )
         return np.asarray(values)[: len(users)] >= 0
 
-    def bisect(users, rays, low, high):
+    def bisect(users, rays, low, high, deltas=deltas):
         """Cost (n, k) of the crossing between low (not favourable) and high (favourable)."""
         for _ in range(12):
             middle = (low + high) / 2
-            good = favourable(users, rays * middle[..., None])
+            good = favourable(users, rays * middle[..., None], deltas)
             low, high = np.where(good, low, middle), np.where(good, middle, high)
         return high
 
@@ -111,14 +113,23 @@ def cheapest(
         pending = pending[level[pending] < MAX_COST]
 
     found = np.flatnonzero(np.isfinite(cost) & (cost > 0))
+    if more_deltas is not None and len(found):
+        deltas = more_deltas
+        for _ in range(20):  # up to 1.02 ** 20 of the cost
+            broken = found[~favourable(found, (best * cost[:, None])[found, None], deltas)[:, 0]]
+            if not len(broken):
+                break
+            cost[broken] *= 1.02
+        cost[broken] = np.inf
+        found = np.setdiff1d(found, broken)
     for spread in (0.1, 0.03, 0.01, 0.003) if len(found) else ():
         close = best[found, None] + spread * rng.normal(size=(len(found), near, x.shape[1]))
         sparse = rng.random(close.shape) < 0.3
         close = unit_cost(np.where(sparse, best[found, None], close), norm)
         top = np.repeat(cost[found, None], near, 1)
-        good = favourable(found, close * top[..., None])
+        good = favourable(found, close * top[..., None], deltas)
         low = np.where(good, 0.9 * top, top)
-        ends = np.where(good, bisect(found, close, low, top), np.inf)
+        ends = np.where(good, bisect(found, close, low, top, deltas), np.inf)
         better = ends.min(1) < cost[found]
         rows = np.arange(len(found))
         best[found] = np.where(better[:, None], close[rows, ends.argmin(1)], best[found])

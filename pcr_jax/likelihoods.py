@@ -109,6 +109,16 @@ class Relaxed(Tolerance):
 
     differentiable = True
 
+    def nearly_possible(self, expected: Array, answer: Array) -> Array:
+        """Whether there is likelihood worth going to; boolean, shape ().
+
+        One answer more than allowed may be missed, each by more than ``sigma``: by what lowers
+        its sigmoid to 0.02.
+        """
+        wider = Tolerance(self.sigma * (1 + 4 * self.temperature), self.beta, self.norm)
+        agreeing, answered = wider.agreement(expected, answer)
+        return agreeing >= self.needed(answered) - 1
+
     def log_prob(self, expected: Array, answer: Array) -> Array:
         """Log of the outer sigmoid; finite, as is its gradient; shape ()."""
         distances, answered = _distances(self.norm, expected, answer)

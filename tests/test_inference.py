@@ -144,7 +144,6 @@ class Given:
     """A sampler that returns the starting points, told apart by step."""
 
     name, needs_gradient, host_only = "given", False, True
-    num_proposals = 0
 
     def __init__(self, num_walkers=10, num_steps=3):
         self.num_starts = self.num_walkers = num_walkers

@@ -218,7 +218,7 @@ class Chains:
     """Two chains of starting points; the third user's second chain is shifted."""
 
     name, needs_gradient, host_only = "chains", False, True
-    num_starts, num_proposals, num_walkers = 200, 0, 1
+    num_starts, num_walkers = 200, 1
 
     def __init__(self):
         self.user = 0

@@ -126,7 +126,7 @@ class _Inference:
     def search(self, key, keys, users) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Possible prior draws of each user, how many there are, and who is proved to have none."""
         k = self.surrogate.num_coefficients
-        wanted = max(self.sampler.num_starts + self.sampler.num_proposals, 1)
+        wanted = max(self.sampler.num_starts, 1)
         draws, num_found = np.zeros((len(users), wanted, k), np.float32), np.zeros(len(users), int)
         excluded = np.zeros(len(users), bool)
         rotation = rotations(keys, k + 1)
@@ -145,7 +145,6 @@ class _Inference:
             pending = np.flatnonzero((num_found < wanted) & ~excluded)
         if k <= _MAX_COEFFICIENTS_PROVED:
             excluded |= num_found == 0
-        draws[np.arange(wanted) >= num_found[:, None]] = np.nan
         return draws, num_found, excluded
 
     def tempered_starts(self, keys, users) -> Iterator[tuple[int, np.ndarray]]:
@@ -174,12 +173,11 @@ class _Inference:
         short = np.flatnonzero((num_found < wanted) & ~hopeless)
         for i, points in self.tempered_starts(take(k_temper, short), users[short]):
             num_found[short[i]] = len(points)
-            draws[short[i]] = np.nan
             draws[short[i], : len(points)] = points
         lacking = (num_found < wanted) & ~hopeless
         self.status[users[lacking]] = PosteriorStatus.no_start
         ready = ~hopeless & ~lacking
-        return np.flatnonzero(ready), draws[ready, : wanted + self.sampler.num_proposals]
+        return np.flatnonzero(ready), draws[ready, :wanted]
 
     def sample(self, keys, users, starts) -> Iterator[np.ndarray]:
         """Sample the users, yielding those that are done."""

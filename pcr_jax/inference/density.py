@@ -57,10 +57,6 @@ class Posterior:
         """The log likelihood where there is any, and a finite slope towards it elsewhere; ()."""
         return self.likelihood.path(self._expected(theta), self.history.answer)
 
-    def possible(self, theta: Array) -> Array:
-        """Whether the likelihood, or the indicator that it relaxes, allows ``theta``; ()."""
-        return self.likelihood.possible(self._expected(theta), self.history.answer)
-
     def log_likelihood(self, theta: Array) -> Array:
         """Log likelihood of the answers; shape ()."""
         return self.likelihood.log_prob(self._expected(theta), self.history.answer)
@@ -111,11 +107,16 @@ def cells_per_axis(num_coefficients: int) -> int:
     return max(1, min(16, int(_GRID ** (1 / num_coefficients) + 1e-9) - 1))
 
 
-def possible_cells(surrogate, likelihood, history) -> tuple[Array, Array]:
+def possible_cells(surrogate, likelihood, history, possible=None) -> tuple[Array, Array]:
     """Which cells of the prior's box can hold possible draws of one user.
 
     An expected answer is linear in each coefficient by itself, so that over a cell it lies
     between the extremes at the corners. A cell is excluded if too many answers are out of reach.
+
+    Parameters
+    ----------
+    possible : callable, optional
+        What is possible, if not ``likelihood.possible``.
 
     Returns
     -------
@@ -124,6 +125,7 @@ def possible_cells(surrogate, likelihood, history) -> tuple[Array, Array]:
     Array
         The largest share of answers with which a corner agrees, shape ().
     """
+    possible = possible or likelihood.possible
     k = surrogate.num_coefficients
     parts = cells_per_axis(k)
     if parts == 1:
@@ -143,7 +145,29 @@ def possible_cells(surrogate, likelihood, history) -> tuple[Array, Array]:
     slack = _SLACK * (1 + jnp.abs(least) + jnp.abs(most))
     nearest = jnp.clip(history.answer, least - slack, most + slack)
     nearest = nearest.reshape(-1, *history.answer.shape)
-    return jax.vmap(lambda e: likelihood.possible(e, history.answer))(nearest), best
+    return jax.vmap(lambda e: possible(e, history.answer))(nearest), best
+
+
+def uniform_over(surrogate, order: Array, num_cells: Array, unit: Array) -> Array:
+    """Draws (n, num_coefficients) from some cells of the box, given uniforms (n, 1 + k).
+
+    ``order`` (all cells,) has the ``num_cells`` () to draw from first.
+    """
+    k = surrogate.num_coefficients
+    parts = cells_per_axis(k)
+    cell = order[jnp.minimum((unit[:, 0] * num_cells).astype(int), num_cells - 1)]
+    corner = jnp.stack(jnp.unravel_index(cell, (parts,) * k), -1) if parts > 1 else 0
+    return surrogate.quantile((corner + unit[:, 1:]) / parts)
+
+
+def cell_of(surrogate, theta: Array) -> Array:
+    """The number of the cell that ``theta`` (num_coefficients,) lies in; ()."""
+    k = surrogate.num_coefficients
+    parts = cells_per_axis(k)
+    if parts == 1:
+        return jnp.asarray(0)
+    place = ((theta - surrogate.low) / (surrogate.high - surrogate.low) * parts).astype(int)
+    return jnp.ravel_multi_index(tuple(jnp.clip(place, 0, parts - 1)), (parts,) * k, mode="clip")
 
 
 def agreeing_share(likelihood: Tolerance, expected: Array, answer: Array) -> Array:
@@ -203,16 +227,9 @@ def search_priors(
     num_coefficients + 1) is that of `shared_uniforms`.
     """
     k = surrogate.num_coefficients
-    parts = cells_per_axis(k)
     cells, best = jax.lax.map(lambda h: possible_cells(surrogate, likelihood, h), history)
     num_cells = cells.sum(1)
     kept = jnp.argsort(~cells, axis=1, stable=True)  # the possible ones first
-
-    def in_cells(unit, kept, num_cells):
-        """Prior draws (BLOCK, k) within the kept cells, from uniforms (BLOCK, k + 1)."""
-        cell = kept[jnp.minimum((unit[:, 0] * num_cells).astype(int), num_cells - 1)]
-        corner = jnp.stack(jnp.unravel_index(cell, (parts,) * k), -1) if parts > 1 else 0
-        return surrogate.quantile((corner + unit[:, 1:]) / parts)
 
     def evaluate(history, theta):
         expected = surrogate.expected_answers(theta, history.node, history.shift)
@@ -229,7 +246,7 @@ def search_priors(
     def block(carry):
         i, found = carry
         unit = shared_uniforms(jax.random.fold_in(key, i), rotation, BLOCK)
-        thetas = jax.vmap(in_cells)(unit, kept, num_cells)
+        thetas = jax.vmap(partial(uniform_over, surrogate))(kept, num_cells, unit)
         possible, agreement = jax.vmap(jax.vmap(evaluate, (None, 0)))(history, thetas)
         going = unfinished(found)
         possible &= going[:, None]

@@ -52,7 +52,6 @@ class Ess:
     name = "ess"
     needs_gradient = False
     host_only = False
-    num_proposals = 0
 
     def __post_init__(self):
         for field in ("num_ensembles", "num_warmup", "num_steps", "thin"):

@@ -1,9 +1,9 @@
 """The No-U-Turn sampler (Hoffman & Gelman 2014), NumPyro's, in unconstrained space.
 
 Where some answers may be missed, the posterior can be a union of regions with next to nothing
-between them, which trajectories do not cross. Each is therefore followed by an independence
-Metropolis step (Tierney 1994), which proposes a draw from the prior among what the indicator
-allows: what the search for starting points found.
+between them, which trajectories do not cross. Draws are therefore followed by independence
+Metropolis steps (Tierney 1994), which propose draws from the prior where bounds on the expected
+answers leave some likelihood (see `possible_cells`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from jax import Array
 from numpyro.infer import NUTS
 
 from pcr_jax import _checks
-from pcr_jax.inference.density import Posterior
+from pcr_jax.inference.density import Posterior, cell_of, possible_cells, uniform_over
 from pcr_jax.inference.samplers import Samples
+from pcr_jax.likelihoods import Relaxed
 
 _FIELDS = ("diverging", "num_steps", "accept_prob")
 
@@ -39,6 +40,8 @@ class Nuts:
         Acceptance that the step size is tuned for.
     max_tree_depth : int
         A trajectory has at most 2 ** max_tree_depth - 1 steps.
+    num_jumps : int
+        Independence Metropolis steps before each draw kept.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class Nuts:
     thin: int = 1
     target_accept: float = 0.8
     max_tree_depth: int = 4
+    num_jumps: int = 32
 
     name = "nuts"
     needs_gradient = True
@@ -59,7 +63,14 @@ class Nuts:
     num_walkers = 1
 
     def __post_init__(self):
-        for field in ("num_chains", "num_warmup", "num_steps", "thin", "max_tree_depth"):
+        for field in (
+            "num_chains",
+            "num_warmup",
+            "num_steps",
+            "thin",
+            "max_tree_depth",
+            "num_jumps",
+        ):
             _checks.count(getattr(self, field), field)
         if not 0 < self.target_accept < 1:
             raise ValueError(f"Expected target_accept in (0, 1); got {self.target_accept}.")
@@ -68,11 +79,6 @@ class Nuts:
     def num_starts(self) -> int:
         """One per chain."""
         return self.num_chains
-
-    @property
-    def num_proposals(self) -> int:
-        """One for each draw kept."""
-        return self.num_chains * self.num_steps
 
     def check(self, num_coefficients: int) -> None:
         """Any number of coefficients will do."""
@@ -92,17 +98,42 @@ class Nuts:
             log_jacobian = jnp.sum(jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z))
             return -posterior.log_likelihood(constrained(z)) - log_jacobian
 
-        def jump(key, state, proposed):
-            """Accept or reject a draw from the prior among what is possible."""
+        likelihood = posterior.likelihood
+        assert isinstance(likelihood, Relaxed)
+        cells, _ = possible_cells(
+            posterior.surrogate, likelihood, posterior.history, likelihood.nearly_possible
+        )
+        order = jnp.argsort(~cells, stable=True)
+
+        def jump(key, state):
+            """Independence Metropolis steps with uniform proposals from the cells."""
+            k_propose, k_accept = jax.random.split(key)
+            unit = jax.random.uniform(
+                k_propose, (self.num_jumps, 1 + posterior.surrogate.num_coefficients)
+            )
+            proposals = uniform_over(posterior.surrogate, order, cells.sum(), unit)
+            offered = jax.vmap(posterior.log_likelihood)(proposals)
+            limits = jnp.log(jax.random.uniform(k_accept, (self.num_jumps,)))
             theta = constrained(state.z)
-            gain = posterior.log_likelihood(proposed) - posterior.log_likelihood(theta)
-            accepted = jnp.log(jax.random.uniform(key)) < gain
-            accepted &= posterior.possible(theta)  # or it could not be jumped back to
-            z = jnp.where(accepted, unconstrained(proposed), state.z)
+            # From outside the cells, what is proposed could not be jumped back from.
+            inside = cells[cell_of(posterior.surrogate, theta)]
+
+            def consider(present, offer):
+                proposed, log_likelihood, limit = offer
+                accepted = inside & (limit < log_likelihood - present[1])
+                return jax.tree.map(
+                    lambda new, old: jnp.where(accepted, new, old),
+                    (proposed, log_likelihood, True),
+                    present,
+                ), None
+
+            present = (theta, posterior.log_likelihood(theta), False)
+            (theta, _, moved), _ = jax.lax.scan(consider, present, (proposals, offered, limits))
+            z = jnp.where(moved, unconstrained(theta), state.z)
             energy, gradient = jax.value_and_grad(potential)(z)
             return state._replace(z=z, potential_energy=energy, z_grad=gradient)
 
-        def chain(key, start, proposals):
+        def chain(key, start):
             k_chain, k_jumps = jax.random.split(key)
             kernel = NUTS(
                 potential_fn=potential,
@@ -121,21 +152,19 @@ class Nuts:
                 return jax.lax.fori_loop(0, num, step, carry)
 
             def kept(carry, inputs):
-                num, key, proposed = inputs
+                num, key = inputs
                 state, spent = steps(num, carry)
-                state = jump(key, state, proposed)
+                state = jump(key, state)
                 statistics = {field: getattr(state, field) for field in _FIELDS}
-                return (state, spent + 1), (constrained(state.z), statistics)
+                return (state, spent + self.num_jumps + 2), (constrained(state.z), statistics)
 
             thinning = jnp.full(self.num_steps, self.thin).at[0].add(self.num_warmup)
-            inputs = (thinning, jax.random.split(k_jumps, self.num_steps), proposals)
+            inputs = (thinning, jax.random.split(k_jumps, self.num_steps))
             (_, spent), (draws, statistics) = jax.lax.scan(kept, (state, 0), inputs)
             return draws, statistics, spent
 
         keys = jax.random.split(key, self.num_chains)
-        starts, proposals = jnp.split(starts, [self.num_chains])
-        proposals = proposals.reshape(self.num_chains, self.num_steps, -1)
-        draws, statistics, spent = jax.vmap(chain)(keys, starts, proposals)
+        draws, statistics, spent = jax.vmap(chain)(keys, starts)
         log_density = jax.vmap(jax.vmap(posterior.log_density))(draws)
         folded = jax.tree.map(lambda leaf: leaf[:, :, None], (draws, log_density, statistics))
         draws, log_density, statistics = folded

@@ -51,8 +51,6 @@ class Sampler(Protocol):
         Whether it runs in Python, one user at a time.
     num_starts : int
         How many starting points it takes; 0 if it finds its own.
-    num_proposals : int
-        How many further draws from the posterior under the indicator it can use.
     num_walkers : int
         Of each chain; they are folded into draws.
     """
@@ -66,10 +64,6 @@ class Sampler(Protocol):
         """How many starting points it takes; 0 if it finds its own."""
 
     @property
-    def num_proposals(self) -> int:
-        """How many further draws from the posterior under the indicator it can use."""
-
-    @property
     def num_walkers(self) -> int:
         """Of each chain."""
 
@@ -77,9 +71,7 @@ class Sampler(Protocol):
         """Raise ValueError if the settings do not suit that many coefficients."""
 
     def run(self, key: Array, posterior: Posterior, starts: Array) -> Samples | None:
-        """Sample from ``starts`` (num_starts + num_proposals, num_coefficients).
+        """Sample from ``starts`` (num_starts, num_coefficients), distinct and possible.
 
-        The first num_starts are distinct and possible. The others are exact and independent
-        draws from the prior among what is possible, or NaN where too few were found.
         A sampler that gives up returns None, or draws whose log density is not finite.
         """

@@ -79,7 +79,6 @@ class Smc:
     host_only = False
     num_walkers = 1
     num_starts = 0
-    num_proposals = 0
 
     def __post_init__(self):
         for field in ("num_runs", "num_moves", "num_last_moves", "max_levels"):

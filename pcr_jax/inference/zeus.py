@@ -50,7 +50,6 @@ class Zeus:
     name = "zeus"
     needs_gradient = False
     host_only = True
-    num_proposals = 0
 
     def __post_init__(self):
         _checks.count(self.num_walkers, "num_walkers", minimum=2)
