@@ -182,7 +182,6 @@ def impossible_rows(num_users: int, samplers: dict) -> list[dict]:
                 "sampler": name,
                 "users": num_users,
                 "reported_empty": int(empty.sum()),
-                "draws_each": 2**20,
                 "best_agreement": float(idata.constant_data["best_agreement"].max()),
                 "seconds_with_compilation": seconds,
             }

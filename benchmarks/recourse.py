@@ -95,7 +95,9 @@ def reference_rows(data: Path, users: slice = slice(None)) -> list[dict]:
                 "brute_force_found": float(np.isfinite(best).mean()),
                 "brute_force_cost": float(best[np.isfinite(best)].mean()),
                 "single_feature_cost": single_feature_cost(score, truth, x, scale),
-                "released_cost_lr0.5": float(np.nanmean(recorded["lr0.5_true_cost"])),
+                "released_cost_lr0.5": float(
+                    recorded["lr0.5_true_cost"][recorded["lr0.5_true_valid"]].mean()
+                ),
                 "released_validity_lr0.5": float(np.mean(recorded["lr0.5_true_valid"])),
             }
         )
