@@ -6,10 +6,13 @@ Per user, in units of cost:
    (signed axes and a lattice between them) and a path of steepest ascent meet that level, until
    one is favourable.
 2. *Narrow.* Where the directions found favourable cross the boundary, to a quarter of the level.
-3. *Refine.* From the cheapest crossings, descent on the cost within the favourable region: at a
+3. *Climb.* Favourable regions thinner than the gaps between the directions: ascent on the score at
+   a cost below that of the cheapest crossing, from the best directions; lower still, as often as an
+   ascent becomes favourable.
+4. *Refine.* From the cheapest move so far, descent on the cost within the favourable region: at a
    cost lower by a share delta, moves towards and away from every axis and, where the score has a
    gradient, towards the optimum of the linearised problem; delta shrinks where none is favourable.
-4. *Attack.* With a ball of perturbations (Eq. 2 of the paper), "favourable" means so for every
+5. *Attack.* With a ball of perturbations (Eq. 2 of the paper), "favourable" means so for every
    perturbation of a working set, at first the centre. An attack on the refined action adds the
    perturbation that breaks it, and the sweep goes on from there, until the attack fails. These are
    cutting planes: every relaxed problem's optimum is a lower bound on the robust one.
@@ -26,6 +29,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 
 from pcr_jax import _checks
@@ -33,14 +37,18 @@ from pcr_jax.actions import Action
 from pcr_jax.batching import map_users, take
 from pcr_jax.classifiers import differentiable
 from pcr_jax.recourse import lanes
-from pcr_jax.recourse.adversary import Ball, attack
+from pcr_jax.recourse.adversary import Ball, attack, unit
 from pcr_jax.recourse.cost import Cost
 from pcr_jax.scm import SCM
 
 _MAX_DIRECTIONS = 60
 _POINTS = 4096  # evaluated at once
 _HITS = 8  # directions followed to the boundary
-_STARTS = 2  # of them refined
+_SCOUTS = 16  # directions from which the score is climbed by one step
+_CLIMBERS = 4  # of them climb on
+_CLIMBS = 8  # steps without success
+_FIRST_CLIMB, _LAST_CLIMB = 0.3, 0.006  # lengths of steps, of the cost
+_FIRST_CUT, _CUT = 0.02, 0.05  # shares of the cost that climbers have less
 _PARTS = (0.02, 0.1, 0.4, 1.0)  # of the way to a target
 _MAX_STEPS = 60
 _FIRST_SHARE = 0.1
@@ -196,25 +204,42 @@ class Solver(NamedTuple):
 
     def at_cost(self, task: Task, moves: Array, cost: Array) -> Array:
         """The largest entries of ``moves`` (n, d), stretched to that cost, within the bounds."""
-        if self.max_set_size < self.num_nodes:
-            weighted = jnp.abs(moves * task.weights)
-            least = jax.lax.top_k(weighted, self.max_set_size)[0][:, -1:]
-            moves = jnp.where(weighted >= least, moves, 0.0)
+        moves = self.largest(task, moves)
         size = self.size(task, moves)
         factor = cost / jnp.where(size > 0, size, jnp.inf)
         return jnp.clip(moves * factor[:, None], task.low, task.high)
+
+    def within(self, task: Task, moves: Array, cost: Array) -> Array:
+        """Of at most that cost, nearest to the largest entries of ``moves`` (n, d)."""
+        project = optax.projections.projection_l1_ball
+        if self.cost.norm == "l2":
+            project = optax.projections.projection_l2_ball
+        weighted = self.largest(task, moves) * task.weights
+        nearest = jax.vmap(project, (0, None))(weighted, cost) / task.weights
+        return jnp.clip(nearest, task.low, task.high)
+
+    def largest(self, task: Task, moves: Array) -> Array:
+        """As many entries of ``moves`` (n, d) as features may be intervened on; 0 elsewhere."""
+        if self.max_set_size == self.num_nodes:
+            return moves
+        weighted = jnp.abs(moves * task.weights)
+        least = jax.lax.top_k(weighted, self.max_set_size)[0][:, -1:]
+        return jnp.where(weighted >= least, moves, 0.0)
 
     # 1. Sweep
 
     def rays(self, task: Task, state: State) -> Array:
         """Directions (n, d) to sweep: the path's neighbours, the fixed, those of the solution."""
-        fixed = jnp.asarray(directions(self.num_nodes, self.max_set_size)) / task.weights
-        rays = [self.path_ends(task, state), fixed]
+        rays = [self.path_ends(task, state), self.fixed(task)]
         if self.ball is not None:  # the robust optimum is not far from one of less perturbations
             axes = self.size(task, state.move) * jnp.eye(self.num_nodes) / task.weights
             rays += [state.move[None]]
             rays += [state.move + part * axes for part in (-0.3, -0.1, 0.1, 0.3)]
         return jnp.concatenate(rays)
+
+    def fixed(self, task: Task) -> Array:
+        """The fixed directions, shape (n, d)."""
+        return jnp.asarray(directions(self.num_nodes, self.max_set_size)) / task.weights
 
     def path_ends(self, task: Task, state: State) -> Array:
         """The path prolonged along every signed axis to the next level; shape (2d, d)."""
@@ -243,17 +268,74 @@ class Solver(NamedTuple):
     # 2. Narrow
 
     def narrow(self, task: Task, state: State) -> Array:
-        """The cheapest crossings along the hits; shape (starts, d); 0 where there are fewer."""
+        """The cheapest crossing along the hits; shape (d,); 0 if there is none."""
         levels = self.levels
         level, below = levels[state.level], levels[jnp.maximum(state.level - 1, 0)]
         parts = [below + part * (level - below) for part in (0.25, 0.5, 0.75, 1.0)]
         moves = jnp.concatenate([self.at_cost(task, state.hits, part) for part in parts])
         favourable = (self.values(task, state, moves)[0] >= 0) & moves.any(1)
         cost = jnp.where(favourable, self.size(task, moves), jnp.inf)
-        _, cheapest = jax.lax.top_k(-cost, _STARTS)
-        return jnp.where(favourable[cheapest, None], moves[cheapest], 0.0)
+        cheapest = jnp.argmin(cost)
+        return jnp.where(favourable[cheapest], moves[cheapest], 0.0)
 
-    # 3. Refine
+    # 3. Climb
+
+    def camp(self, task: Task, state: State, crossing: Array) -> Array:
+        """Where the ascents begin: a step up from the best directions; shape (climbers, d)."""
+        cost = (1 - _FIRST_CUT) * self.size(task, crossing)
+        moves = self.at_cost(task, self.fixed(task), cost)
+        values, bindings = self.values(task, state, moves)
+        best = jax.lax.top_k(values, min(_SCOUTS, len(moves)))[1]
+        ways, _ = self.ways(task, state, moves[best], bindings[best], 0)
+        above = self.step(task, moves[best], ways, cost, 0)
+        values, _ = self.values(task, state, above)
+        return above[jax.lax.top_k(values, min(_CLIMBERS, len(above)))[1]]
+
+    def ways(self, task: Task, state: State, moves: Array, bindings: Array, number) -> tuple:
+        """Where the score rises (n, d), and where that is unknown: there, fixed random ways."""
+        noise = np.random.default_rng(0).normal(size=(_CLIMBS + 1, *moves.shape))
+        ways = jnp.asarray(noise, moves.dtype)[number]
+        flat = jnp.ones(len(moves), bool)
+        if differentiable(self.score):
+            slope = jax.vmap(jax.grad(self.value, argnums=2), (None, None, 0, 0))
+            slopes = slope(task, state, moves, state.deltas[bindings]) / task.weights
+            slopes = jnp.nan_to_num(slopes)
+            flat = ~slopes.any(1)
+            ways = jnp.where(flat[:, None], ways, slopes)
+        return ways, flat
+
+    def step(self, task: Task, moves: Array, ways: Array, cost: Array, number) -> Array:
+        """Moves (n, d) further along ``ways``, of at most that cost; steps become shorter."""
+        length = cost * _FIRST_CLIMB * (_LAST_CLIMB / _FIRST_CLIMB) ** (number / _CLIMBS)
+        return self.within(task, moves + length * jax.vmap(unit)(ways) / task.weights, cost)
+
+    def ascents(self, task: Task, crossing: Array, camp: Array) -> tuple:
+        """The state that `climb` begins with."""
+        cost = (1 - _FIRST_CUT) * self.size(task, crossing)
+        unknown = jnp.full(len(camp), -jnp.inf)
+        return crossing, cost, camp, unknown, camp, jnp.asarray(0), jnp.asarray(0)
+
+    def climb(self, task: Task, state: State, inner: tuple) -> tuple[tuple, Array, tuple]:
+        """One step of the ascents; see the module."""
+        best, cost, moves, values, proposals, number, evaluations = inner
+        proposed, bindings = self.values(task, state, proposals)
+        evaluations += len(moves) * (state.num_deltas + differentiable(self.score))
+        ways, flat = self.ways(task, state, proposals, bindings, number)
+        back = flat & (proposed < values)  # where no slope leads on, only better moves are kept
+        moves = jnp.where(back[:, None], moves, proposals)
+        values = jnp.where(back, values, proposed)
+        highest = jnp.argmax(values)
+        hit = values[highest] >= 0
+        best = jnp.where(hit, moves[highest], best)
+        ended = ~hit & (number == _CLIMBS) | ~best.any()
+        cost = jnp.where(hit, (1 - _CUT) * self.size(task, best), cost)
+        values = jnp.where(hit, -jnp.inf, values)
+        number = jnp.where(hit, 0, number + 1)
+        proposals = self.step(task, moves, ways, cost, number)
+        inner = (best, cost, moves, values, proposals, number, evaluations)
+        return inner, ended, (best, evaluations)
+
+    # 4. Refine
 
     def targets(self, task: Task, state: State, move: Array, binding: Array) -> Array:
         """Moves to go towards: less of each node, more of each, the linearised optimum."""
@@ -311,7 +393,7 @@ class Solver(NamedTuple):
         share = jnp.where(better, jnp.minimum(2 * share, 0.3), share / 3)
         return (moved, binding, share, evaluations), ended, (moved, evaluations * state.num_deltas)
 
-    # 4. Attack
+    # 5. Attack
 
     def withstand(self, strength: dict[str, int], task: Task, state: State) -> State:
         """Attack the solution: solved if it withstands, one more perturbation if not."""
@@ -380,8 +462,9 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
     room = 1
     if solver.ball is not None:
         room = _FEW + len(solver.ball.surface(_OUTLINE, num_nodes)) + _WORKING_SET
-    width = len(directions(num_nodes, solver.max_set_size)) + 2 * num_nodes
-    width += (1 + 4 * num_nodes) * robust
+    num_fixed = len(directions(num_nodes, solver.max_set_size))
+    num_climbers = min(_CLIMBERS, num_fixed)
+    width = num_fixed + 2 * num_nodes + (1 + 4 * num_nodes) * robust
 
     def begin(task):
         still = jnp.zeros(num_nodes)
@@ -424,33 +507,47 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
         )
         reached = pending & jnp.isfinite(state.cost)
         ids, count = jnp.argsort(~reached, stable=True), reached.sum()
-        starts = lanes.run(
+        crossings = lanes.run(
             _lanes(4 * _HITS),
             once(solver.narrow),
             nothing,
             of(state),
             ids,
             count,
-            jnp.zeros((num_users, _STARTS, num_nodes)),
+            jnp.zeros((num_users, num_nodes)),
         )
-        starts = starts.reshape(-1, num_nodes)
-        ends, spent = lanes.run(
+        camps = lanes.run(
+            _lanes(num_fixed),
+            once(solver.camp),
+            nothing,
+            lambda i: (*of(state)(i), crossings[i]),
+            ids,
+            count,
+            jnp.zeros((num_users, num_climbers, num_nodes)),
+        )
+        starts, climbed = lanes.run(
+            _lanes(4 * num_climbers),
+            lambda problem, inner: solver.climb(*problem[:2], inner),
+            lambda problem: solver.ascents(problem[0], *problem[2:]),
+            lambda i: (*of(state)(i), crossings[i], camps[i]),
+            ids,
+            count,
+            (crossings, jnp.zeros(num_users, int)),
+        )
+        move, refined = lanes.run(
             _lanes(1 + len(_PARTS) * solver.num_targets),
             lambda problem, inner: solver.refine(*problem[:2], inner),
             lambda problem: (problem[2], zero, jnp.asarray(_FIRST_SHARE), zero),
-            lambda i: (*of(state)(i // _STARTS), starts[i]),
-            (ids[:, None] * _STARTS + jnp.arange(_STARTS)).ravel(),
-            count * _STARTS,
-            (starts, jnp.zeros(len(starts), int)),
+            lambda i: (*of(state)(i), starts[i]),
+            ids,
+            count,
+            (starts, jnp.zeros(num_users, int)),
         )
-        ends = ends.reshape(num_users, _STARTS, num_nodes)
-        spent = spent.reshape(num_users, _STARTS).sum(1) + reached * 4 * _HITS * state.num_deltas
-        size = solver.cost.of_weighted(ends * weights[:, None])
-        size = jnp.where(ends.any(-1), size, jnp.inf)
-        cheapest = size.argmin(1)
-        move = jnp.take_along_axis(ends, cheapest[:, None, None], axis=1)[:, 0]
+        spent = climbed + refined + reached * (4 * _HITS + num_fixed) * state.num_deltas
+        size = solver.cost.of_weighted(move * weights)
+        size = jnp.where(move.any(1), size, jnp.inf)
         at_once = reached & (state.level == 0)  # favourable already
-        cost = jnp.where(at_once, 0.0, jnp.where(reached, size.min(1), state.cost))
+        cost = jnp.where(at_once, 0.0, jnp.where(reached, size, state.cost))
         crossed = reached & jnp.isfinite(cost)
         state = state._replace(
             move=jnp.where(crossed[:, None], move, state.move),
