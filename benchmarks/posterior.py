@@ -174,6 +174,7 @@ def impossible_rows(num_users: int, samplers: dict) -> list[dict]:
             "likelihood": likelihood_of(sampler, dict(PAPER.sigma)["m1"], PAPER.beta),
             "sampler": sampler,
         }
+        jax.clear_caches()
         began = time.perf_counter()
         idata = pcr.infer(KEY, surrogate, history, **settings)
         empty = idata.constant_data["status"].to_numpy() == pcr.PosteriorStatus.empty
