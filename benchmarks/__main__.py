@@ -38,8 +38,10 @@ def main():
             "--released", type=Path, default=Path("out/claims-released"), metavar="DIR"
         )
     add(respondents)
-    add(posterior).add_argument(
-        "--quick", action="store_true", help="fewer users, one SCM, one DAG"
+    command = add(posterior)
+    command.add_argument("--quick", action="store_true", help="fewer users, one SCM, one DAG")
+    command.add_argument(
+        "--part", nargs="+", choices=posterior.PARTS, default=posterior.PARTS, help="not all"
     )
 
     args = parser.parse_args()
@@ -55,7 +57,7 @@ def main():
     elif args.command == "claims":
         claims.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
     elif args.command == "posterior":
-        posterior.measure(args.out, args.quick)
+        posterior.measure(args.out, args.quick, args.part)
     else:
         respondents.measure(args.out)
 

@@ -5,6 +5,7 @@ weighted by the likelihood, are the yardstick. Speed is of `infer` as a whole, t
 starting points included, after a first call that compiles.
 """
 
+import json
 import resource
 import time
 import warnings
@@ -37,7 +38,7 @@ ZEUS = {
 }
 JAX_SAMPLERS = {"ess": pcr.Ess(), "smc": pcr.Smc(), "nuts": pcr.Nuts()}
 # The same work as by default, but few enough draws for 100,000 users' to fit in memory.
-SCALED = pcr.Ess(num_steps=6, thin=4)
+SCALED = pcr.Ess(num_steps=5, thin=5)
 TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 KEY = jax.random.key(0)
 NUM_REFERENCE = 2**19
@@ -173,6 +174,7 @@ def impossible_rows(num_users: int, samplers: dict) -> list[dict]:
             "likelihood": likelihood_of(sampler, dict(PAPER.sigma)["m1"], PAPER.beta),
             "sampler": sampler,
         }
+        jax.clear_caches()
         began = time.perf_counter()
         idata = pcr.infer(KEY, surrogate, history, **settings)
         empty = idata.constant_data["status"].to_numpy() == pcr.PosteriorStatus.empty
@@ -253,31 +255,49 @@ def dag_rows(num_nodes: int, num_users: int, samplers: dict) -> list[dict]:
     return rows
 
 
-def measure(out: Path, quick: bool) -> None:
-    """Measure, print and record; what is done is recorded before the next part begins."""
-    console = Console(width=220)
+PARTS = ("temperature", "accuracy", "speed", "impossible", "scaling", "dags")
+
+
+def measure(out: Path, quick: bool, parts: list[str]) -> None:
+    """Measure, print and record; what is done is recorded before the next part begins.
+
+    Parts that are not asked for stay as they were recorded, if they were at this size.
+    """
+    console, path = Console(width=220), out / "posterior.json"
     record: dict = {"quick": quick}
+    before = json.loads(path.read_text()) if path.exists() else {}
+    if before.get("quick") == quick:
+        record |= {part: before[part] for part in PARTS if part in before and part not in parts}
 
     def done(part: str, title: str, rows: list[dict]):
         record[part] = record.get(part, []) + rows
         show(console, title, rows)
-        write_record(out / "posterior.json", record)
+        write_record(path, record)
 
     num_users = 32 if quick else 300
     few, num_zeus = (4, 4) if quick else (20, 300)
     hard = ("m1",) if quick else tuple(pcr.library.SCMS)
-    done("temperature", "Bias of the relaxed likelihood", temperature_rows(num_users))
-    for scm in hard:
+    if "temperature" in parts:
+        done("temperature", "Bias of the relaxed likelihood", temperature_rows(num_users))
+    for scm in hard if "accuracy" in parts else ():
         for name, sampler in JAX_SAMPLERS.items():
             done("accuracy", f"{name} on {scm}", [accuracy_row(scm, name, sampler, num_users)])
         for name, sampler in ZEUS.items():
             done("accuracy", f"{name} on {scm}", [accuracy_row(scm, name, sampler, num_zeus)])
-    done("speed", "Users per second", speed_rows(num_users, 4 if quick else 20))
+    if "accuracy" in parts:
+        done("accuracy", "As few draws", [accuracy_row("m1", "ess (scaled)", SCALED, num_users)])
+    if "speed" in parts:
+        done("speed", "Users per second", speed_rows(num_users, 4 if quick else 20))
     everyone = {**JAX_SAMPLERS, "zeus": ZEUS["zeus (paper)"]}
-    done("impossible", "Impossible answers", impossible_rows(1000, everyone))
+    for name, sampler in everyone.items() if "impossible" in parts else ():
+        rows = impossible_rows(100 if sampler.host_only else 1000, {name: sampler})
+        done("impossible", "Impossible answers", rows)
     counts = (1, 10, 100, 1000) if quick else (1, 10, 100, 1000, 10_000, 100_000)
-    done("scaling", "Seconds against users", scaling_rows(counts))
+    for count in counts if "scaling" in parts else ():
+        done("scaling", "Seconds against users", scaling_rows((count,)))
     for num_nodes in (5,) if quick else (5, 7, 10):
         # An ensemble needs two walkers for each of up to 45 coefficients.
         samplers = {**JAX_SAMPLERS, "ess": pcr.Ess(num_walkers=96, num_warmup=200, thin=20)}
-        done("dags", f"Random DAG of {num_nodes} nodes", dag_rows(num_nodes, few, samplers))
+        for name, sampler in samplers.items() if "dags" in parts else ():
+            rows = dag_rows(num_nodes, few, {name: sampler})
+            done("dags", f"Random DAG of {num_nodes} nodes, {name}", rows)

@@ -28,6 +28,7 @@ from pcr_jax.inference.density import (
     rotations,
     search_prior,
     search_priors,
+    users_cells,
 )
 from pcr_jax.inference.diagnostics import PosteriorWarning, diagnose
 from pcr_jax.inference.ess import Ess
@@ -123,26 +124,35 @@ class _Inference:
         self.num_evaluations = np.zeros(n, int)
         self.prior_acceptance, self.best_agreement = np.zeros(n), np.zeros(n)
 
+    def cells(self, users) -> tuple[np.ndarray, np.ndarray]:
+        """`possible_cells` of each user."""
+        found = []
+        for some, padded in chunks_of(users, _CHUNK):
+            cells = users_cells(self.surrogate, self.likelihood, take(self.history, padded))
+            found.append(take(jax.device_get(cells), slice(len(some))))
+        possible, best = zip(*found, strict=True)
+        return np.concatenate(possible), np.concatenate(best)
+
     def search(self, key, keys, users) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Possible prior draws of each user, how many there are, and who is proved to have none."""
         k = self.surrogate.num_coefficients
         wanted = max(self.sampler.num_starts, 1)
         draws, num_found = np.zeros((len(users), wanted, k), np.float32), np.zeros(len(users), int)
-        excluded = np.zeros(len(users), bool)
         rotation = rotations(keys, k + 1)
-        pending = np.arange(len(users))
+        cells = in_reach, self.best_agreement[users] = self.cells(users)
+        excluded = np.asarray(~in_reach.any(1))
+        pending = np.flatnonzero(~excluded)
         first = min(_FIRST_DRAWS, self.max_prior_draws)
         for limit, chunk in ((first, _CHUNK), (self.max_prior_draws, _FEW)):
             for some, padded in chunks_of(pending, chunk):
-                rows = take(self.history, users[padded])
-                search = (self.surrogate, self.likelihood, rows, rotation[padded], wanted, limit)
-                found = jax.device_get(search_priors(key, *search))
-                found = take(found, slice(len(some)))
+                of_users = (take(self.history, users[padded]), *take((cells, rotation), padded))
+                search = (self.surrogate, self.likelihood, *of_users, wanted, limit)
+                found = search_priors(key, *search)
+                found = take(jax.device_get(found), slice(len(some)))
                 draws[some], num_found[some] = found.draws, found.num_found
-                excluded[some] = found.share == 0
                 self.prior_acceptance[users[some]] = found.acceptance
                 self.best_agreement[users[some]] = found.best_agreement
-            pending = np.flatnonzero((num_found < wanted) & ~excluded)
+            pending = pending[num_found[pending] < wanted]
         if k <= _MAX_COEFFICIENTS_PROVED:
             excluded |= num_found == 0
         return draws, num_found, excluded
@@ -235,8 +245,10 @@ class _Inference:
         thinned = np.moveaxis(theta[:, ::step], 2, 0)
         answer = np.asarray(self.history.answer)
         num = thinned.shape[1] * thinned.shape[2]
-        out = np.zeros((*thinned.shape[1:3], num_users, *answer.shape[1:]), np.float32)
-        for users, padded in chunks_of(np.arange(num_users), _CHUNK):
+        shape = (*thinned.shape[1:3], num_users, *answer.shape[1:])
+        out = np.full(shape, np.nan, np.float32)
+        with_draws = np.flatnonzero(np.isfinite(thinned[:, 0, 0, 0]))
+        for users, padded in chunks_of(with_draws, _CHUNK):
             flat = thinned[padded].reshape(len(padded), num, -1)
             expected = np.asarray(_expected(self.surrogate, take(self.history, padded), flat))
             expected = np.where(np.isnan(answer[padded])[:, None], np.nan, expected)[: len(users)]

@@ -148,6 +148,11 @@ def possible_cells(surrogate, likelihood, history, possible=None) -> tuple[Array
     return jax.vmap(lambda e: possible(e, history.answer))(nearest), best
 
 
+def numbers_of(cells: Array) -> Array:
+    """The numbers of the cells that are True, in front; shape of ``cells``, (all cells,)."""
+    return jnp.nonzero(cells, size=cells.size)[0]
+
+
 def uniform_over(surrogate, order: Array, num_cells: Array, unit: Array) -> Array:
     """Draws (n, num_coefficients) from some cells of the box, given uniforms (n, 1 + k).
 
@@ -211,25 +216,32 @@ class PriorSearch(NamedTuple):
         return self.share * self.num_accepted / np.maximum(self.num_drawn, 1)
 
 
-@partial(jax.jit, static_argnums=(1, 5))
+@partial(jax.jit, static_argnums=0)
+def users_cells(surrogate, likelihood, history) -> tuple[Array, Array]:
+    """`possible_cells` of several users."""
+    return jax.lax.map(lambda h: possible_cells(surrogate, likelihood, h), history)
+
+
+@partial(jax.jit, static_argnums=(1, 6))
 def search_priors(
     key: Array,
     surrogate: LinearSurrogate,
     likelihood: Tolerance,
     history: History,
+    cells: tuple[Array, Array],
     rotation: Array,
     num_wanted: int,
     max_draws: int,
 ) -> PriorSearch:
     """`search_prior` of several users at once, all leaves with a leading user axis.
 
-    A user who is done is left alone while others go on. ``rotation`` (num_users,
-    num_coefficients + 1) is that of `shared_uniforms`.
+    A user who is done is left alone while others go on. ``cells`` are of `users_cells`,
+    ``rotation`` (num_users, num_coefficients + 1) is that of `shared_uniforms`.
     """
     k = surrogate.num_coefficients
-    cells, best = jax.lax.map(lambda h: possible_cells(surrogate, likelihood, h), history)
-    num_cells = cells.sum(1)
-    kept = jnp.argsort(~cells, axis=1, stable=True)  # the possible ones first
+    in_reach, best = cells
+    num_cells = in_reach.sum(1)
+    kept = jax.vmap(numbers_of)(in_reach)
 
     def evaluate(history, theta):
         expected = surrogate.expected_answers(theta, history.node, history.shift)
@@ -268,7 +280,7 @@ def search_priors(
     users = len(rotation)
     none = jnp.zeros(users, int)
     draws = jnp.zeros((users, num_wanted, k))
-    nothing = PriorSearch(draws, none, none, none, num_cells / cells.shape[1], best)
+    nothing = PriorSearch(draws, none, none, none, num_cells / in_reach.shape[1], best)
     return jax.lax.while_loop(lambda carry: unfinished(carry[1]).any(), block, (0, nothing))[1]
 
 
@@ -286,5 +298,6 @@ def search_prior(
     """
     one = take(history, None)
     rotation = jnp.zeros((1, surrogate.num_coefficients + 1))
-    found = search_priors(key, surrogate, likelihood, one, rotation, num_wanted, max_draws)
+    cells = users_cells(surrogate, likelihood, one)
+    found = search_priors(key, surrogate, likelihood, one, cells, rotation, num_wanted, max_draws)
     return take(found, 0)

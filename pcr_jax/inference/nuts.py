@@ -16,7 +16,7 @@ from jax import Array
 from numpyro.infer import NUTS
 
 from pcr_jax import _checks
-from pcr_jax.inference.density import Posterior, cell_of, possible_cells, uniform_over
+from pcr_jax.inference.density import Posterior, cell_of, numbers_of, possible_cells, uniform_over
 from pcr_jax.inference.samplers import Samples
 from pcr_jax.likelihoods import Relaxed
 
@@ -103,7 +103,7 @@ class Nuts:
         cells, _ = possible_cells(
             posterior.surrogate, likelihood, posterior.history, likelihood.nearly_possible
         )
-        order = jnp.argsort(~cells, stable=True)
+        order = numbers_of(cells)
 
         def jump(key, state):
             """Independence Metropolis steps with uniform proposals from the cells."""
