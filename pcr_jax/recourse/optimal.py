@@ -43,6 +43,7 @@ from pcr_jax.scm import SCM
 
 _MAX_DIRECTIONS = 60
 _POINTS = 4096  # evaluated at once
+_PROBES = 8  # random directions around the last solution
 _HITS = 8  # directions followed to the boundary
 _SCOUTS = 16  # directions from which the score is climbed by one step
 _CLIMBERS = 4  # of them climb on
@@ -232,8 +233,14 @@ class Solver(NamedTuple):
         """Directions (n, d) to sweep: the path's neighbours, the fixed, those of the solution."""
         rays = [self.path_ends(task, state), self.fixed(task)]
         if self.ball is not None:  # the robust optimum is not far from one of less perturbations
-            axes = self.size(task, state.move) * jnp.eye(self.num_nodes) / task.weights
-            rays += [state.move[None]]
+            length = self.size(task, state.move) / task.weights
+            axes = length * jnp.eye(self.num_nodes)
+            # Others at every level, where perturbations bind that have been added together.
+            noise = np.random.default_rng(1).normal(
+                size=(len(self.levels), _PROBES, self.num_nodes)
+            )
+            probes = 0.15 * length * jnp.asarray(noise, length.dtype)[state.level]
+            rays += [state.move[None], state.move + probes]
             rays += [state.move + part * axes for part in (-0.3, -0.1, 0.1, 0.3)]
         return jnp.concatenate(rays)
 
@@ -464,7 +471,7 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
         room = _FEW + len(solver.ball.surface(_OUTLINE, num_nodes)) + _WORKING_SET
     num_fixed = len(directions(num_nodes, solver.max_set_size))
     num_climbers = min(_CLIMBERS, num_fixed)
-    width = num_fixed + 2 * num_nodes + (1 + 4 * num_nodes) * robust
+    width = num_fixed + 2 * num_nodes + (1 + _PROBES + 4 * num_nodes) * robust
 
     def begin(task):
         still = jnp.zeros(num_nodes)
