@@ -12,6 +12,7 @@ from functools import partial
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 import jax
 import jax.numpy as jnp
@@ -181,7 +182,8 @@ def dice_actions(score, truth, x, scale) -> np.ndarray:
     moves = np.zeros(x.shape)
     for i, user in enumerate(np.asarray(x, float)):
         query = pd.DataFrame(user[None], columns=names)
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # progress bars
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), catch_warnings():
+            simplefilter("ignore")  # it warns of pandas, and shows its progress
             try:
                 found = explainer.generate_counterfactuals(
                     query, total_CFs=DICE_ACTIONS, desired_class=1, random_seed=0, verbose=False

@@ -12,7 +12,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints, intervention_sets
-from pcr_jax.batching import map_users, take
+from pcr_jax.batching import map_users, over_devices, take
 from pcr_jax.classifiers import as_score, differentiable
 from pcr_jax.recourse import algorithm1, optimal
 from pcr_jax.recourse.adversary import NORMS, Ball, worst_outcome
@@ -72,51 +72,65 @@ def has_model(scms: SCM) -> Array:
 @partial(jax.jit, static_argnums=0)
 def _algorithm1(settings, score, scms, x, sets, scale, epsilon, low, high, learning_rate):
     """Algorithm 1 for all users and intervention sets; cheapest valid move per user."""
-    num_users, num_nodes = x.shape
-    num_sets = len(sets)
+    num_nodes, num_sets = x.shape[1], len(sets)
 
-    def problem_of(p):
-        user = p // num_sets
-        members = sets[p % num_sets]
-        return Problem(
-            take(scms, user),
-            x[user],
-            members,
-            low[user],
-            high[user],
-            learning_rate[user],
+    def search(shared, scms, x, low, high, learning_rate):
+        score, sets, scale, epsilon = shared
+        num_users = len(x)
+
+        def problem_of(p):
+            user = p // num_sets
+            members = sets[p % num_sets]
+            return Problem(
+                take(scms, user),
+                x[user],
+                members,
+                low[user],
+                high[user],
+                learning_rate[user],
+            )
+
+        move, valid, flat, steps = algorithm1.solve(
+            settings, score, scale, epsilon, problem_of, num_users * num_sets, num_nodes
         )
+        move = move.reshape(num_users, num_sets, num_nodes)
+        valid = valid.reshape(num_users, num_sets)
+        flat = flat.reshape(num_users, num_sets)
+        cost = jnp.where(valid, jnp.abs(move).sum(-1), jnp.inf)
+        best = jnp.take_along_axis(move, cost.argmin(1)[:, None, None], axis=1)[:, 0]
+        return best, valid.any(1), flat.all(1), steps.reshape(num_users, num_sets).sum(1)
 
-    move, valid, flat, steps = algorithm1.solve(
-        settings, score, scale, epsilon, problem_of, num_users * num_sets, num_nodes
-    )
-    move = move.reshape(num_users, num_sets, num_nodes)
-    valid = valid.reshape(num_users, num_sets)
-    flat = flat.reshape(num_users, num_sets)
-    cost = jnp.where(valid, jnp.abs(move).sum(-1), jnp.inf)
-    best = jnp.take_along_axis(move, cost.argmin(1)[:, None, None], axis=1)[:, 0]
-    return best, valid.any(1), flat.all(1), steps.reshape(num_users, num_sets).sum(1)
+    shared = (score, sets, scale, epsilon)
+    return over_devices(search, shared, scms, x, low, high, learning_rate)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _optimal(settings, hard, max_set_size, score, scms, x, cost, ball, low, high, weights):
-    solver = optimal.Solver(settings, score, cost, ball, hard, max_set_size, x.shape[1])
-    return optimal.solve(solver, scms, x, low, high, weights)
+    def search(shared, *users):
+        solver = optimal.Solver(settings, *shared, hard, max_set_size, x.shape[1])
+        return optimal.solve(solver, *users)
+
+    return over_devices(search, (score, cost, ball), scms, x, low, high, weights)
 
 
 @jax.jit
 def outcomes(score, scms, x, action, scale, ball):
     """Counterfactual features, logits and worst logits in the ball."""
 
-    def one(scm, x, action):
-        x_counterfactual = scm.counterfactual(x, action)
-        logit = score(x_counterfactual)
-        worst = logit
-        if ball is not None:
-            worst = jnp.minimum(logit, worst_outcome(score, scm, x, action, scale, ball))
-        return x_counterfactual, logit, worst
+    def verify(shared, *users):
+        score, scale, ball = shared
 
-    return map_users(one, scms, x, action)
+        def one(scm, x, action):
+            x_counterfactual = scm.counterfactual(x, action)
+            logit = score(x_counterfactual)
+            worst = logit
+            if ball is not None:
+                worst = jnp.minimum(logit, worst_outcome(score, scm, x, action, scale, ball))
+            return x_counterfactual, logit, worst
+
+        return map_users(one, *users)
+
+    return over_devices(verify, (score, scale, ball), scms, x, action)
 
 
 @jax.jit
