@@ -28,7 +28,7 @@ POINTS = 4096
 
 def counted(function, *args) -> tuple[float, float]:
     """FLOPs and bytes of a function's compiled program, by XLA's cost analysis."""
-    analysis = jax.jit(function).lower(*args).compile().cost_analysis()
+    analysis = jax.jit(lambda *args: function(*args)).lower(*args).compile().cost_analysis()
     return float(analysis["flops"]), float(analysis["bytes accessed"])
 
 
@@ -87,8 +87,8 @@ def recourse_rows(rates: dict, num_users: int, repeats: int) -> list[dict]:
     rows, flops = [], {}
     for name, (program, args) in programs.items():
         flops[name], bytes_ = counted(program, *args)
-        compiled = jax.jit(program)
-        _, measured = timed(lambda compiled=compiled, args=args: compiled(*args), 10 * repeats)
+        compiled = jax.jit(lambda *args, program=program: program(*args))
+        _, measured = timed(partial(compiled, *args), 10 * repeats)
         label = f"{name}, {POINTS} points"
         rows.append(_row(label, rates, flops[name], bytes_, measured["seconds"]))
     for solver, epsilon, kind in (

@@ -53,14 +53,8 @@ def chunks_of(users: np.ndarray, chunk: int) -> Iterator[tuple[np.ndarray, np.nd
         yield some, np.concatenate([some, np.repeat(some[:1], chunk - len(some))])
 
 
-def devices() -> list:
-    """The devices that share the users: all, or `jax.default_device` where that is set."""
-    chosen = jax.config.jax_default_device
-    return jax.devices() if chosen is None else [chosen]
-
-
 def over_devices(function: Callable, shared, *per_user):
-    """``function(shared, *per_user)``, each of `devices` computing an equal part of the users.
+    """``function(shared, *per_user)``, each of JAX's devices computing an equal part of the users.
 
     To be traced inside `jax.jit`. ``function`` gets all of ``shared`` and some users' rows of
     ``per_user``, and returns rows of the same users; what it computes of a user must not depend

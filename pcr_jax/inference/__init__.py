@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.batching import chunks_of, devices, over_devices, take, user_keys
+from pcr_jax.batching import chunks_of, over_devices, take, user_keys
 from pcr_jax.elicitation.history import History
 from pcr_jax.inference.arviz_data import (
     coefficients_of,
@@ -146,7 +146,7 @@ class _Inference:
         pending = np.arange(len(users))
         first = min(_FIRST_DRAWS, self.max_prior_draws)
         for limit, chunk in ((first, _CHUNK), (self.max_prior_draws, _FEW)):
-            for some, padded in chunks_of(pending, chunk * len(devices())):
+            for some, padded in chunks_of(pending, chunk * jax.device_count()):
                 rows = take(self.history, users[padded])
                 search = (self.surrogate, self.likelihood, rows, rotation[padded], wanted, limit)
                 found = jax.device_get(_search_chunk(key, *search))
@@ -164,7 +164,7 @@ class _Inference:
         """For each user, distinct points of positive density at the end of a tempered run."""
         wanted = self.sampler.num_starts
         smc = Smc(num_runs=1, num_particles=max(_START_PARTICLES, 2 * wanted))
-        chunk = _CHUNK * len(devices())
+        chunk = _CHUNK * jax.device_count()
         nothing = jnp.zeros((chunk, 0, self.surrogate.num_coefficients))
         for some, padded in chunks_of(np.arange(len(users)), chunk):
             rows = take(self.history, users[padded])
@@ -207,7 +207,7 @@ class _Inference:
                 yield one
             return
         running: list[tuple] = []
-        for some, padded in chunks_of(np.arange(len(users)), _CHUNK * len(devices())):
+        for some, padded in chunks_of(np.arange(len(users)), _CHUNK * jax.device_count()):
             rows = take(self.history, users[padded])
             args = (self.surrogate, self.likelihood, rows, take(keys, padded), starts[padded])
             # Dispatched before the last chunk is stored, so that the device does not wait.
