@@ -1,7 +1,6 @@
 """Seconds of ``pcr-jax reproduce``, whole and by stage."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,6 @@ def reproduce_row(quick: bool) -> dict:
     return {
         "run": "quick" if quick else "full",
         "jobs": run["jobs"],
-        "cached_programs": bool(os.environ.get("JAX_COMPILATION_CACHE_DIR")),
         "seconds": seconds,
         **{f"{stage}_work_seconds": work for stage, work in run["seconds"].items()},
     }

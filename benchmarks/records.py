@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def header() -> dict:
-    """Date, devices and versions; optional packages only where they are installed."""
+    """Date, devices, how busy they are, and versions; of optional packages, those installed."""
     versions = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -34,6 +34,8 @@ def header() -> dict:
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
         "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "compilation_cache": jax.config.jax_compilation_cache_dir is not None,
         "versions": versions,
     }
 

@@ -72,36 +72,30 @@ def has_model(scms: SCM) -> Array:
 @partial(jax.jit, static_argnums=0)
 def _algorithm1(settings, score, scms, x, sets, scale, epsilon, low, high, learning_rate):
     """Algorithm 1 for all users and intervention sets; cheapest valid move per user."""
-    num_nodes, num_sets = x.shape[1], len(sets)
+    num_users, num_nodes = x.shape
+    num_sets = len(sets)
 
-    def search(shared, scms, x, low, high, learning_rate):
-        score, sets, scale, epsilon = shared
-        num_users = len(x)
-
-        def problem_of(p):
-            user = p // num_sets
-            members = sets[p % num_sets]
-            return Problem(
-                take(scms, user),
-                x[user],
-                members,
-                low[user],
-                high[user],
-                learning_rate[user],
-            )
-
-        move, valid, flat, steps = algorithm1.solve(
-            settings, score, scale, epsilon, problem_of, num_users * num_sets, num_nodes
+    def problem_of(p):
+        user = p // num_sets
+        members = sets[p % num_sets]
+        return Problem(
+            take(scms, user),
+            x[user],
+            members,
+            low[user],
+            high[user],
+            learning_rate[user],
         )
-        move = move.reshape(num_users, num_sets, num_nodes)
-        valid = valid.reshape(num_users, num_sets)
-        flat = flat.reshape(num_users, num_sets)
-        cost = jnp.where(valid, jnp.abs(move).sum(-1), jnp.inf)
-        best = jnp.take_along_axis(move, cost.argmin(1)[:, None, None], axis=1)[:, 0]
-        return best, valid.any(1), flat.all(1), steps.reshape(num_users, num_sets).sum(1)
 
-    shared = (score, sets, scale, epsilon)
-    return over_devices(search, shared, scms, x, low, high, learning_rate)
+    move, valid, flat, steps = algorithm1.solve(
+        settings, score, scale, epsilon, problem_of, num_users * num_sets, num_nodes
+    )
+    move = move.reshape(num_users, num_sets, num_nodes)
+    valid = valid.reshape(num_users, num_sets)
+    flat = flat.reshape(num_users, num_sets)
+    cost = jnp.where(valid, jnp.abs(move).sum(-1), jnp.inf)
+    best = jnp.take_along_axis(move, cost.argmin(1)[:, None, None], axis=1)[:, 0]
+    return best, valid.any(1), flat.all(1), steps.reshape(num_users, num_sets).sum(1)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
