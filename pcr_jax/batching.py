@@ -64,9 +64,8 @@ def over_devices(function: Callable, shared, *per_user):
     if len(devices) == 1:
         return function(shared, *per_user)
     num_users = len(jax.tree.leaves(per_user)[0])
-    rows = (
-        np.minimum(np.arange(-(-num_users // len(devices)) * len(devices)), num_users) % num_users
-    )
+    rows = np.arange(-(-num_users // len(devices)) * len(devices))
+    rows = np.where(rows < num_users, rows, 0)
     mesh = Mesh(np.array(devices), ("users",))
     users = PartitionSpec("users")
     run = jax.shard_map(
