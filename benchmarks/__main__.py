@@ -1,11 +1,28 @@
-"""``python -m benchmarks COMMAND``: each command is a module of that name."""
+"""``python -m benchmarks COMMAND``: each command is the module of that name."""
 
 import argparse
 import os
 from pathlib import Path
 
-from benchmarks import claims, posterior, published, recourse, reference, respondents
+from benchmarks import (
+    claims,
+    inference,
+    large,
+    limits,
+    paper,
+    posterior,
+    published,
+    recourse,
+    recourse_peers,
+    reference,
+    respondents,
+    scale,
+    scm,
+    stages,
+)
 from benchmarks.records import RESULTS
+
+MEASURED = (scm, inference, recourse_peers, stages, paper, scale, limits)
 
 
 def main():
@@ -13,7 +30,7 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(module):
-        name = module.__name__.split(".")[-1]
+        name = module.__name__.split(".")[-1].replace("_", "-")
         command = commands.add_parser(name, help=module.__doc__.splitlines()[0])
         command.add_argument(
             "--out", type=Path, default=RESULTS, metavar="DIR", help="where records go"
@@ -43,6 +60,9 @@ def main():
     command.add_argument(
         "--part", nargs="+", choices=posterior.PARTS, default=posterior.PARTS, help="not all"
     )
+    for command in map(add, (*MEASURED, large)):
+        command.add_argument("--quick", action="store_true", help="small sizes, few repeats")
+    command.add_argument("--profile", type=Path, metavar="DIR", help="where a trace goes, if any")
 
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -58,8 +78,13 @@ def main():
         claims.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
     elif args.command == "posterior":
         posterior.measure(args.out, args.quick, args.part)
-    else:
+    elif args.command == "respondents":
         respondents.measure(args.out)
+    elif args.command == "large":
+        large.measure(args.out, args.quick, args.profile)
+    else:
+        measured = {module.__name__.split(".")[-1]: module for module in MEASURED}
+        measured[args.command.replace("-", "_")].measure(args.out, args.quick)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
+from contextlib import suppress
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
@@ -15,15 +17,26 @@ from pcr_jax import library
 from pcr_jax.experiments import Protocol, run
 
 RESULTS = Path("benchmarks/results")
+PACKAGES = (
+    *("jax", "jaxlib", "numpy", "scipy", "numpyro", "blackjax", "flax", "optax", "arviz"),
+    *("zeus-mcmc", "emcee", "torch", "dice-ml", "scikit-learn"),
+)
 
 
 def header() -> dict:
-    """Date, device and versions."""
-    packages = ("jax", "numpy", "numpyro", "flax", "optax", "arviz", "zeus-mcmc")
+    """Date, devices, how busy they are, and versions; of optional packages, those installed."""
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {
         "date": date.today().isoformat(),
         "device": jax.devices()[0].device_kind,
-        "versions": {name: version(name) for name in packages},
+        "num_devices": jax.device_count(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "compilation_cache": jax.config.jax_compilation_cache_dir is not None,
+        "versions": versions,
     }
 
 

@@ -1,7 +1,8 @@
 """Batching that leaves a user's result untouched by who else is in the batch.
 
 Matrix products are not bitwise equal across batch sizes, so users are computed in chunks of one
-fixed, padded size; and a user's random key comes from the user's own index.
+fixed, padded size; and a user's random key comes from the user's own index. Several devices share
+the users between them.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, PartitionSpec
 
 
 def take(tree, users):
@@ -49,3 +51,28 @@ def chunks_of(users: np.ndarray, chunk: int) -> Iterator[tuple[np.ndarray, np.nd
     for start in range(0, len(users), chunk):
         some = users[start : start + chunk]
         yield some, np.concatenate([some, np.repeat(some[:1], chunk - len(some))])
+
+
+def over_devices(function: Callable, shared, *per_user):
+    """``function(shared, *per_user)``, each of JAX's devices computing an equal part of the users.
+
+    To be traced inside `jax.jit`. ``function`` gets all of ``shared`` and some users' rows of
+    ``per_user``, and returns rows of the same users; what it computes of a user must not depend
+    on the others. Users are padded, by repeating the first, to a multiple of the devices.
+    """
+    devices = jax.devices()
+    if len(devices) == 1:
+        return function(shared, *per_user)
+    num_users = len(jax.tree.leaves(per_user)[0])
+    rows = np.arange(-(-num_users // len(devices)) * len(devices))
+    rows = np.where(rows < num_users, rows, 0)
+    mesh = Mesh(np.array(devices), ("users",))
+    users = PartitionSpec("users")
+    run = jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), *[users] * len(per_user)),
+        out_specs=users,
+        check_vma=False,
+    )
+    return take(run(shared, *take(per_user, rows)), slice(num_users))

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import networkx as nx
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
@@ -25,6 +25,9 @@ from jax.typing import ArrayLike
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Graph:
                 raise ValueError(
                     f"Expected edges to be (parent, child) pairs of {list(nodes)}; got {edge}."
                 )
+        import networkx as nx
+
         graph = nx.DiGraph()
         graph.add_nodes_from(nodes)
         graph.add_edges_from(edges)
@@ -103,6 +108,8 @@ class Graph:
     @classmethod
     def from_networkx(cls, graph: nx.DiGraph) -> Graph:
         """The same DAG from networkx, its nodes put in topological order."""
+        import networkx as nx
+
         if not nx.is_directed_acyclic_graph(graph):
             return cls.from_edges(list(graph.nodes), graph.edges)  # raises, naming the cycle
         return cls.from_edges(list(nx.topological_sort(graph)), graph.edges)
@@ -134,10 +141,10 @@ class Graph:
     @cached_property
     def descendants(self) -> np.ndarray:
         """Boolean matrix (d, d): entry [i, j] says whether j is a descendant of i (i is not)."""
-        graph = nx.DiGraph(list(self.edges))
         matrix = np.zeros((self.num_nodes, self.num_nodes), bool)
-        for i in graph.nodes:
-            matrix[i, list(nx.descendants(graph, i))] = True
+        for parent, child in self.edges:  # a parent's ancestors are known before its children
+            matrix[:, child] |= matrix[:, parent]
+            matrix[parent, child] = True
         return matrix
 
     def index(self, node: str | int) -> int:

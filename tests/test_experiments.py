@@ -22,6 +22,7 @@ from pcr_jax.experiments.estimation import (
     ask_respondents,
     estimated_coefficients,
     experiment_key,
+    first_alike,
     linear_projection,
     scm_index,
     sweep_points,
@@ -417,6 +418,31 @@ def test_the_projection_of_a_linear_truth_is_its_coefficients():
     wrong = pcr.History(one.node, one.shift, jnp.where(jnp.isnan(one.answer), jnp.nan, 9.0))
     again = linear_projection(jax.random.key(1), truth, surrogate, wrong)
     np.testing.assert_allclose(again, fit, atol=1e-6)
+
+
+def test_a_point_of_two_sweeps_is_inferred_once(tmp_path, monkeypatch):
+    inferred = []
+
+    def rows_of(protocol, scm, point, sampler):
+        inferred.append(point)
+        row = {"sweep": point.sweep, "value": point.value, "posterior_mean": point.sigma}
+        return [row | {"scm": scm, "sigma": point.sigma, "num_queries": point.num_queries}]
+
+    monkeypatch.setattr(runs, "sweep_rows", rows_of)
+    (tmp_path / "parts").mkdir()
+    points = sweep_points(PAPER, "m1")
+    first = [first_alike(points, i) for i in range(len(points))]
+    # alpha = 0.1 of both sweeps of alpha is sigma = 0.7; sigma = 0.5 is T = 10.
+    assert len(points) - len(set(first)) == 3
+    assert all(i <= own for own, i in enumerate(first))
+    for i in range(len(points)):
+        runs._work(tmp_path, PAPER, "ess", runs.Unit("sweep", "m1", i))
+    assert len(inferred) == len(set(first))
+    for i, point in enumerate(points):
+        path = tmp_path / "parts" / runs.Unit("sweep", "m1", i).name
+        (row,) = json.loads(path.read_text())["tables"]["estimation"]
+        assert (row["sweep"], row["value"]) == (point.sweep, point.value)
+        assert (row["sigma"], row["num_queries"]) == (point.sigma, point.num_queries)
 
 
 def test_the_sweeps_are_those_of_section_5_1():

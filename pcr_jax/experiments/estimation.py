@@ -5,7 +5,7 @@ Section 5.1 of the paper.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -120,6 +120,15 @@ def sweep_points(protocol: Protocol, scm: str) -> list[SweepPoint]:
             for t in protocol.sweep_num_queries
         ),
     ]
+
+
+def first_alike(points: list[SweepPoint], index: int) -> int:
+    """The first point with the settings of that one: sweeps cross, and posteriors are dear."""
+
+    def settings(point):
+        return replace(point, sweep="", value=0.0)
+
+    return [settings(point) for point in points].index(settings(points[index]))
 
 
 @jax.jit

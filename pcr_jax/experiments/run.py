@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import chain
@@ -31,6 +31,7 @@ from rich.table import Table
 from pcr_jax import library, plots
 from pcr_jax.experiments.estimation import (
     estimated_coefficients,
+    first_alike,
     posterior,
     sweep_points,
     sweep_rows,
@@ -119,8 +120,15 @@ def _work(out: Path, protocol: Protocol, sampler: str, unit: Unit) -> None:
         recourse, interventions = recourse_rows(protocol, unit.scm, unit.index, coefficients)
         tables = {"recourse": recourse, "interventions": interventions}
     else:
-        point = sweep_points(protocol, unit.scm)[unit.index]
-        tables = {"estimation": sweep_rows(protocol, unit.scm, point, sampler)}
+        points = sweep_points(protocol, unit.scm)
+        point, first = points[unit.index], first_alike(points, unit.index)
+        if first == unit.index:
+            rows = sweep_rows(protocol, unit.scm, point, sampler)
+        else:
+            same = json.loads((out / "parts" / replace(unit, index=first).name).read_text())
+            label = {"sweep": point.sweep, "value": point.value}
+            rows = [{**row, **label} for row in same["tables"]["estimation"]]
+        tables = {"estimation": rows}
     part = {"seconds": time.perf_counter() - began, "tables": tables}
     _write(out / "parts" / unit.name, json.dumps(part))
 
@@ -324,11 +332,15 @@ def run(
             missing[stage] = [u for u in units if not (out / "parts" / u.name).exists()]
             done = len(units) - len(missing[stage])
             bars[stage] = progress.add_task(stage, total=len(units), completed=done)
-        rest = missing["recourse"] + missing["sweep"]
+        points = {scm: sweep_points(protocol, scm) for scm in scms}
+        copied = [u for u in missing["sweep"] if first_alike(points[u.scm], u.index) != u.index]
+        rest = missing["recourse"] + [u for u in missing["sweep"] if u not in copied]
         processes = max(1, min(jobs, len(rest)))
-        # Recourse needs the posteriors.
+        # Recourse needs the posteriors, and copies their originals.
         for unit in chain(
-            _finished(work, missing["posterior"], 1), _finished(work, rest, processes)
+            _finished(work, missing["posterior"], 1),
+            _finished(work, rest, processes),
+            _finished(work, copied, 1),
         ):
             progress.advance(bars[unit.stage])
 

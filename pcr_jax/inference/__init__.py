@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.batching import chunks_of, take, user_keys
+from pcr_jax.batching import chunks_of, over_devices, take, user_keys
 from pcr_jax.elicitation.history import History
 from pcr_jax.inference.arviz_data import (
     coefficients_of,
@@ -70,8 +70,8 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {"zeus": Zeus, "ess": Ess, "nuts": 
 
 # Up to this many coefficients, a million prior draws without success are taken as proof.
 _MAX_COEFFICIENTS_PROVED = 3
-# Users searched or sampled at once. More share the random numbers of a search and keep the cores
-# busy; but all wait for the slowest, and padding costs as much as users do.
+# Users searched or sampled at once, by each device. More share the random numbers of a search and
+# keep the cores busy; but all wait for the slowest, and padding costs as much as users do.
 _CHUNK = 32
 # Users whose starting points are held in memory.
 _GROUP = 4096
@@ -89,10 +89,23 @@ _NUM_PREDICTED = 20
 def _run_chunk(sampler, surrogate, likelihood, histories, keys, starts) -> Samples:
     """The sampler on several users, all leaves with a leading user axis."""
 
-    def one(history, key, starts):
-        return sampler.run(key, Posterior(surrogate, likelihood, history), starts)
+    def run(likelihood, *users):
+        def one(history, key, starts):
+            return sampler.run(key, Posterior(surrogate, likelihood, history), starts)
 
-    return jax.vmap(one)(histories, keys, starts)
+        return jax.vmap(one)(*users)
+
+    return over_devices(run, likelihood, histories, keys, starts)
+
+
+@partial(jax.jit, static_argnums=(1, 6, 7))
+def _search_chunk(key, surrogate, likelihood, histories, cells, rotation, num_wanted, max_draws):
+    """`search_priors` of several users."""
+
+    def search(shared, *users):
+        return search_priors(shared[0], surrogate, shared[1], *users, num_wanted, max_draws)
+
+    return over_devices(search, (key, likelihood), histories, cells, rotation)
 
 
 def _max_rhat(draws: np.ndarray) -> np.ndarray:
@@ -144,11 +157,10 @@ class _Inference:
         pending = np.flatnonzero(~excluded)
         first = min(_FIRST_DRAWS, self.max_prior_draws)
         for limit, chunk in ((first, _CHUNK), (self.max_prior_draws, _FEW)):
-            for some, padded in chunks_of(pending, chunk):
+            for some, padded in chunks_of(pending, chunk * jax.device_count()):
                 of_users = (take(self.history, users[padded]), *take((cells, rotation), padded))
                 search = (self.surrogate, self.likelihood, *of_users, wanted, limit)
-                found = search_priors(key, *search)
-                found = take(jax.device_get(found), slice(len(some)))
+                found = take(jax.device_get(_search_chunk(key, *search)), slice(len(some)))
                 draws[some], num_found[some] = found.draws, found.num_found
                 self.prior_acceptance[users[some]] = found.acceptance
                 self.best_agreement[users[some]] = found.best_agreement
@@ -161,8 +173,9 @@ class _Inference:
         """For each user, distinct points of positive density at the end of a tempered run."""
         wanted = self.sampler.num_starts
         smc = Smc(num_runs=1, num_particles=max(_START_PARTICLES, 2 * wanted))
-        nothing = jnp.zeros((_CHUNK, 0, self.surrogate.num_coefficients))
-        for some, padded in chunks_of(np.arange(len(users)), _CHUNK):
+        chunk = _CHUNK * jax.device_count()
+        nothing = jnp.zeros((chunk, 0, self.surrogate.num_coefficients))
+        for some, padded in chunks_of(np.arange(len(users)), chunk):
             rows = take(self.history, users[padded])
             run = _run_chunk(
                 smc, self.surrogate, self.likelihood, rows, take(keys, padded), nothing
@@ -203,7 +216,7 @@ class _Inference:
                 yield one
             return
         running: list[tuple] = []
-        for some, padded in chunks_of(np.arange(len(users)), _CHUNK):
+        for some, padded in chunks_of(np.arange(len(users)), _CHUNK * jax.device_count()):
             rows = take(self.history, users[padded])
             args = (self.surrogate, self.likelihood, rows, take(keys, padded), starts[padded])
             # Dispatched before the last chunk is stored, so that the device does not wait.

@@ -15,12 +15,16 @@ import numpy as np
 
 from pcr_jax.scm import Graph
 
-with warnings.catch_warnings():  # 0.23 announces 1.x at import
-    warnings.filterwarnings("ignore", "\\nArviZ is undergoing", FutureWarning)
-    import arviz as az
-
 _TAILS = (0.05, 0.95)
 _LEGACY = int(version("arviz").split(".")[0]) < 1
+
+
+def _arviz():
+    """The package, which takes longer to import than all else together, when it is needed."""
+    with warnings.catch_warnings():  # 0.23 announces 1.x at import
+        warnings.filterwarnings("ignore", "\\nArviZ is undergoing", FutureWarning)
+        import arviz
+    return arviz
 
 
 def to_arviz(
@@ -36,7 +40,7 @@ def to_arviz(
     (chain, draw). ``prior`` (chain, draw, coefficient) serves all users.
     """
     attrs = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
-    from_dict: Any = az.from_dict
+    from_dict: Any = _arviz().from_dict
 
     def convert(groups, dims):
         shared = {"coords": coords, "dims": dims, "save_warmup": True}
@@ -59,7 +63,7 @@ def write_netcdf(data, path: str | os.PathLike) -> None:
 
 def read_netcdf(path: str | os.PathLike):
     """Read what `write_netcdf` wrote."""
-    return az.from_netcdf(str(path), engine="h5netcdf")
+    return _arviz().from_netcdf(str(path), engine="h5netcdf")
 
 
 def graph_of(data) -> Graph:
@@ -80,6 +84,7 @@ def rhat_and_ess(theta: np.ndarray, num_walkers: int) -> tuple[np.ndarray, np.nd
     R-hat compares chains. Walkers folded into draws are followed one by one for the ESS: their
     steps are correlated, neighbours in the folded order are not.
     """
+    az = _arviz()
     chains, draws, k = theta.shape
     columns = range(k)
     rhat = [az.rhat(theta[..., c]) if chains > 1 else np.nan for c in columns]

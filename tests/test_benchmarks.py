@@ -1,0 +1,168 @@
+"""The benchmarks' own code: what it compares must be the same thing."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pcr_jax as pcr
+from benchmarks import plain, scale, timing
+from benchmarks.inference import quality
+from benchmarks.inference_peers import PEERS, sample
+from benchmarks.limits import counted
+from benchmarks.recourse_peers import dice_actions, scipy_multi_start, torch_optimiser
+from pcr_jax.batching import take
+
+
+@pytest.mark.parametrize("scm", list(pcr.library.SCMS))
+def test_the_plain_scms_are_the_librarys(scm):
+    truth = pcr.library.get(scm)
+    x = truth.sample(jax.random.key(0), 10)
+    shift = jax.random.normal(jax.random.key(1), x.shape)
+    expected = truth.counterfactual(x, pcr.Action.soft(shift))
+    for row in range(10):
+        found = plain.counterfactual(plain.effects(scm), list(x[row]), list(shift[row]))
+        np.testing.assert_allclose(found, expected[row], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Histories of three users of M1 with a tenth of wrong answers."""
+    truth = pcr.library.m1()
+    user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=pcr.library.theta_star())
+    return pcr.elicit(jax.random.key(0), user, jnp.zeros((3, 3)), num_queries=10)
+
+
+def test_the_plain_likelihoods_are_the_librarys(answers):
+    surrogate, likelihood = pcr.linear_surrogate(pcr.library.m1().graph), pcr.tolerance(0.5, 0.1)
+    theta = np.random.default_rng(0).uniform(-1.2, 1.2, (2000, 3)).astype(np.float32)
+    possible = 0
+    for i in range(3):
+        one = take(answers, i)
+        density = pcr.inference.Posterior(surrogate, likelihood, one)(theta)
+        user = (np.asarray(one.node), np.asarray(one.shift), np.asarray(one.answer), 0.5, 0.1)
+        expected = np.isfinite(density)
+        possible += expected.sum()
+        many = plain.log_densities(theta, *user)
+        np.testing.assert_array_equal(many == 0, expected)
+        few = [plain.log_density(t, *user) for t in theta[:300].tolist()]
+        np.testing.assert_array_equal([d > -math.inf for d in few], expected[:300])
+    assert 0 < possible < 3000
+
+
+@pytest.mark.parametrize("name", list(PEERS))
+def test_a_peer_samples_the_posterior(name, answers):
+    peer = PEERS[name]
+    pytest.importorskip(peer.package)
+    one = take(answers, 0)
+    user = (np.asarray(one.node), np.asarray(one.shift), np.asarray(one.answer), 0.5, 0.1)
+    draws = sample(peer, 0, *user)
+    assert draws.shape[::2] == (peer.num_ensembles, peer.num_walkers)
+    surrogate, likelihood = pcr.linear_surrogate(pcr.library.m1().graph), pcr.tolerance(0.5, 0.1)
+    exact = pcr.exact_posterior(
+        jax.random.key(0), surrogate, take(answers, slice(1)), likelihood, num_draws=2**18
+    )
+    error = (draws.reshape(-1, 3).mean(0) - exact.mean[0]) / exact.sd[0]
+    # Ten independent draws would err by .3; these are hundreds.
+    assert np.abs(error).max() < 0.3
+
+
+def test_the_quality_of_independent_draws_is_their_number():
+    rng = np.random.default_rng(0)
+    users = 2000
+    exact = pcr.ExactPosterior(
+        *(np.zeros((users, 3)), np.ones((users, 3)), 0, 0, 0, 0, np.full(users, 1e5))
+    )
+    found = quality(rng.normal(size=(users, 4, 25, 3)), exact)
+    # The mean of 6,000 squares errs by 1.8 %: beyond 8 % by chance once in 10^5.
+    assert found["independent_draws_worth"] == pytest.approx(100, rel=0.08)
+
+
+@pytest.fixture(scope="module")
+def linear_problem():
+    """A classifier that is nearly linear, and refused users of M1."""
+    truth = pcr.library.m1()
+    score, x, scale_ = pcr.refused_population(
+        jax.random.key(0), truth, num_train=300, num_users=6, epochs=50
+    )
+    return truth, score, x, scale_
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+def test_peers_of_recourse_find_valid_actions_no_cheaper_than_the_optimum(linear_problem, epsilon):
+    pytest.importorskip("torch")
+    truth, score, x, unit = linear_problem
+    plan = pcr.find_recourse(score, truth, x, scale=unit, epsilon=epsilon)
+    found = {
+        "scipy": scipy_multi_start(score, truth, x[:2], unit, epsilon, 4),
+        "torch": torch_optimiser(score, "m1", x, unit, epsilon, 2, 300),
+    }
+    for moves in found.values():
+        users = slice(len(moves))
+        moved = truth.counterfactual(x[users], pcr.Action.soft(moves * unit))
+        valid = np.asarray(score(moved)) >= -1e-3
+        assert valid.all()
+        # SciPy withstands some points of the ball only.
+        ratio = np.abs(moves).sum(1) / np.asarray(plan.cost)[users]
+        assert (ratio > 0.97).all()
+        assert (ratio < 2.5).all()
+
+
+def test_dice_knows_no_causes(linear_problem):
+    pytest.importorskip("dice_ml")
+    truth, score, x, unit = linear_problem
+    moves = dice_actions(score, truth, x[:2], unit)
+    acted = moves.any(1)
+    assert acted.any()
+    # Its counterfactuals are favourable as they stand, whatever follows from them causally.
+    assert (np.asarray(score(x[:2] + moves * np.asarray(unit)))[acted] >= -0.1).all()
+
+
+def test_flops_are_those_of_the_matrix_product():
+    square = jnp.ones((64, 64))
+    flops, bytes_ = counted(jnp.dot, square, square)
+    assert flops == pytest.approx(2 * 64**3, rel=0.05)
+    assert bytes_ >= 3 * square.nbytes
+
+
+def test_slopes_are_powers_of_the_size():
+    rows = [
+        {"stage": "s", "axis": "users", "size": n, "seconds": 3 * n**1.5, "peak_memory_GiB": n}
+        for n in (10, 100, 1000)
+    ]
+    (found,) = scale.slopes([*rows, {**rows[0], "stage": "t"}])
+    assert found["slope"] == pytest.approx(1.5)
+    assert found["last_slope"] == pytest.approx(1.5)
+    assert found["largest_peak_memory_GiB"] == 1000
+
+
+def test_a_cell_is_measured_in_a_process_of_its_own():
+    cell = {"stage": "counterfactual", "axis": "users", "size": 50, "repeats": 1}
+    found = timing.apart("benchmarks.scale", cell)
+    assert 0 < found["seconds"] < found["compile_seconds"] + found["seconds"]
+    assert 0.05 < found["peak_memory_GiB"] < 8
+    with pytest.raises(RuntimeError, match="no such stage"):
+        timing.apart("benchmarks.scale", {**cell, "stage": "no such stage"})
+
+
+def test_every_command_says_what_it_does(capsys, monkeypatch):
+    from benchmarks import __main__
+
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--help"])
+    with pytest.raises(SystemExit):
+        __main__.main()
+    said = capsys.readouterr().out
+    for command in ("scm", "inference", "recourse-peers", "stages", "paper", "scale", "limits"):
+        assert command in said
+
+
+def test_records_are_json(tmp_path, monkeypatch):
+    from benchmarks import records
+
+    records.write_record(tmp_path / "r.json", {"rows": [{"a": float("nan")}]})
+    read = json.loads((tmp_path / "r.json").read_text())
+    assert read["rows"] == [{"a": None}]
+    assert read["versions"]["jax"] == jax.__version__

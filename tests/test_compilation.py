@@ -1,0 +1,70 @@
+"""What is compiled, and that a search does not come back to the host."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pcr_jax as pcr
+from pcr_jax.recourse import _algorithm1, _optimal, per_user
+from pcr_jax.recourse.adversary import Ball
+from pcr_jax.recourse.cost import Cost
+
+
+def problem(seed, num_users):
+    """A classifier of its own, users and scale; 3 nodes."""
+    score, x, scale = pcr.refused_population(
+        jax.random.key(seed), pcr.library.m1(), num_train=200, num_users=num_users, epochs=20
+    )
+    return score, x, scale
+
+
+def test_one_program_serves_every_score_scm_scale_and_epsilon_of_a_shape():
+    truths = (pcr.library.m1(), pcr.library.m2())
+    _optimal.clear_cache()
+    for seed, epsilon in ((0, 0.05), (1, 0.1)):
+        score, x, scale = problem(seed, 5)
+        for truth in truths:
+            pcr.find_recourse(score, truth, x, scale=scale, epsilon=epsilon)
+    assert _optimal._cache_size() == 1
+    pcr.find_recourse(score, truths[0], x[:4], scale=scale, epsilon=0.1)
+    assert _optimal._cache_size() == 2
+
+
+def searches(x, score, scale):
+    """Both searches as `find_recourse` calls them, everything on the device already."""
+    scms, ones = per_user(pcr.library.m1(), len(x)), jnp.ones(x.shape)
+    bounds = (-jnp.inf * ones, jnp.inf * ones)
+    price, ball = Cost(scale, jnp.ones(3)), Ball(jnp.asarray(0.1))
+    sets = jnp.asarray(pcr.intervention_sets(3), float)
+    rates = jnp.full(len(x), 0.5)
+    robust = (pcr.Optimal(), False, 3, score, scms, x, price, ball, *bounds, ones)
+    paper = (pcr.Algorithm1(), score, scms, x, sets, scale, ball.radius, *bounds, rates)
+    return {"optimal": (_optimal, robust), "paper": (_algorithm1, paper)}
+
+
+@pytest.mark.parametrize("solver", ["optimal", "paper"])
+def test_a_search_makes_no_round_trip_to_the_host(solver):
+    score, x, scale = problem(0, 5)
+    search, args = searches(x, score, scale)[solver]
+    expected = jax.block_until_ready(search(*args))
+    with jax.transfer_guard("disallow"):
+        found = jax.block_until_ready(search(*args))
+        # The guard is awake.
+        with pytest.raises(Exception, match=r"[Dd]isallowed"):
+            jnp.asarray(x) + np.ones(3, np.float32)
+    np.testing.assert_array_equal(found[0], expected[0])
+    jaxpr = str(
+        jax.make_jaxpr(search, static_argnums=(0, 1, 2) if solver == "optimal" else 0)(*args)
+    )
+    assert "callback" not in jaxpr
+
+
+def test_importing_the_package_does_not_import_what_few_need():
+    heavy = ["arviz", "matplotlib", "networkx"]
+    code = f"import sys, pcr_jax; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert found.stdout.strip() == "[]"

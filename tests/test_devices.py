@@ -1,0 +1,79 @@
+"""Users divided among several devices get the very results that one device gives them."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import pcr_jax as pcr
+
+CODE = """
+import pickle
+import sys
+import warnings
+import jax
+import numpy as np
+import pcr_jax as pcr
+
+with open(sys.argv[1], "rb") as file:
+    score, x, scale, history = pickle.load(file)
+surrogate = pcr.linear_surrogate(pcr.library.m1().graph)
+likelihood = pcr.tolerance(sigma=0.5, beta=0.1)
+sampler = pcr.Ess(num_ensembles=2, num_walkers=8, num_steps=2)
+warnings.simplefilter("ignore", pcr.PosteriorWarning)
+key = jax.random.key(0)
+idata = pcr.infer(key, surrogate, history, likelihood=likelihood, sampler=sampler)
+found = {"posterior_theta": idata.posterior["theta"]}
+found["posterior_status"] = idata.constant_data["status"]
+scms = pcr.posterior_scms(idata)
+plan = pcr.find_recourse(score, scms, x, scale=scale, epsilon=0.1)
+found["devices"] = len(plan.cost.sharding.device_set)
+for i, leaf in enumerate(jax.tree.leaves(plan)):
+    found[f"plan_{i}"] = leaf
+np.savez(sys.argv[2], **found)
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """101 users, which no two devices can halve, on eight devices and on one."""
+    folder = tmp_path_factory.mktemp("devices")
+    truth = pcr.library.m1()
+    score, x, scale = pcr.refused_population(jax.random.key(0), truth, num_train=300, num_users=101)
+    user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=pcr.library.theta_star())
+    history = pcr.elicit(jax.random.key(1), user, x, num_queries=8)
+    # The classifier is given: training adds up in an order that depends on the number of threads.
+    given = folder / "given.pickle"
+    given.write_bytes(pickle.dumps(jax.device_get((score, x, scale, history))))
+    results = []
+    for num_devices in (8, 1):
+        flags = f"--xla_force_host_platform_device_count={num_devices}"
+        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        path = folder / f"{num_devices}.npz"
+        command = [sys.executable, "-c", CODE, str(given), str(path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        results.append(dict(np.load(path)))
+    return results
+
+
+def test_the_users_are_shared(found):
+    assert [int(one["devices"]) for one in found] == [8, 1]
+
+
+@pytest.mark.parametrize("part", ["posterior", "plan"])
+def test_eight_devices_give_what_one_gives_bit_for_bit(found, part):
+    names = [name for name in found[0] if name.startswith(part)]
+    assert names
+    for name in names:
+        np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
+
+
+def test_the_users_do_get_posteriors_and_recourse(found):
+    # Otherwise equality would say little.
+    assert np.isfinite(found[0]["posterior_theta"]).all((0, 1, 3)).mean() > 0.5
+    assert found[0]["plan_4"].mean() > 0.5
