@@ -38,7 +38,7 @@ ZEUS = {
 }
 JAX_SAMPLERS = {"ess": pcr.Ess(), "smc": pcr.Smc(), "nuts": pcr.Nuts()}
 # The same work as by default, but few enough draws for 100,000 users' to fit in memory.
-SCALED = pcr.Ess(num_steps=5, thin=5)
+SCALED = pcr.Ess(num_steps=3, thin=8)
 TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 KEY = jax.random.key(0)
 NUM_REFERENCE = 2**19

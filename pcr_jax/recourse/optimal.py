@@ -235,10 +235,9 @@ class Solver(NamedTuple):
         if self.ball is not None:  # the robust optimum is not far from one of less perturbations
             length = self.size(task, state.move) / task.weights
             axes = length * jnp.eye(self.num_nodes)
-            # Others at every level, where perturbations bind that have been added together.
-            noise = np.random.default_rng(1).normal(
-                size=(len(self.levels), _PROBES, self.num_nodes)
-            )
+            # Others at every level: perturbations added together may bind together.
+            shape = (len(self.levels), _PROBES, self.num_nodes)
+            noise = np.random.default_rng(1).normal(size=shape)
             probes = 0.15 * length * jnp.asarray(noise, length.dtype)[state.level]
             rays += [state.move[None], state.move + probes]
             rays += [state.move + part * axes for part in (-0.3, -0.1, 0.1, 0.3)]
@@ -334,7 +333,7 @@ class Solver(NamedTuple):
         highest = jnp.argmax(values)
         hit = values[highest] >= 0
         best = jnp.where(hit, moves[highest], best)
-        ended = ~hit & (number == _CLIMBS) | ~best.any()
+        ended = (~hit & (number == _CLIMBS)) | ~best.any()
         cost = jnp.where(hit, (1 - _CUT) * self.size(task, best), cost)
         values = jnp.where(hit, -jnp.inf, values)
         number = jnp.where(hit, 0, number + 1)
@@ -470,7 +469,7 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
     if solver.ball is not None:
         room = _FEW + len(solver.ball.surface(_OUTLINE, num_nodes)) + _WORKING_SET
     num_fixed = len(directions(num_nodes, solver.max_set_size))
-    num_climbers = min(_CLIMBERS, num_fixed)
+    num_scouts, num_climbers = min(_SCOUTS, num_fixed), min(_CLIMBERS, num_fixed)
     width = num_fixed + 2 * num_nodes + (1 + _PROBES + 4 * num_nodes) * robust
 
     def begin(task):
@@ -550,7 +549,9 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             count,
             (starts, jnp.zeros(num_users, int)),
         )
-        spent = climbed + refined + reached * (4 * _HITS + num_fixed) * state.num_deltas
+        spent = (4 * _HITS + num_fixed + num_scouts) * state.num_deltas
+        spent += num_scouts * differentiable(solver.score)
+        spent = climbed + refined + reached * spent
         size = solver.cost.of_weighted(move * weights)
         size = jnp.where(move.any(1), size, jnp.inf)
         at_once = reached & (state.level == 0)  # favourable already
