@@ -46,7 +46,7 @@ _POINTS = 4096  # evaluated at once
 _PROBES = 8  # random directions around the last solution
 _HITS = 8  # directions followed to the boundary
 _SCOUTS = 16  # directions from which the score is climbed by one step
-_CLIMBERS = 4  # of them climb on
+_CLIMBERS = 8  # of them climb on
 _CLIMBS = 8  # steps without success
 _FIRST_CLIMB, _LAST_CLIMB = 0.3, 0.006  # lengths of steps, of the cost
 _FIRST_CUT, _CUT = 0.02, 0.05  # shares of the cost that climbers have less
@@ -286,8 +286,8 @@ class Solver(NamedTuple):
 
     # 3. Climb
 
-    def camp(self, task: Task, state: State, crossing: Array) -> Array:
-        """Where the ascents begin: a step up from the best directions; shape (climbers, d)."""
+    def camp(self, task: Task, state: State, crossing: Array) -> tuple[Array, Array]:
+        """Where the ascents begin: a step up from the best directions (climbers, d); their cost."""
         cost = (1 - _FIRST_CUT) * self.size(task, crossing)
         moves = self.at_cost(task, self.fixed(task), cost)
         values, bindings = self.values(task, state, moves)
@@ -295,7 +295,7 @@ class Solver(NamedTuple):
         ways, _ = self.ways(task, state, moves[best], bindings[best], 0)
         above = self.step(task, moves[best], ways, cost, 0)
         values, _ = self.values(task, state, above)
-        return above[jax.lax.top_k(values, min(_CLIMBERS, len(above)))[1]]
+        return above[jax.lax.top_k(values, min(_CLIMBERS, len(above)))[1]], cost
 
     def ways(self, task: Task, state: State, moves: Array, bindings: Array, number) -> tuple:
         """Where the score rises (n, d), and where that is unknown: there, fixed random ways."""
@@ -314,12 +314,6 @@ class Solver(NamedTuple):
         """Moves (n, d) further along ``ways``, of at most that cost; steps become shorter."""
         length = cost * _FIRST_CLIMB * (_LAST_CLIMB / _FIRST_CLIMB) ** (number / _CLIMBS)
         return self.within(task, moves + length * jax.vmap(unit)(ways) / task.weights, cost)
-
-    def ascents(self, task: Task, crossing: Array, camp: Array) -> tuple:
-        """The state that `climb` begins with."""
-        cost = (1 - _FIRST_CUT) * self.size(task, crossing)
-        unknown = jnp.full(len(camp), -jnp.inf)
-        return crossing, cost, camp, unknown, camp, jnp.asarray(0), jnp.asarray(0)
 
     def climb(self, task: Task, state: State, inner: tuple) -> tuple[tuple, Array, tuple]:
         """One step of the ascents; see the module."""
@@ -522,20 +516,21 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             count,
             jnp.zeros((num_users, num_nodes)),
         )
-        camps = lanes.run(
+        camps, costs = lanes.run(
             _lanes(num_fixed),
             once(solver.camp),
             nothing,
             lambda i: (*of(state)(i), crossings[i]),
             ids,
             count,
-            jnp.zeros((num_users, num_climbers, num_nodes)),
+            (jnp.zeros((num_users, num_climbers, num_nodes)), jnp.zeros(num_users)),
         )
+        unknown = jnp.full(num_climbers, -jnp.inf)
         starts, climbed = lanes.run(
             _lanes(4 * num_climbers),
             lambda problem, inner: solver.climb(*problem[:2], inner),
-            lambda problem: solver.ascents(problem[0], *problem[2:]),
-            lambda i: (*of(state)(i), crossings[i], camps[i]),
+            lambda problem: (*problem[2:], unknown, problem[4], zero, zero),
+            lambda i: (*of(state)(i), crossings[i], costs[i], camps[i]),
             ids,
             count,
             (crossings, jnp.zeros(num_users, int)),
