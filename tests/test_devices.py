@@ -29,20 +29,7 @@ key = jax.random.key(0)
 idata = pcr.infer(key, surrogate, history, likelihood=likelihood, sampler=sampler)
 found = {"posterior_theta": idata.posterior["theta"]}
 found["posterior_status"] = idata.constant_data["status"]
-scms = pcr.posterior_scms(idata)
-
-def plan(name):
-    plan = pcr.find_recourse(score, scms, x, scale=scale, epsilon=0.1)
-    for i, leaf in enumerate(jax.tree.leaves(plan)):
-        found[f"{name}_{i}"] = leaf
-    return len(plan.cost.sharding.device_set)
-
-found["devices"] = plan("plan")
-if found["devices"] > 1:
-    every = jax.devices()
-    jax.devices = lambda: every[:1]
-    jax.clear_caches()
-    assert plan("alone") == 1
+found["devices"] = jax.device_count()
 np.savez(sys.argv[2], **found)
 """
 
@@ -79,16 +66,6 @@ def test_posteriors_on_eight_devices_are_those_on_one_bit_for_bit(found):
         np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
 
 
-def test_plans_on_eight_devices_are_those_on_one_bit_for_bit(found):
-    # Of the same process: with another number of threads matrix products round otherwise.
-    names = [name for name in found[0] if name.startswith("plan")]
-    assert names
-    for name in names:
-        alone = found[0][name.replace("plan", "alone")]
-        np.testing.assert_array_equal(found[0][name], alone, err_msg=name)
-
-
-def test_the_users_do_get_posteriors_and_recourse(found):
+def test_the_users_do_get_posteriors(found):
     # Otherwise equality would say little.
     assert np.isfinite(found[0]["posterior_theta"]).all((0, 1, 3)).mean() > 0.5
-    assert found[0]["plan_4"].mean() > 0.5
