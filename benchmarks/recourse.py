@@ -239,6 +239,20 @@ def random_scm(num_nodes: int, kind: str) -> pcr.SCM:
     return pcr.SCM(graph, mechanisms, linear.noise)
 
 
+def slsqp(rng: np.random.Generator, num_nodes: int, margin, slope, user):
+    """One run of SciPy's SLSQP: the cheapest move, split into its signs, of positive margin."""
+    start = np.abs(rng.normal(size=2 * num_nodes)) * (rng.random(2 * num_nodes) < 2 / num_nodes)
+    return minimize(
+        np.sum,
+        start,
+        jac=np.ones_like,
+        bounds=[(0, None)] * (2 * num_nodes),
+        constraints={"type": "ineq", "fun": margin, "jac": slope, "args": (user,)},
+        method="SLSQP",
+        options={"maxiter": 200},
+    )
+
+
 def scipy_cost(score, scm, x, scale, num_runs: int) -> np.ndarray:
     """Best of ``num_runs`` SLSQP runs from random starts, on the split of a move into its signs."""
     rng = np.random.default_rng(0)
@@ -260,16 +274,7 @@ def scipy_cost(score, scm, x, scale, num_runs: int) -> np.ndarray:
     for user in x:
         best = np.inf
         for _ in range(num_runs):
-            start = np.abs(rng.normal(size=2 * d)) * (rng.random(2 * d) < 2 / d)
-            found = minimize(
-                np.sum,
-                start,
-                jac=np.ones_like,
-                bounds=[(0, None)] * (2 * d),
-                constraints={"type": "ineq", "fun": margin, "jac": slope, "args": (user,)},
-                method="SLSQP",
-                options={"maxiter": 200},
-            )
+            found = slsqp(rng, d, margin, slope, user)
             if margin(found.x, user) >= -1e-4:
                 best = min(best, found.fun)
         costs.append(best)

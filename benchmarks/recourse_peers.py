@@ -19,12 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from scipy.optimize import minimize
 
 import pcr_jax as pcr
 from benchmarks import plain
 from benchmarks.records import show, write_record
-from benchmarks.recourse import dense_ball, population
+from benchmarks.recourse import dense_ball, population, slsqp
 from benchmarks.timing import timed
 from pcr_jax.recourse import ball, outcomes, per_user
 
@@ -67,16 +66,7 @@ def scipy_multi_start(score, truth, x, scale, epsilon: float, num_runs: int) -> 
     for i, user in enumerate(x):
         best = np.inf
         for _ in range(num_runs):
-            start = np.abs(rng.normal(size=2 * d)) * (rng.random(2 * d) < 2 / d)
-            found = minimize(
-                np.sum,
-                start,
-                jac=np.ones_like,
-                bounds=[(0, None)] * (2 * d),
-                constraints={"type": "ineq", "fun": margin, "jac": slope, "args": (user,)},
-                method="SLSQP",
-                options={"maxiter": 200},
-            )
+            found = slsqp(rng, d, margin, slope, user)
             cost = np.abs(found.x[:d] - found.x[d:]).sum()
             if cost < best and margin(found.x, user).min() >= -1e-3:
                 best, moves[i] = cost, found.x[:d] - found.x[d:]

@@ -12,7 +12,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints, intervention_sets
-from pcr_jax.batching import map_users, over_devices, take
+from pcr_jax.batching import map_users, take
 from pcr_jax.classifiers import as_score, differentiable
 from pcr_jax.recourse import algorithm1, optimal
 from pcr_jax.recourse.adversary import NORMS, Ball, worst_outcome
@@ -108,20 +108,15 @@ def _optimal(settings, hard, max_set_size, score, scms, x, cost, ball, low, high
 def outcomes(score, scms, x, action, scale, ball):
     """Counterfactual features, logits and worst logits in the ball."""
 
-    def verify(shared, *users):
-        score, scale, ball = shared
+    def one(scm, x, action):
+        x_counterfactual = scm.counterfactual(x, action)
+        logit = score(x_counterfactual)
+        worst = logit
+        if ball is not None:
+            worst = jnp.minimum(logit, worst_outcome(score, scm, x, action, scale, ball))
+        return x_counterfactual, logit, worst
 
-        def one(scm, x, action):
-            x_counterfactual = scm.counterfactual(x, action)
-            logit = score(x_counterfactual)
-            worst = logit
-            if ball is not None:
-                worst = jnp.minimum(logit, worst_outcome(score, scm, x, action, scale, ball))
-            return x_counterfactual, logit, worst
-
-        return map_users(one, *users)
-
-    return over_devices(verify, (score, scale, ball), scms, x, action)
+    return map_users(one, scms, x, action)
 
 
 @jax.jit
