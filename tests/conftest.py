@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import hypothesis
+import jax
 import pytest
 
 # The same examples in every run. Few, as each DAG compiles anew; and no deadline, for that reason.
@@ -10,6 +11,13 @@ hypothesis.settings.register_profile(
     "pcr", max_examples=20, deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile("pcr")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Free each module's compiled programs: all together they exceed the memory maps of a process."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ _POINTS = 4096  # evaluated at once
 _PROBES = 8  # random directions around the last solution
 _HITS = 8  # directions followed to the boundary
 _SCOUTS = 16  # directions from which the score is climbed by one step
-_CLIMBERS = 4  # of them climb on
+_CLIMBERS = 8  # of them climb on
 _CLIMBS = 8  # steps without success
 _FIRST_CLIMB, _LAST_CLIMB = 0.3, 0.006  # lengths of steps, of the cost
 _FIRST_CUT, _CUT = 0.02, 0.05  # shares of the cost that climbers have less
@@ -506,7 +506,9 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             state,
         )
         reached = pending & jnp.isfinite(state.cost)
-        ids, count = jnp.argsort(~reached, stable=True), reached.sum()
+        at_once = reached & (state.level == 0)  # favourable already
+        sought = reached & ~at_once
+        ids, count = jnp.argsort(~sought, stable=True), sought.sum()
         crossings = lanes.run(
             _lanes(4 * _HITS),
             once(solver.narrow),
@@ -546,10 +548,9 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
         )
         spent = (4 * _HITS + num_fixed + num_scouts) * state.num_deltas
         spent += num_scouts * differentiable(solver.score)
-        spent = climbed + refined + reached * spent
+        spent = climbed + refined + sought * spent
         size = solver.cost.of_weighted(move * weights)
         size = jnp.where(move.any(1), size, jnp.inf)
-        at_once = reached & (state.level == 0)  # favourable already
         cost = jnp.where(at_once, 0.0, jnp.where(reached, size, state.cost))
         crossed = reached & jnp.isfinite(cost)
         state = state._replace(
