@@ -5,7 +5,9 @@ fixed, padded size; and a user's random key comes from the user's own index. Sev
 the users between them.
 """
 
+import os
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +26,34 @@ def user_keys(key: Array, num_users: int) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_users))
 
 
-def map_users(function: Callable, *per_user, chunk: int = 256):
-    """``jax.vmap(function)(*per_user)``, computed in padded chunks of ``chunk`` users."""
+_BYTES = 2**29  # of an accelerator's memory for each unit of `width`
+_USERS = 256  # mapped at once, for each unit of `width`
+
+
+@cache
+def width() -> int:
+    """How many times as much as on a CPU is computed at once: what the device's memory allows.
+
+    On a CPU, whose caches matter more, 1. The environment variable ``PCR_JAX_WIDTH`` takes
+    precedence; it is read once.
+
+    Raises
+    ------
+    ValueError
+        If that variable is not a positive integer.
+    """
+    given = os.environ.get("PCR_JAX_WIDTH")
+    if given is not None:
+        if not given.isdecimal() or int(given) == 0:
+            raise ValueError(f"Expected PCR_JAX_WIDTH to be a positive integer; got {given!r}.")
+        return int(given)
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return max(1, statistics.get("bytes_limit", 0) // _BYTES)
+
+
+def map_users(function: Callable, *per_user):
+    """``jax.vmap(function)(*per_user)``, computed in padded chunks of users."""
+    chunk = _USERS * width()
     num_users = len(jax.tree.leaves(per_user)[0])
     num_chunks = -(-num_users // chunk)
     padding = num_chunks * chunk - num_users

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.batching import chunks_of, over_devices, take, user_keys
+from pcr_jax.batching import chunks_of, over_devices, take, user_keys, width
 from pcr_jax.elicitation.history import History
 from pcr_jax.inference.arviz_data import (
     coefficients_of,
@@ -70,10 +70,11 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {"zeus": Zeus, "ess": Ess, "nuts": 
 
 # Up to this many coefficients, a million prior draws without success are taken as proof.
 _MAX_COEFFICIENTS_PROVED = 3
-# Users searched or sampled at once, by each device. More share the random numbers of a search and
-# keep the cores busy; but all wait for the slowest, and padding costs as much as users do.
+# Users searched or sampled at once, by each device and for each unit of `width`. More share the
+# random numbers of a search and keep the cores busy; but all wait for the slowest, and padding costs
+# as much as users do.
 _CHUNK = 32
-# Users whose starting points are held in memory.
+# Users whose starting points are held in memory, at least.
 _GROUP = 4096
 # Every user is given so many prior draws, and whom they do not serve as many as are allowed; of
 # those there are few, and they take long.
@@ -83,6 +84,11 @@ _START_PARTICLES = 512
 _NUM_PRIOR = 1000
 # Draws per user whose predictions are stored, at most.
 _NUM_PREDICTED = 20
+
+
+def _on_all_devices(num_users: int) -> int:
+    """How many users all devices compute at once, if that is so many for each unit of `width`."""
+    return num_users * width() * jax.device_count()
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -140,7 +146,7 @@ class _Inference:
     def cells(self, users) -> tuple[np.ndarray, np.ndarray]:
         """`possible_cells` of each user."""
         found = []
-        for some, padded in chunks_of(users, _CHUNK):
+        for some, padded in chunks_of(users, _CHUNK * width()):
             cells = users_cells(self.surrogate, self.likelihood, take(self.history, padded))
             found.append(take(jax.device_get(cells), slice(len(some))))
         possible, best = zip(*found, strict=True)
@@ -157,7 +163,7 @@ class _Inference:
         pending = np.flatnonzero(~excluded)
         first = min(_FIRST_DRAWS, self.max_prior_draws)
         for limit, chunk in ((first, _CHUNK), (self.max_prior_draws, _FEW)):
-            for some, padded in chunks_of(pending, chunk * jax.device_count()):
+            for some, padded in chunks_of(pending, _on_all_devices(chunk)):
                 of_users = (take(self.history, users[padded]), *take((cells, rotation), padded))
                 search = (self.surrogate, self.likelihood, *of_users, wanted, limit)
                 found = take(jax.device_get(_search_chunk(key, *search)), slice(len(some)))
@@ -173,7 +179,7 @@ class _Inference:
         """For each user, distinct points of positive density at the end of a tempered run."""
         wanted = self.sampler.num_starts
         smc = Smc(num_runs=1, num_particles=max(_START_PARTICLES, 2 * wanted))
-        chunk = _CHUNK * jax.device_count()
+        chunk = _on_all_devices(_CHUNK)
         nothing = jnp.zeros((chunk, 0, self.surrogate.num_coefficients))
         for some, padded in chunks_of(np.arange(len(users)), chunk):
             rows = take(self.history, users[padded])
@@ -216,7 +222,7 @@ class _Inference:
                 yield one
             return
         running: list[tuple] = []
-        for some, padded in chunks_of(np.arange(len(users)), _CHUNK * jax.device_count()):
+        for some, padded in chunks_of(np.arange(len(users)), _on_all_devices(_CHUNK)):
             rows = take(self.history, users[padded])
             args = (self.surrogate, self.likelihood, rows, take(keys, padded), starts[padded])
             # Dispatched before the last chunk is stored, so that the device does not wait.
@@ -261,7 +267,7 @@ class _Inference:
         shape = (*thinned.shape[1:3], num_users, *answer.shape[1:])
         out = np.full(shape, np.nan, np.float32)
         with_draws = np.flatnonzero(np.isfinite(thinned[:, 0, 0, 0]))
-        for users, padded in chunks_of(with_draws, _CHUNK):
+        for users, padded in chunks_of(with_draws, _CHUNK * width()):
             flat = thinned[padded].reshape(len(padded), num, -1)
             expected = np.asarray(_expected(self.surrogate, take(self.history, padded), flat))
             expected = np.where(np.isnan(answer[padded])[:, None], np.nan, expected)[: len(users)]
@@ -354,7 +360,7 @@ def infer(
         for _ in range(num_done if on_user is not None else 0):
             on_user()
 
-    for group, _ in chunks_of(np.arange(num_users), _GROUP):
+    for group, _ in chunks_of(np.arange(num_users), max(_GROUP, _on_all_devices(_CHUNK))):
         ready, starts = run.starts(k_search, keys[group], group)
         report(len(group) - len(ready))
         k_run = jax.vmap(partial(jax.random.fold_in, data=2))(keys[group[ready]])

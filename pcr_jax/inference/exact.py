@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.batching import chunks_of, take, user_keys
+from pcr_jax.batching import chunks_of, take, user_keys, width
 from pcr_jax.elicitation.history import History
 from pcr_jax.inference.density import Posterior, rotations, shared_uniforms
 from pcr_jax.likelihoods import Tolerance
@@ -114,7 +114,7 @@ def exact_posterior(
     k_draws, k_users = jax.random.split(key)
     rotation = rotations(user_keys(k_users, history.num_users), k)
     sums = np.zeros((history.num_users, num_blocks, 2 + 2 * k))
-    for users, padded in chunks_of(np.arange(history.num_users), _CHUNK):
+    for users, padded in chunks_of(np.arange(history.num_users), _CHUNK * width()):
         rows = take(history, padded)
         found = _block_sums(k_draws, surrogate, likelihood, rows, rotation[padded], num_blocks)
         sums[users] = np.asarray(found)[: len(users)]

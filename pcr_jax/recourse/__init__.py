@@ -12,7 +12,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints, intervention_sets
-from pcr_jax.batching import map_users, take
+from pcr_jax.batching import map_users, over_devices, take
 from pcr_jax.classifiers import as_score, differentiable
 from pcr_jax.recourse import algorithm1, optimal
 from pcr_jax.recourse.adversary import NORMS, Ball, worst_outcome
@@ -100,23 +100,31 @@ def _algorithm1(settings, score, scms, x, sets, scale, epsilon, low, high, learn
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _optimal(settings, hard, max_set_size, score, scms, x, cost, ball, low, high, weights):
-    solver = optimal.Solver(settings, score, cost, ball, hard, max_set_size, x.shape[1])
-    return optimal.solve(solver, scms, x, low, high, weights)
+    def search(shared, *users):
+        solver = optimal.Solver(settings, *shared, hard, max_set_size, x.shape[1])
+        return optimal.solve(solver, *users)
+
+    return over_devices(search, (score, cost, ball), scms, x, low, high, weights)
 
 
 @jax.jit
 def outcomes(score, scms, x, action, scale, ball):
     """Counterfactual features, logits and worst logits in the ball."""
 
-    def one(scm, x, action):
-        x_counterfactual = scm.counterfactual(x, action)
-        logit = score(x_counterfactual)
-        worst = logit
-        if ball is not None:
-            worst = jnp.minimum(logit, worst_outcome(score, scm, x, action, scale, ball))
-        return x_counterfactual, logit, worst
+    def verify(shared, *users):
+        score, scale, ball = shared
 
-    return map_users(one, scms, x, action)
+        def one(scm, x, action):
+            x_counterfactual = scm.counterfactual(x, action)
+            logit = score(x_counterfactual)
+            worst = logit
+            if ball is not None:
+                worst = jnp.minimum(logit, worst_outcome(score, scm, x, action, scale, ball))
+            return x_counterfactual, logit, worst
+
+        return map_users(one, *users)
+
+    return over_devices(verify, (score, scale, ball), scms, x, action)
 
 
 @jax.jit

@@ -27,12 +27,12 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action
+from pcr_jax.batching import width
 from pcr_jax.recourse import lanes
 from pcr_jax.recourse.adversary import outcome, unit
 from pcr_jax.scm import SCM
 
-LANES = 512
-"""How many problems are advanced at once. Fixed, so that a result does not depend on the batch."""
+_LANES = 512  # problems advanced at once, for each unit of `width`
 
 _OPTIMISERS = {"adam": optax.scale_by_adam, "sgd": optax.identity}
 
@@ -178,4 +178,5 @@ def solve(
         jnp.zeros(num_problems, int),
     )
     ids = jnp.arange(num_problems)
-    return lanes.run(LANES, advance, lambda _: fresh, problem_of, ids, num_problems, results)
+    num_lanes = _LANES * width()
+    return lanes.run(num_lanes, advance, lambda _: fresh, problem_of, ids, num_problems, results)

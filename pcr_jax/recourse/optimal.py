@@ -34,7 +34,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action
-from pcr_jax.batching import map_users, take
+from pcr_jax.batching import map_users, take, width
 from pcr_jax.classifiers import differentiable
 from pcr_jax.recourse import lanes
 from pcr_jax.recourse.adversary import Ball, attack, unit
@@ -42,7 +42,7 @@ from pcr_jax.recourse.cost import Cost
 from pcr_jax.scm import SCM
 
 _MAX_DIRECTIONS = 60
-_POINTS = 4096  # evaluated at once
+_POINTS = 4096  # evaluated at once, for each unit of `width`
 _PROBES = 8  # random directions around the last solution
 _HITS = 8  # directions followed to the boundary
 _SCOUTS = 16  # directions from which the score is climbed by one step
@@ -435,7 +435,7 @@ class Solver(NamedTuple):
 
 
 def _lanes(points: int) -> int:
-    return max(1, _POINTS // points)
+    return max(1, _POINTS * width() // points)
 
 
 def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights: Array):
@@ -464,7 +464,7 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
         room = _FEW + len(solver.ball.surface(_OUTLINE, num_nodes)) + _WORKING_SET
     num_fixed = len(directions(num_nodes, solver.max_set_size))
     num_scouts, num_climbers = min(_SCOUTS, num_fixed), min(_CLIMBERS, num_fixed)
-    width = num_fixed + 2 * num_nodes + (1 + _PROBES + 4 * num_nodes) * robust
+    num_rays = num_fixed + 2 * num_nodes + (1 + _PROBES + 4 * num_nodes) * robust
 
     def begin(task):
         still = jnp.zeros(num_nodes)
@@ -497,7 +497,7 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
         state, pending, number = carry
         ids, count = jnp.argsort(~pending, stable=True), pending.sum()
         state = lanes.run(
-            _lanes(width),
+            _lanes(num_rays),
             lambda problem, state: solver.sweep(problem[0], state),
             lambda problem: problem[1],
             of(state),
