@@ -19,10 +19,11 @@ from benchmarks import (
     scale,
     scm,
     stages,
+    start,
 )
 from benchmarks.records import RESULTS
 
-MEASURED = (scm, inference, recourse_peers, stages, paper, scale, limits)
+MEASURED = (scm, inference, recourse_peers, stages, paper, scale, limits, start)
 
 
 def main():

@@ -15,7 +15,7 @@ hypothesis.settings.load_profile("pcr")
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Free each module's compiled programs: all together they exceed the memory maps of a process."""
+    """Free each module's compiled programs: of all together a process has too many memory maps."""
     yield
     jax.clear_caches()
 

@@ -1,4 +1,4 @@
-"""On a GPU: the same results as on the CPU, to rounding. ``pytest -m gpu -n 0`` runs these alone."""
+"""On a GPU: the same results as on the CPU, to rounding. ``pytest -m gpu -n 0`` runs these."""
 
 import jax
 import numpy as np

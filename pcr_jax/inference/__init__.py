@@ -70,9 +70,9 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {"zeus": Zeus, "ess": Ess, "nuts": 
 
 # Up to this many coefficients, a million prior draws without success are taken as proof.
 _MAX_COEFFICIENTS_PROVED = 3
-# Users searched or sampled at once, by each device and for each unit of `width`. More share the
-# random numbers of a search and keep the cores busy; but all wait for the slowest, and padding costs
-# as much as users do.
+# Users searched or sampled at once, by each device, for each unit of `width`. More share the random
+# numbers of a search and keep the cores busy; but all wait for the slowest, and padding costs as
+# much as users do.
 _CHUNK = 32
 # Users whose starting points are held in memory, at least.
 _GROUP = 4096

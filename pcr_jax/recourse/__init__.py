@@ -101,10 +101,14 @@ def _algorithm1(settings, score, scms, x, sets, scale, epsilon, low, high, learn
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _optimal(settings, hard, max_set_size, score, scms, x, cost, ball, low, high, weights):
     def search(shared, *users):
-        solver = optimal.Solver(settings, *shared, hard, max_set_size, x.shape[1])
+        score, cost, ball, outline = shared
+        solver = optimal.Solver(
+            settings, score, cost, ball, hard, max_set_size, x.shape[1], outline
+        )
         return optimal.solve(solver, *users)
 
-    return over_devices(search, (score, cost, ball), scms, x, low, high, weights)
+    shared = (score, cost, ball, optimal.outline(ball, x.shape[1]))
+    return over_devices(search, shared, scms, x, low, high, weights)
 
 
 @jax.jit

@@ -143,8 +143,8 @@ class State(NamedTuple):
     move: Array  # (d,) the last solution
     cost: Array  # () its cost; infinite where there is none
     hits: Array  # (hits, d) favourable moves of the last level, the deepest first; 0 for none
-    deltas: Array  # (working set, d) perturbations to withstand
-    num_deltas: Array  # ()
+    deltas: Array  # (working set, d) perturbations to withstand, those of the outline aside
+    num_deltas: Array  # () of those to withstand, with the outline
     margin: Array  # () favourable means a logit of at least this
     solved: Array  # () bool
     evaluations: Array  # () of the score or its gradient
@@ -160,11 +160,21 @@ class Solver(NamedTuple):
     hard: bool
     max_set_size: int
     num_nodes: int
+    outline: Array  # (n, d) perturbations that outline the ball, the same for all users
 
     @property
     def levels(self) -> Array:
         """The levels of cost, from 0 on; shape (num_levels,)."""
         return jnp.asarray(self.settings.levels())
+
+    def delta(self, state: State, number: Array) -> Array:
+        """Perturbations (..., d) by their number (...): a few, the outline, those found since."""
+        if self.ball is None:
+            return state.deltas[number]
+        of_outline, size = number - _FEW, len(self.outline)
+        own = state.deltas[jnp.where(of_outline < size, number, number - size)]
+        outlining = (of_outline >= 0) & (of_outline < size)
+        return jnp.where(outlining[..., None], self.outline[of_outline], own)
 
     def action(self, task: Task, move: Array) -> Action:
         """The action (d,) of a move (d,) in units of ``scale``."""
@@ -183,7 +193,7 @@ class Solver(NamedTuple):
         """Lowest `value` of moves (n, d) over the working set, and where; shapes (n,)."""
 
         def under(number):
-            delta = state.deltas[number]
+            delta = self.delta(state, number)
             return jax.vmap(lambda move: self.value(task, state, move, delta))(moves)
 
         def another(carry):
@@ -304,7 +314,7 @@ class Solver(NamedTuple):
         flat = jnp.ones(len(moves), bool)
         if differentiable(self.score):
             slope = jax.vmap(jax.grad(self.value, argnums=2), (None, None, 0, 0))
-            slopes = slope(task, state, moves, state.deltas[bindings]) / task.weights
+            slopes = slope(task, state, moves, self.delta(state, bindings)) / task.weights
             slopes = jnp.nan_to_num(slopes)
             flat = ~slopes.any(1)
             ways = jnp.where(flat[:, None], ways, slopes)
@@ -351,7 +361,8 @@ class Solver(NamedTuple):
             for swapped in (without[:, None] + other, without[:, None] - other):
                 chosen.append(swapped.reshape(-1, self.num_nodes))
         if differentiable(self.score):
-            gradient = jax.grad(self.value, argnums=2)(task, state, move, state.deltas[binding])
+            delta = self.delta(state, binding)
+            gradient = jax.grad(self.value, argnums=2)(task, state, move, delta)
             gain = jnp.nan_to_num(gradient / task.weights)
             if self.cost.norm == "l2":
                 chosen.append(gain[None] / task.weights)
@@ -409,29 +420,33 @@ class Solver(NamedTuple):
         if differentiable(self.score):
             slope = jax.grad(self.value, argnums=2)(task, state, state.move, delta)
             flat = ~slope.any()
-        surface = _OUTLINE_INFLATION * self.ball.surface(_OUTLINE, self.num_nodes)
-        known, room = _FEW + len(surface), len(state.deltas)
-        outlined = state.num_deltas >= known
+        size, room = len(self.outline), len(state.deltas)
+        outlined = state.num_deltas >= _FEW + size
         outline = ~outlined & jnp.where(withstands, flat, state.num_deltas == _FEW)
-        deltas = jnp.where(outline, state.deltas.at[_FEW:known].set(surface), state.deltas)
-        num_deltas = jnp.where(outline, known, state.num_deltas)
+        num_own = jnp.where(outline, _FEW, state.num_deltas - outlined * size)
         # A full working set gives up the perturbation that binds least, of those added since.
-        each = jax.vmap(lambda d: self.value(task, state, state.move, d))(deltas[known:])
-        loosest = known + jnp.argmax(each)
-        deltas = deltas.at[jnp.where(num_deltas == room, loosest, num_deltas)].set(delta)
+        each = jax.vmap(lambda d: self.value(task, state, state.move, d))(state.deltas[_FEW:])
+        place = jnp.where(num_own == room, _FEW + jnp.argmax(each), num_own)
         solved = withstands & ~outline
         levels = self.levels
         # The robust optimum costs no less than this relaxed one.
         level = jnp.clip(jnp.searchsorted(levels, state.cost), 1, len(levels) - 1)
         broken = state._replace(
-            deltas=deltas,
-            num_deltas=jnp.minimum(num_deltas + 1, room),
+            deltas=state.deltas.at[place].set(delta),
+            num_deltas=jnp.minimum(num_own + 1, room) + (outlined | outline) * size,
             level=level,
             solved=jnp.asarray(False),
         )
         return jax.tree.map(
             lambda a, b: jnp.where(solved, a, b), state._replace(solved=solved), broken
         )
+
+
+def outline(ball: Ball | None, num_nodes: int) -> Array:
+    """Perturbations that outline the ball, shape (n, d); none without a ball."""
+    if ball is None:
+        return jnp.zeros((0, num_nodes))
+    return _OUTLINE_INFLATION * ball.surface(_OUTLINE, num_nodes)
 
 
 def _lanes(points: int) -> int:
@@ -459,9 +474,7 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
     tasks = Task(scms, x, low, high, weights)
     robust = solver.ball is not None
     zero = jnp.asarray(0)
-    room = 1
-    if solver.ball is not None:
-        room = _FEW + len(solver.ball.surface(_OUTLINE, num_nodes)) + _WORKING_SET
+    room = _FEW + _WORKING_SET if robust else 1
     num_fixed = len(directions(num_nodes, solver.max_set_size))
     num_scouts, num_climbers = min(_SCOUTS, num_fixed), min(_CLIMBERS, num_fixed)
     num_rays = num_fixed + 2 * num_nodes + (1 + _PROBES + 4 * num_nodes) * robust
