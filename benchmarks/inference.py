@@ -5,7 +5,6 @@ deviations, and how many independent draws would err as much (the inverse of its
 judges every sampler alike, whatever its own estimate of its effective sample size.
 """
 
-import time
 import warnings
 from pathlib import Path
 
@@ -68,6 +67,7 @@ def _row(name, users, measured, draws, exact) -> dict:
         "users": users,
         "compile_seconds": measured["compile_seconds"],
         "ms_per_user": 1e3 * seconds_a_user,
+        "cpu_ms_per_user": 1e3 * measured["cpu_seconds"] / users,
         **worth,
         "independent_draws_per_second": worth["independent_draws_worth"] / seconds_a_user,
         "bulk_ess": bulk,
@@ -99,12 +99,12 @@ def inference_rows(num_users: int, num_peer_users: int, repeats: int) -> list[di
     for name, peer in PEERS.items():
         if not peer.installed:
             continue
-        began = time.perf_counter()
-        runs = [
-            sample(peer, 100 * i, *user, SIGMA, PAPER.beta)
-            for i, user in enumerate(zip(*answers, strict=True))
-        ]
-        measured = {"compile_seconds": 0.0, "seconds": time.perf_counter() - began}
+
+        def one_by_one(peer=peer):
+            users = enumerate(zip(*answers, strict=True))
+            return [sample(peer, 100 * i, *user, SIGMA, PAPER.beta) for i, user in users]
+
+        runs, measured = timed(one_by_one, 0)
         shape = next(run.shape for run in runs if run is not None)
         draws = np.stack([np.full(shape, np.nan) if run is None else run for run in runs])
         few = pcr.ExactPosterior(*(field[:num_peer_users] for field in exact))

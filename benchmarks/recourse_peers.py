@@ -5,7 +5,6 @@ causes. All see the same classifier; the first two know the true SCM. Every acti
 library's own verification under the true SCM, with its stronger attack where there is a ball.
 """
 
-import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
@@ -236,9 +235,7 @@ def peer_rows(
         moves, seconds = timed(method, repeats)
         results[name] = (_judged(score, truth, x, scale, epsilon, moves), seconds)
     for name, method in slow.items():
-        began = time.perf_counter()
-        moves = method()
-        seconds = {"compile_seconds": 0.0, "seconds": time.perf_counter() - began}
+        moves, seconds = timed(method, 0)
         results[name] = (_judged(score, truth, some, scale, epsilon, moves), seconds)
     best = np.full(num_users, np.inf)
     for judged, _ in results.values():
@@ -256,6 +253,7 @@ def peer_rows(
                 "users": users,
                 "compile_seconds": seconds["compile_seconds"],
                 "seconds_500_users": 500 * seconds["seconds"] / users,
+                "cpu_seconds_500_users": 500 * seconds["cpu_seconds"] / users,
                 "validity": float(valid.mean()),
                 "cost": float(cost),
                 "cost_ratio_to_best": float(cost / least),

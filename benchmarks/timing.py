@@ -13,14 +13,21 @@ import numpy as np
 
 
 def timed(function: Callable[[], Any], repeats: int) -> tuple[Any, dict[str, float]]:
-    """The result; seconds of a first call, which compiles, and the median of later ones."""
-    seconds, result = [], None
+    """The result; seconds of a first call, which compiles, and the median of later ones.
+
+    ``cpu_seconds`` are those of all threads of this process.
+    """
+    spent, result = [], None
     for _ in range(1 + repeats):
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         result = jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - began)
-    run = float(np.median(seconds[1:])) if repeats else seconds[0]
-    return result, {"compile_seconds": max(0.0, seconds[0] - run), "seconds": run}
+        spent.append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    seconds, cpu_seconds = np.median(spent[1:] or spent, axis=0)
+    return result, {
+        "compile_seconds": max(0.0, spent[0][0] - float(seconds)),
+        "seconds": float(seconds),
+        "cpu_seconds": float(cpu_seconds),
+    }
 
 
 def peak_memory() -> float:
