@@ -23,6 +23,11 @@ from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 
 
+# JAX copies what is larger in the background before it calls the host; where there is one core only,
+# the call itself occupies the thread that would do so, and both wait for ever.
+_CALL_BYTES = 100_000
+
+
 class MLP(nn.Module):
     """A multi-layer perceptron with tanh units and one output, the logit."""
 
@@ -181,13 +186,27 @@ class OutsideModel:
     def __call__(self, x: Array) -> Array:
         """The score (...) of features (..., d) in natural units."""
 
-        def host(x):
-            x = np.asarray(x)
-            values = np.asarray(self.function(x.reshape(-1, x.shape[-1])), x.dtype)
-            return values.reshape(x.shape[:-1])
+        @jax.custom_batching.custom_vmap
+        def score(x):
+            rows = x.reshape(-1, x.shape[-1])
+            most = max(1, _CALL_BYTES // (x.shape[-1] * x.dtype.itemsize))
+            starts = range(0, max(1, len(rows)), most)
+            parts = [self._on_host(rows[start : start + most]) for start in starts]
+            return jnp.concatenate(parts).reshape(x.shape[:-1])
 
-        shape = jax.ShapeDtypeStruct(x.shape[:-1], x.dtype)
-        return jax.pure_callback(host, shape, x, vmap_method="broadcast_all")
+        @score.def_vmap
+        def batched(axis_size, in_batched, x):
+            return score(x), True
+
+        return score(x)
+
+    def _on_host(self, rows: Array) -> Array:
+        """The score (n,) of rows (n, d)."""
+
+        def host(rows):
+            return np.asarray(self.function(np.asarray(rows)), rows.dtype)
+
+        return jax.pure_callback(host, jax.ShapeDtypeStruct(rows.shape[:1], rows.dtype), rows)
 
 
 def outside_model(model: Any, *, threshold: float | None = None) -> OutsideModel:

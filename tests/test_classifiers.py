@@ -1,5 +1,8 @@
 """Classifiers: what they compute, how they train, and that their parameters are arguments."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
 import flax.linen as nn
@@ -308,3 +311,42 @@ def test_recourse_under_a_threshold_reaches_its_probability():
     reached = probability(plan.x_counterfactual)[found]
     assert (reached >= least - 1e-5).all()
     assert np.median(reached) < least + 0.005  # and no more than that
+
+
+ON_ONE_CORE = """
+import os
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+import jax
+import numpy as np
+import pcr_jax as pcr
+from benchmarks.brute_force import cheapest
+
+truth = pcr.library.m1()
+score = pcr.outside_model(lambda rows: rows[:, 0] + rows[:, 1] - 1)
+x = truth.sample(jax.random.key(3), 200)
+x = x[x[:, 0] + x[:, 1] < 1][:50]
+assert np.isfinite(cheapest(score, truth, x, x.std(0), resolution=20)).all()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be chosen here")
+def test_an_outside_model_does_not_hang_where_there_is_one_core():
+    # 150 kB a call: JAX's copies of these need a thread, which the call itself would occupy.
+    command = [sys.executable, "-c", ON_ONE_CORE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_outside_model_is_asked_for_many_at_a_time_but_not_for_too_many():
+    sizes = []
+
+    def model(rows):
+        sizes.append(len(rows))
+        return rows[:, 0] - rows[:, 2]
+
+    x = np.random.default_rng(0).normal(size=(3, 7000, 3)).astype(np.float32)
+    score = pcr.outside_model(model)
+    found = jax.jit(jax.vmap(jax.vmap(score)))(x)
+    np.testing.assert_array_equal(found, x[..., 0] - x[..., 2])
+    assert sum(sizes) == 21_000
+    assert len(sizes) == 3
