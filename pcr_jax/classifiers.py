@@ -22,9 +22,8 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 
-
-# JAX copies what is larger in the background before it calls the host; where there is one core only,
-# the call itself occupies the thread that would do so, and both wait for ever.
+# What is larger JAX copies in the background before it calls the host; where there is one core, the
+# call itself occupies the thread that would do so, and both wait for ever.
 _CALL_BYTES = 100_000
 
 
@@ -279,7 +278,7 @@ def as_score(score: Callable[[Array], Array], num_nodes: int) -> Callable[[Array
     TypeError
         If ``score`` is not callable.
     ValueError
-        If it does not map features of shape (d,) to one logit of shape ().
+        If it does not map features of shape (d,) to one logit of shape (), a floating-point number.
     """
     if not callable(score):
         raise TypeError(f"Expected score to be callable, x (d,) -> logit (); got {score!r}.")
@@ -289,4 +288,6 @@ def as_score(score: Callable[[Array], Array], num_nodes: int) -> Callable[[Array
             f"Expected score to map features of shape ({num_nodes},) to a logit of shape (); "
             f"got {jax.tree.map(lambda leaf: leaf.shape, out)}."
         )
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise ValueError(f"Expected score to be a logit, favourable from 0 on; got {out.dtype}.")
     return _as_pytree(score)

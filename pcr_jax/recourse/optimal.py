@@ -6,9 +6,9 @@ Per user, in units of cost:
    (signed axes and a lattice between them) and a path of steepest ascent meet that level, until
    one is favourable.
 2. *Narrow.* Where the directions found favourable cross the boundary, to a quarter of the level.
-3. *Climb.* Favourable regions thinner than the gaps between the directions: ascent on the score at
-   a cost below that of the cheapest crossing, from the best directions; lower still, as often as an
-   ascent becomes favourable.
+3. *Climb.* Favourable regions thinner than the gaps between the directions: ascents on the score at
+   costs just below, and well below, that of the cheapest crossing, from the best directions there;
+   lower still, as often as an ascent becomes favourable.
 4. *Refine.* From the cheapest move so far, descent on the cost within the favourable region: at a
    cost lower by a share delta, moves towards and away from every axis and, where the score has a
    gradient, towards the optimum of the linearised problem; delta shrinks where none is favourable.
@@ -45,14 +45,16 @@ _MAX_DIRECTIONS = 60
 _POINTS = 4096  # evaluated at once, for each unit of `width`
 _PROBES = 8  # random directions around the last solution
 _HITS = 8  # directions followed to the boundary
-_SCOUTS = 16  # directions from which the score is climbed by one step
-_CLIMBERS = 8  # of them climb on
-_CLIMBS = 8  # steps without success
+# Shares of the cost that ascents have less, at first and after a success. Just below the cost they
+# see the most regions, far below it those that are much cheaper.
+_FIRST_CUTS, _CUTS = (0.02, 0.1, 0.2), (0.02, 0.05, 0.1)
+_SCOUTS = 8  # for each cut, directions from which the score is climbed by one step
+_CLIMBERS = 2  # of them climb on
+_CLIMBS = 16  # steps without success
 _FIRST_CLIMB, _LAST_CLIMB = 0.3, 0.006  # lengths of steps, of the cost
-_FIRST_CUT, _CUT = 0.02, 0.05  # shares of the cost that climbers have less
-_PARTS = (0.02, 0.1, 0.4, 1.0)  # of the way to a target
+_PARTS = (0.03, 0.2, 1.0)  # of the way to a target
 _MAX_STEPS = 60
-_FIRST_SHARE = 0.1
+_FIRST_SHARE = 0.03
 _HOLD = 1e-3  # of the cost, for an intervention that moves nothing
 _FEW = 4  # perturbations to withstand before the ball is outlined
 _OUTLINE = 128  # random points of its surface, besides poles or corners
@@ -220,13 +222,13 @@ class Solver(NamedTuple):
         factor = cost / jnp.where(size > 0, size, jnp.inf)
         return jnp.clip(moves * factor[:, None], task.low, task.high)
 
-    def within(self, task: Task, moves: Array, cost: Array) -> Array:
-        """Of at most that cost, nearest to the largest entries of ``moves`` (n, d)."""
+    def within(self, task: Task, moves: Array, costs: Array) -> Array:
+        """Of at most those costs (n,), nearest to the largest entries of ``moves`` (n, d)."""
         project = optax.projections.projection_l1_ball
         if self.cost.norm == "l2":
             project = optax.projections.projection_l2_ball
-        weighted = self.largest(task, moves) * task.weights
-        nearest = jax.vmap(project, (0, None))(weighted, cost) / task.weights
+        weighted = self.largest(task, jnp.clip(moves, task.low, task.high)) * task.weights
+        nearest = jax.vmap(project)(weighted, costs) / task.weights
         return jnp.clip(nearest, task.low, task.high)
 
     def largest(self, task: Task, moves: Array) -> Array:
@@ -271,7 +273,7 @@ class Solver(NamedTuple):
         moves = self.at_cost(task, self.rays(task, state), levels[state.level])
         values, _ = self.values(task, state, moves)
         state = state._replace(evaluations=state.evaluations + len(moves) * state.num_deltas)
-        deepest, chosen = jax.lax.top_k(values, _HITS)
+        deepest, chosen = jax.lax.top_k(values, len(state.hits))
         hit = deepest[0] >= 0
         judged = state._replace(
             cost=jnp.where(hit, levels[state.level], jnp.inf),
@@ -297,15 +299,23 @@ class Solver(NamedTuple):
     # 3. Climb
 
     def camp(self, task: Task, state: State, crossing: Array) -> tuple[Array, Array]:
-        """Where the ascents begin: a step up from the best directions (climbers, d); their cost."""
-        cost = (1 - _FIRST_CUT) * self.size(task, crossing)
-        moves = self.at_cost(task, self.fixed(task), cost)
-        values, bindings = self.values(task, state, moves)
-        best = jax.lax.top_k(values, min(_SCOUTS, len(moves)))[1]
-        ways, _ = self.ways(task, state, moves[best], bindings[best], 0)
-        above = self.step(task, moves[best], ways, cost, 0)
-        values, _ = self.values(task, state, above)
-        return above[jax.lax.top_k(values, min(_CLIMBERS, len(above)))[1]], cost
+        """Where ascents begin: a step up from the best directions, (climbers, d); their costs."""
+        size = self.size(task, crossing)
+
+        def below(cut):
+            cost = (1 - cut) * size
+            moves = self.at_cost(task, self.fixed(task), cost)
+            values, bindings = self.values(task, state, moves)
+            best = jax.lax.top_k(values, min(_SCOUTS, len(moves)))[1]
+            ways, _ = self.ways(task, state, moves[best], bindings[best], 0)
+            costs = jnp.full(len(best), cost)
+            above = self.step(task, moves[best], ways, costs, 0)
+            values, _ = self.values(task, state, above)
+            highest = jax.lax.top_k(values, min(_CLIMBERS, len(above)))[1]
+            return above[highest], costs[highest]
+
+        camps, costs = jax.vmap(below)(jnp.array(_FIRST_CUTS))
+        return camps.reshape(-1, self.num_nodes), costs.ravel()
 
     def ways(self, task: Task, state: State, moves: Array, bindings: Array, number) -> tuple:
         """Where the score rises (n, d), and where that is unknown: there, fixed random ways."""
@@ -320,29 +330,32 @@ class Solver(NamedTuple):
             ways = jnp.where(flat[:, None], ways, slopes)
         return ways, flat
 
-    def step(self, task: Task, moves: Array, ways: Array, cost: Array, number) -> Array:
-        """Moves (n, d) further along ``ways``, of at most that cost; steps become shorter."""
-        length = cost * _FIRST_CLIMB * (_LAST_CLIMB / _FIRST_CLIMB) ** (number / _CLIMBS)
-        return self.within(task, moves + length * jax.vmap(unit)(ways) / task.weights, cost)
+    def step(self, task: Task, moves: Array, ways: Array, costs: Array, number) -> Array:
+        """Moves (n, d) further along ``ways``, of at most those costs; steps become shorter."""
+        lengths = costs * _FIRST_CLIMB * (_LAST_CLIMB / _FIRST_CLIMB) ** (number / _CLIMBS)
+        steps = lengths[:, None] * jax.vmap(unit)(ways) / task.weights
+        return self.within(task, moves + steps, costs)
 
     def climb(self, task: Task, state: State, inner: tuple) -> tuple[tuple, Array, tuple]:
         """One step of the ascents; see the module."""
-        best, cost, moves, values, proposals, number, evaluations = inner
+        best, costs, moves, values, proposals, number, evaluations = inner
         proposed, bindings = self.values(task, state, proposals)
         evaluations += len(moves) * (state.num_deltas + differentiable(self.score))
         ways, flat = self.ways(task, state, proposals, bindings, number)
         back = flat & (proposed < values)  # where no slope leads on, only better moves are kept
         moves = jnp.where(back[:, None], moves, proposals)
         values = jnp.where(back, values, proposed)
-        highest = jnp.argmax(values)
-        hit = values[highest] >= 0
-        best = jnp.where(hit, moves[highest], best)
+        favourable = jnp.where(values >= 0, self.size(task, moves), jnp.inf)
+        cheapest = jnp.argmin(favourable)
+        hit = values[cheapest] >= 0
+        best = jnp.where(hit, moves[cheapest], best)
         ended = (~hit & (number == _CLIMBS)) | ~best.any()
-        cost = jnp.where(hit, (1 - _CUT) * self.size(task, best), cost)
+        cuts = jnp.repeat(jnp.array(_CUTS), len(moves) // len(_CUTS))
+        costs = jnp.where(hit, (1 - cuts) * self.size(task, best), costs)
         values = jnp.where(hit, -jnp.inf, values)
         number = jnp.where(hit, 0, number + 1)
-        proposals = self.step(task, moves, ways, cost, number)
-        inner = (best, cost, moves, values, proposals, number, evaluations)
+        proposals = self.step(task, moves, ways, costs, number)
+        inner = (best, costs, moves, values, proposals, number, evaluations)
         return inner, ended, (best, evaluations)
 
     # 4. Refine
@@ -476,8 +489,10 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
     zero = jnp.asarray(0)
     room = _FEW + _WORKING_SET if robust else 1
     num_fixed = len(directions(num_nodes, solver.max_set_size))
-    num_scouts, num_climbers = min(_SCOUTS, num_fixed), min(_CLIMBERS, num_fixed)
+    num_cuts = len(_FIRST_CUTS)
+    num_scouts, num_climbers = (num_cuts * min(n, num_fixed) for n in (_SCOUTS, _CLIMBERS))
     num_rays = num_fixed + 2 * num_nodes + (1 + _PROBES + 4 * num_nodes) * robust
+    num_hits = min(_HITS, num_rays)
 
     def begin(task):
         still = jnp.zeros(num_nodes)
@@ -490,7 +505,7 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             deltas=jnp.zeros((room, num_nodes)),
             num_deltas=jnp.asarray(1),
             margin=jnp.where(logit >= 0, 0.0, _MARGIN * (1 + jnp.abs(logit))),
-            hits=jnp.zeros((_HITS, num_nodes)),
+            hits=jnp.zeros((num_hits, num_nodes)),
             solved=jnp.asarray(False),
             evaluations=zero,
         )
@@ -523,7 +538,7 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
         sought = reached & ~at_once
         ids, count = jnp.argsort(~sought, stable=True), sought.sum()
         crossings = lanes.run(
-            _lanes(4 * _HITS),
+            _lanes(4 * num_hits),
             once(solver.narrow),
             nothing,
             of(state),
@@ -532,13 +547,13 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             jnp.zeros((num_users, num_nodes)),
         )
         camps, costs = lanes.run(
-            _lanes(num_fixed),
+            _lanes(num_cuts * num_fixed),
             once(solver.camp),
             nothing,
             lambda i: (*of(state)(i), crossings[i]),
             ids,
             count,
-            (jnp.zeros((num_users, num_climbers, num_nodes)), jnp.zeros(num_users)),
+            (jnp.zeros((num_users, num_climbers, num_nodes)), jnp.zeros((num_users, num_climbers))),
         )
         unknown = jnp.full(num_climbers, -jnp.inf)
         starts, climbed = lanes.run(
@@ -559,7 +574,7 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
             count,
             (starts, jnp.zeros(num_users, int)),
         )
-        spent = (4 * _HITS + num_fixed + num_scouts) * state.num_deltas
+        spent = (4 * num_hits + num_cuts * num_fixed + num_scouts) * state.num_deltas
         spent += num_scouts * differentiable(solver.score)
         spent = climbed + refined + sought * spent
         size = solver.cost.of_weighted(move * weights)
