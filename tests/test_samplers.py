@@ -185,6 +185,16 @@ def test_exact_moments_are_those_of_accepted_draws_and_errors_tell_the_truth(his
     np.testing.assert_array_equal(alone.mean[0], exact.mean[0])
 
 
+def test_exact_posteriors_of_tiny_likelihoods_know_how_many_draws_they_are_worth(history):
+    # The contrary user's likelihoods are of the order of 1e-30, and their squares no floats.
+    exact = pcr.exact_posterior(KEY, SURROGATE, history, pcr.relaxed(0.5, 0.1, 0.02))
+    assert (exact.evidence < 1e-20).any()
+    assert (exact.evidence > 0).all()
+    assert (exact.effective_draws >= 1).all()
+    assert (exact.effective_draws <= 2**20).all()
+    assert np.isfinite(exact.mean).all()
+
+
 def test_exact_posteriors_of_many_coefficients_are_refused():
     surrogate = pcr.linear_surrogate(pcr.Graph.fully_connected(4))
     with pytest.raises(ValueError, match=r"at most 4 coefficients in surrogate; got 6.*smc"):

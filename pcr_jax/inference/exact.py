@@ -51,22 +51,31 @@ class ExactPosterior(NamedTuple):
 
 @partial(jax.jit, static_argnums=(1, 5))
 def _block_sums(key, surrogate, likelihood, history, rotation, num_blocks):
-    """Per user and block: sums of weights, of their squares, and of weighted powers of theta."""
+    """Per user and block: sums of weights, of their squares, and of weighted powers of theta.
 
-    def weigh(history, theta):
-        return jnp.exp(Posterior(surrogate, likelihood, history).log_likelihood(theta))
+    A user's weights are relative to the largest of the first block, whose logarithm is returned as
+    well: squares of small likelihoods would be 0.
+    """
 
-    def block(_, i):
+    def log_weigh(history, theta):
+        return Posterior(surrogate, likelihood, history).log_likelihood(theta)
+
+    def block(unit_log, i):
         unit = shared_uniforms(jax.random.fold_in(key, i), rotation, _BLOCK)
         thetas = surrogate.quantile(unit)
-        weights = jax.vmap(jax.vmap(weigh, (None, 0)))(history, thetas)
+        log_weights = jax.vmap(jax.vmap(log_weigh, (None, 0)))(history, thetas)
+        largest = log_weights.max(1)
+        unit_log = jnp.where((i == 0) & jnp.isfinite(largest), largest, unit_log)
+        weights = jnp.exp(log_weights - unit_log[:, None])
         columns = jnp.unstack(thetas, axis=-1)
         first = [jnp.sum(weights * column, -1) for column in columns]
         second = [jnp.sum(weights * column**2, -1) for column in columns]
         sums = [weights.sum(-1), jnp.sum(weights**2, -1), *first, *second]
-        return None, jnp.stack(sums, -1)
+        return unit_log, jnp.stack(sums, -1)
 
-    return jax.lax.scan(block, None, jnp.arange(num_blocks))[1].swapaxes(0, 1)
+    unit_log = jnp.zeros(history.num_users)
+    unit_log, sums = jax.lax.scan(block, unit_log, jnp.arange(num_blocks))
+    return sums.swapaxes(0, 1), unit_log
 
 
 def exact_posterior(
@@ -114,10 +123,11 @@ def exact_posterior(
     k_draws, k_users = jax.random.split(key)
     rotation = rotations(user_keys(k_users, history.num_users), k)
     sums = np.zeros((history.num_users, num_blocks, 2 + 2 * k))
+    unit_log = np.zeros(history.num_users)
     for users, padded in chunks_of(np.arange(history.num_users), _CHUNK * width()):
         rows = take(history, padded)
         found = _block_sums(k_draws, surrogate, likelihood, rows, rotation[padded], num_blocks)
-        sums[users] = np.asarray(found)[: len(users)]
+        sums[users], unit_log[users] = take(jax.device_get(found), slice(len(users)))
 
     def moments(sums):
         weight = sums[..., :1]
@@ -133,7 +143,7 @@ def exact_posterior(
     total = sums.sum(1)
     mean, sd, weight = moments(total)
     mean_without, sd_without, weight_without = moments(total[:, None] - sums)
-    drawn = num_blocks * _BLOCK
+    unit, drawn = np.exp(unit_log), num_blocks * _BLOCK
     with np.errstate(invalid="ignore"):
         effective = np.nan_to_num(weight**2 / total[:, 1])
     return ExactPosterior(
@@ -141,7 +151,7 @@ def exact_posterior(
         sd,
         error(mean_without),
         error(sd_without),
-        weight / drawn,
-        error(weight_without) / (drawn - _BLOCK),
+        unit * weight / drawn,
+        unit * error(weight_without) / (drawn - _BLOCK),
         effective,
     )
