@@ -55,7 +55,7 @@ def starting_points(rng: np.random.Generator, density: Callable, count: int) -> 
 
 
 def sample(peer: Peer, seed: int, node, shift, answer, sigma: float, beta: float):
-    """One user's draws, shape (chain, step, walker, 3); None where no walker can start.
+    """One user's draws, shape (chain, step, walker, 3); None where a walker cannot start or go on.
 
     Parameters
     ----------
@@ -73,7 +73,10 @@ def sample(peer: Peer, seed: int, node, shift, answer, sigma: float, beta: float
         if starts is None:
             return None
         density = many if peer.vectorised else partial(plain.log_density, **user)
-        chain = _run(peer, starts, density, seed + ensemble)
+        try:
+            chain = _run(peer, starts, density, seed + ensemble)
+        except RuntimeError:  # zeus gives up on some
+            return None
         chains.append(chain[-round(peer.keep * peer.num_steps) :])
     return np.stack(chains)
 
@@ -95,7 +98,9 @@ def _run(peer: Peer, starts: np.ndarray, density: Callable, seed: int) -> np.nda
     random.seed(seed)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    sampler = zeus.EnsembleSampler(*settings, vectorize=peer.vectorised, verbose=False)
-    sampler.run_mcmc(starts, peer.num_steps, progress=False)
-    root.handlers[:], root.level = handlers, level
+    try:
+        sampler = zeus.EnsembleSampler(*settings, vectorize=peer.vectorised, verbose=False)
+        sampler.run_mcmc(starts, peer.num_steps, progress=False)
+    finally:
+        root.handlers[:], root.level = handlers, level
     return sampler.get_chain()

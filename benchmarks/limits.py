@@ -19,7 +19,6 @@ from benchmarks.posterior import histories
 from benchmarks.records import show, write_record
 from benchmarks.recourse import population
 from benchmarks.timing import timed
-from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import surrogate_of
 from pcr_jax.inference import Posterior
@@ -119,7 +118,7 @@ def recourse_rows(rates: dict, num_users: int, repeats: int) -> list[dict]:
 
 def density_rows(rates: dict, repeats: int) -> list[dict]:
     """The log density of 64 users at 4,096 thetas each."""
-    surrogate, history = surrogate_of(PAPER, pcr.library.m1()), take(histories("m1", 64), slice(64))
+    surrogate, history = surrogate_of(PAPER, pcr.library.m1()), histories("m1", 64)
     likelihood = pcr.tolerance(dict(PAPER.sigma)["m1"], PAPER.beta)
     thetas = surrogate.prior.sample(jax.random.key(0), (64, POINTS))
 

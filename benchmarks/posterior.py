@@ -6,9 +6,10 @@ starting points included, after a first call that compiles.
 """
 
 import json
-import resource
 import time
 import warnings
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ from rich.console import Console
 import pcr_jax as pcr
 from benchmarks.records import show, write_record
 from benchmarks.recourse import random_graph
+from benchmarks.timing import peak_memory, timed
 from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import (
@@ -31,11 +33,13 @@ from pcr_jax.experiments.estimation import (
 from pcr_jax.inference import Posterior
 from pcr_jax.inference.arviz_data import coefficients_of
 
-# Zeus at the paper's setting, and where it is as accurate as the others.
-ZEUS = {
-    "zeus (paper)": pcr.Zeus(),
-    "zeus": pcr.Zeus(num_steps=100, keep=0.8, num_ensembles=2),
-}
+# Zeus, where it is installed, at the paper's setting and where it is as accurate as the others.
+ZEUS = {}
+if find_spec("zeus"):
+    ZEUS = {
+        "zeus (paper)": pcr.Zeus(),
+        "zeus": pcr.Zeus(num_steps=100, keep=0.8, num_ensembles=2),
+    }
 JAX_SAMPLERS = {"ess": pcr.Ess(), "smc": pcr.Smc(), "nuts": pcr.Nuts()}
 # The same work as by default, but few enough draws for 100,000 users' to fit in memory.
 SCALED = pcr.Ess(num_steps=3, thin=8)
@@ -118,23 +122,19 @@ def speed_rows(num_users: int, num_zeus_users: int) -> list[dict]:
         count = num_zeus_users if sampler.host_only else num_users
         history = histories("m1", count)
         likelihood = likelihood_of(sampler, dict(PAPER.sigma)["m1"], PAPER.beta)
-        seconds = [
-            pcr.infer(key, surrogate, history, likelihood=likelihood, sampler=sampler).attrs[
-                "seconds"
-            ]
-            for key in jax.random.split(KEY, 3)
-        ]
+        settings = {"likelihood": likelihood, "sampler": sampler}
+        _, measured = timed(partial(pcr.infer, KEY, surrogate, history, **settings), 2)
         rows.append(
             {
                 "sampler": name,
                 "users": count,
-                "compile_seconds": max(0.0, seconds[0] - seconds[1]),
-                "users_per_second": count / min(seconds[1:]),
+                **measured,
+                "users_per_second": count / measured["seconds"],
                 "settings": repr(sampler),
             }
         )
-    accurate = next(row["users_per_second"] for row in rows if row["sampler"] == "zeus")
-    return [{**row, "times_zeus": row["users_per_second"] / accurate} for row in rows]
+    zeus = [row["users_per_second"] for row in rows if row["sampler"] == "zeus"] or [np.nan]
+    return [{**row, "times_zeus": row["users_per_second"] / zeus[0]} for row in rows]
 
 
 def temperature_rows(num_users: int) -> list[dict]:
@@ -202,18 +202,16 @@ def scaling_rows(counts: tuple[int, ...]) -> list[dict]:
     rows = []
     for count in counts:
         history = histories("m1", count)
-        idata = pcr.infer(KEY, surrogate, history, **settings)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        _, measured = timed(partial(pcr.infer, KEY, surrogate, history, **settings), 0)
         rows.append(
             {
                 "settings": repr(SCALED),
                 "users": count,
-                "seconds": idata.attrs["seconds"],
-                "users_per_second": count / idata.attrs["seconds"],
-                "peak_memory_gib": peak,
+                "seconds": measured["seconds"],
+                "users_per_second": count / measured["seconds"],
+                "peak_memory_gib": peak_memory(),
             }
         )
-        del idata
     return rows
 
 
@@ -288,7 +286,8 @@ def measure(out: Path, quick: bool, parts: list[str]) -> None:
         done("accuracy", "As few draws", [accuracy_row("m1", "ess (scaled)", SCALED, num_users)])
     if "speed" in parts:
         done("speed", "Users per second", speed_rows(num_users, 4 if quick else 20))
-    everyone = {**JAX_SAMPLERS, "zeus": ZEUS["zeus (paper)"]}
+    everyone = {**JAX_SAMPLERS, **ZEUS}
+    everyone.pop("zeus", None)
     for name, sampler in everyone.items() if "impossible" in parts else ():
         rows = impossible_rows(100 if sampler.host_only else 1000, {name: sampler})
         done("impossible", "Impossible answers", rows)

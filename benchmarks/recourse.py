@@ -1,8 +1,5 @@
 """Recourse: the optimal solver against brute force, SciPy and Algorithm 1, in quality and time."""
 
-import resource
-import subprocess
-import sys
 import time
 from functools import partial
 from itertools import product
@@ -18,6 +15,7 @@ import pcr_jax as pcr
 from benchmarks.brute_force import cheapest
 from benchmarks.records import show, write_record
 from benchmarks.reference import framed
+from benchmarks.timing import apart, peak_memory, timed
 from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER
 from pcr_jax.recourse import _algorithm1, _optimal, algorithm1, per_user
@@ -291,13 +289,14 @@ def node_rows(num_users: int, num_runs: int, sizes=(3, 5, 7, 10, 20)) -> list[di
                 jax.random.key(0), truth, num_users=500, rho="mean_abs"
             )
             find = partial(pcr.find_recourse, score, truth, scale=scale)
-            find(x)
-            began = time.perf_counter()
-            plan = jax.block_until_ready(find(x))
-            seconds = time.perf_counter() - began
+            plan, measured = timed(partial(find, x), 1)
             best = scipy_cost(score, truth, x[:num_users], scale, num_runs)
             some = take(plan, slice(num_users))
-            labels = {"num_nodes": num_nodes, "kind": kind, "seconds_500_users": seconds}
+            labels = {
+                "num_nodes": num_nodes,
+                "kind": kind,
+                "seconds_500_users": measured["seconds"],
+            }
             rows.append({**labels, **quality(some, best)})
     return rows
 
@@ -331,7 +330,7 @@ def speed_rows(num_users: int, repeats: int) -> list[dict]:
     truth = pcr.library.m1()
     score, x, scale = population("m1", 0, num_users)
     scms, ones = per_user(truth, num_users), jnp.ones(x.shape)
-    bounds = (-UNBOUNDED * ones, UNBOUNDED * ones)
+    bounds, real = (-UNBOUNDED * ones, UNBOUNDED * ones), jnp.ones(num_users, bool)
     sets = jnp.asarray(pcr.intervention_sets(3), float)
     price, rates = Cost(scale, jnp.ones(3)), jnp.full(num_users, 0.5)
     paper, rows = pcr.Algorithm1(), []
@@ -340,24 +339,17 @@ def speed_rows(num_users: int, repeats: int) -> list[dict]:
         ball = Ball(radius) if epsilon else None
         searches = {
             "optimal": lambda ball=ball: _optimal(
-                pcr.Optimal(), False, 3, score, scms, x, price, ball, *bounds, ones
+                pcr.Optimal(), False, 3, score, price, ball, real, scms, x, *bounds, ones
             ),
             "paper": lambda radius=radius: _algorithm1(
-                paper, score, scms, x, sets, scale, radius, *bounds, rates
+                paper, score, sets, scale, radius, real, scms, x, *bounds, rates
             ),
             "paper, 500 fixed steps": lambda radius=radius: _fixed_steps(
                 paper, score, scms, x, sets, scale, radius, jnp.asarray(0.5)
             ),
         }
         for solver, search in searches.items():
-            began = time.perf_counter()
-            jax.block_until_ready(search())
-            compiling = time.perf_counter() - began
-            seconds = []
-            for _ in range(repeats):
-                began = time.perf_counter()
-                result = jax.block_until_ready(search())
-                seconds.append(time.perf_counter() - began)
+            result, measured = timed(search, repeats)
             if solver == "paper, 500 fixed steps":
                 costs = np.asarray(result)
                 cost, validity = costs[np.isfinite(costs)].mean(), np.isfinite(costs).mean()
@@ -370,8 +362,7 @@ def speed_rows(num_users: int, repeats: int) -> list[dict]:
                 {
                     "epsilon": epsilon,
                     "solver": solver,
-                    "first_call_seconds": compiling,
-                    "seconds": float(np.median(seconds)),
+                    **measured,
                     "cost": float(cost),
                     "validity": float(validity),
                     "evaluations_per_user": float(evaluations),
@@ -380,26 +371,19 @@ def speed_rows(num_users: int, repeats: int) -> list[dict]:
     return rows
 
 
+def measure_cell(cell: dict) -> dict:
+    """Seconds and peak memory of so many users, in this process."""
+    score, x, scale = population("m1", 0, 1000)
+    x = jnp.resize(x, (cell["num_users"], 3))
+    find = partial(pcr.find_recourse, score, pcr.library.m1(), x, scale=scale)
+    _, measured = timed(find, 1)
+    return {"seconds": measured["seconds"], "peak_memory_GiB": peak_memory()}
+
+
 def scale_rows(sizes) -> list[dict]:
     """Seconds and peak memory against the number of users, a process each."""
-    rows = []
-    for num_users in sizes:
-        command = [sys.executable, "-m", "benchmarks.recourse", str(num_users)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        seconds, memory = map(float, done.stdout.split())
-        rows.append({"num_users": num_users, "seconds": seconds, "peak_memory_GiB": memory})
-    return rows
-
-
-def _one_size(num_users: int) -> None:
-    score, x, scale = population("m1", 0, 1000)
-    x = jnp.resize(x, (num_users, 3))
-    find = partial(pcr.find_recourse, score, pcr.library.m1(), x, scale=scale)
-    jax.block_until_ready(find())
-    began = time.perf_counter()
-    jax.block_until_ready(find())
-    seconds = time.perf_counter() - began
-    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    cells = [{"num_users": num_users} for num_users in sizes]
+    return [{**cell, **apart("benchmarks.recourse", cell)} for cell in cells]
 
 
 def outside_rows(num_users: int) -> list[dict]:
@@ -441,7 +425,3 @@ def measure(data: Path, quick: bool, out: Path) -> None:
         record[name] = part()
         show(console, f"{name} ({time.perf_counter() - began:.0f} s)", record[name])
         write_record(out / "recourse.json", {"quick": quick, **record})
-
-
-if __name__ == "__main__":
-    _one_size(int(sys.argv[1]))

@@ -71,6 +71,22 @@ def map_users(function: Callable, *per_user):
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_users], chunks)
 
 
+def by_bucket(function: Callable, *per_user):
+    """``function(real, *per_user)`` for one of few numbers of users, so that few are compiled.
+
+    Users are padded by repeating the first, to the next of 8, 10, 12, 14, 16, 20, 24, 28, 32, ...;
+    ``real``, shape (padded users,), says who is not padding. The results of those are returned.
+    """
+    num_users = len(jax.tree.leaves(per_user)[0])
+    step = 2 ** max(0, (num_users - 1).bit_length() - 3)
+    size = max(8, step * -(-num_users // step))
+    if size > num_users:
+        rows = np.arange(size)
+        per_user = take(per_user, np.where(rows < num_users, rows, 0))
+    found = function(jnp.arange(size) < num_users, *per_user)
+    return take(found, slice(num_users)) if size > num_users else found
+
+
 def chunks_of(users: np.ndarray, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The users in chunks, and each chunk padded to ``chunk`` users by repeating its first.
 

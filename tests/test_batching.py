@@ -72,3 +72,19 @@ def test_plans_and_posteriors_are_the_same_at_another_width(monkeypatch):
     np.testing.assert_array_equal(found[0][0], found[1][0])
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=pcr.Optimal().tolerance)
     np.testing.assert_allclose(found[0][2], found[1][2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("num_users", "size"),
+    [(1, 8), (8, 8), (9, 10), (20, 20), (21, 24), (500, 512), (513, 640), (10**6, 2**20)],
+)
+def test_users_are_padded_to_one_of_few_numbers(num_users, size):
+    asked = []
+
+    def double(real, x):
+        asked.append((len(x), int(real.sum())))
+        return 2 * x
+
+    x = np.arange(num_users)
+    np.testing.assert_array_equal(batching.by_bucket(double, x), 2 * x)
+    assert asked == [(size, num_users)]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +142,9 @@ def test_slopes_are_powers_of_the_size():
 
 def test_a_cell_is_measured_in_a_process_of_its_own():
     cell = {"stage": "counterfactual", "axis": "users", "size": 50, "repeats": 1}
+    held = np.ones(2**28, np.uint8)  # here, and not there
     found = timing.apart("benchmarks.scale", cell)
+    assert found["peak_memory_GiB"] < timing.peak_memory() - len(held) / 2**31
     assert 0 < found["seconds"] < found["compile_seconds"] + found["seconds"]
     assert 0.05 < found["peak_memory_GiB"] < 8
     with pytest.raises(RuntimeError, match="no such stage"):
@@ -155,8 +158,9 @@ def test_every_command_says_what_it_does(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         __main__.main()
     said = capsys.readouterr().out
-    for module in __main__.MEASURED:
-        assert module.__name__.split(".")[-1].replace("_", "-") in said
+    for module in (*__main__.MEASURED, __main__.large):
+        name = module.__name__.split(".")[-1].replace("_", "-")
+        assert re.search(rf"^ +{name} ", said, re.MULTILINE), name
 
 
 def test_records_are_json(tmp_path, monkeypatch):

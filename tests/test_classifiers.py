@@ -73,7 +73,7 @@ def test_a_classifier_is_a_pytree_whose_leaves_are_its_numbers():
 def test_a_new_classifier_compiles_nothing_anew():
     """Nor do other users, SCMs of the same form, scales, radii, rates, weights or bounds."""
     truth, one = library.m1(), np.ones(3, np.float32)
-    programs = [recourse._algorithm1, recourse._optimal, recourse.outcomes]
+    programs = [recourse._algorithm1, recourse._optimal, recourse._outcomes]
 
     def everything(seed, scm, x, scale, epsilon, rate, weights, constraints):
         score = random_classifier(seed)

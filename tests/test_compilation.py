@@ -22,16 +22,18 @@ def problem(seed, num_users):
     return score, x, scale
 
 
-def test_one_program_serves_every_score_scm_scale_and_epsilon_of_a_shape():
+def test_one_program_serves_every_score_scm_scale_epsilon_and_number_of_users_of_a_bucket():
     truths = (pcr.library.m1(), pcr.library.m2())
     _optimal.clear_cache()
     for seed, epsilon in ((0, 0.05), (1, 0.1)):
         score, x, scale = problem(seed, 5)
         for truth in truths:
             pcr.find_recourse(score, truth, x, scale=scale, epsilon=epsilon)
+    several = pcr.find_recourse(score, truths[0], x, scale=scale, epsilon=0.1)
+    alone = pcr.find_recourse(score, truths[0], x[:1], scale=scale, epsilon=0.1)
     assert _optimal._cache_size() == 1
-    pcr.find_recourse(score, truths[0], x[:4], scale=scale, epsilon=0.1)
-    assert _optimal._cache_size() == 2
+    np.testing.assert_array_equal(alone.action.value, several.action.value[:1])
+    assert alone.num_evaluations == several.num_evaluations[:1]
 
 
 def searches(x, score, scale):
@@ -41,8 +43,9 @@ def searches(x, score, scale):
     price, ball = Cost(scale, jnp.ones(3)), Ball(jnp.asarray(0.1))
     sets = jnp.asarray(pcr.intervention_sets(3), float)
     rates = jnp.full(len(x), 0.5)
-    robust = (pcr.Optimal(), False, 3, score, scms, x, price, ball, *bounds, ones)
-    paper = (pcr.Algorithm1(), score, scms, x, sets, scale, ball.radius, *bounds, rates)
+    real = jnp.ones(len(x), bool)
+    robust = (pcr.Optimal(), False, 3, score, price, ball, real, scms, x, *bounds, ones)
+    paper = (pcr.Algorithm1(), score, sets, scale, ball.radius, real, scms, x, *bounds, rates)
     return {"optimal": (_optimal, robust), "paper": (_algorithm1, paper)}
 
 

@@ -12,7 +12,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints, intervention_sets
-from pcr_jax.batching import map_users, over_devices, take
+from pcr_jax.batching import by_bucket, map_users, over_devices, take
 from pcr_jax.classifiers import as_score, differentiable
 from pcr_jax.recourse import algorithm1, optimal
 from pcr_jax.recourse.adversary import NORMS, Ball, worst_outcome
@@ -70,8 +70,8 @@ def has_model(scms: SCM) -> Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def _algorithm1(settings, score, scms, x, sets, scale, epsilon, low, high, learning_rate):
-    """Algorithm 1 for all users and intervention sets; cheapest valid move per user."""
+def _algorithm1(settings, score, sets, scale, epsilon, real, scms, x, low, high, learning_rate):
+    """Algorithm 1 for all real users and intervention sets; cheapest valid move per user."""
     num_users, num_nodes = x.shape
     num_sets = len(sets)
 
@@ -88,7 +88,14 @@ def _algorithm1(settings, score, scms, x, sets, scale, epsilon, low, high, learn
         )
 
     move, valid, flat, steps = algorithm1.solve(
-        settings, score, scale, epsilon, problem_of, num_users * num_sets, num_nodes
+        settings,
+        score,
+        scale,
+        epsilon,
+        problem_of,
+        num_users * num_sets,
+        real.sum() * num_sets,
+        num_nodes,
     )
     move = move.reshape(num_users, num_sets, num_nodes)
     valid = valid.reshape(num_users, num_sets)
@@ -99,7 +106,7 @@ def _algorithm1(settings, score, scms, x, sets, scale, epsilon, low, high, learn
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _optimal(settings, hard, max_set_size, score, scms, x, cost, ball, low, high, weights):
+def _optimal(settings, hard, max_set_size, score, cost, ball, real, scms, x, low, high, weights):
     def search(shared, *users):
         score, cost, ball, outline = shared
         solver = optimal.Solver(
@@ -108,13 +115,11 @@ def _optimal(settings, hard, max_set_size, score, scms, x, cost, ball, low, high
         return optimal.solve(solver, *users)
 
     shared = (score, cost, ball, optimal.outline(ball, x.shape[1]))
-    return over_devices(search, shared, scms, x, low, high, weights)
+    return over_devices(search, shared, real, scms, x, low, high, weights)
 
 
 @jax.jit
-def outcomes(score, scms, x, action, scale, ball):
-    """Counterfactual features, logits and worst logits in the ball."""
-
+def _outcomes(score, scale, ball, scms, x, action):
     def verify(shared, *users):
         score, scale, ball = shared
 
@@ -129,6 +134,11 @@ def outcomes(score, scms, x, action, scale, ball):
         return map_users(one, *users)
 
     return over_devices(verify, (score, scale, ball), scms, x, action)
+
+
+def outcomes(score, scms, x, action, scale, ball):
+    """Counterfactual features, logits and worst logits in the ball."""
+    return by_bucket(lambda _, *users: _outcomes(score, scale, ball, *users), scms, x, action)
 
 
 @jax.jit
@@ -249,19 +259,16 @@ def find_recourse(
         sets = jnp.asarray(every[~every[:, ~movable].any(1)], float)
         radius = None if region is None else region.radius
         rates = jnp.broadcast_to(rates, num_users)
-        move, found, flat, evaluations = _algorithm1(
-            solver, score, scms, x, sets, scale, radius, *bounds, rates
-        )
+        search = partial(_algorithm1, solver, score, sets, scale, radius)
+        move, found, flat, evaluations = by_bucket(search, scms, x, *bounds, rates)
     else:
         if learning_rate is not None:
             raise ValueError("Expected no learning_rate with the optimal solver; got one.")
         weights = jnp.broadcast_to(weights, x.shape)
         size = num_nodes if max_set_size is None else min(max_set_size, num_nodes)
-        settings = (solver, intervention == "hard", size)
         price = Cost(scale, jnp.ones(num_nodes), cost)
-        move, found, evaluations = _optimal(
-            *settings, score, scms, x, price, region, *bounds, weights
-        )
+        search = partial(_optimal, solver, intervention == "hard", size, score, price, region)
+        move, found, evaluations = by_bucket(search, scms, x, *bounds, weights)
 
     def taken(found):
         shift = jnp.where(found[:, None], move * scale, 0.0)

@@ -147,9 +147,10 @@ def solve(
     epsilon: Array | None,
     problem_of: Callable[[Array], Problem],
     num_problems: int,
+    num_waiting: Array | int,
     num_nodes: int,
 ) -> tuple[Array, Array, Array, Array]:
-    """Solve problems 0, ..., num_problems - 1.
+    """Solve problems 0, ..., num_waiting - 1 of ``num_problems``.
 
     Returns
     -------
@@ -179,4 +180,4 @@ def solve(
     )
     ids = jnp.arange(num_problems)
     num_lanes = _LANES * width()
-    return lanes.run(num_lanes, advance, lambda _: fresh, problem_of, ids, num_problems, results)
+    return lanes.run(num_lanes, advance, lambda _: fresh, problem_of, ids, num_waiting, results)

@@ -466,11 +466,15 @@ def _lanes(points: int) -> int:
     return max(1, _POINTS * width() // points)
 
 
-def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights: Array):
+def solve(
+    solver: Solver, real: Array, scms: SCM, x: Array, low: Array, high: Array, weights: Array
+):
     """The cheapest favourable move of every user, and whether there is one.
 
     Parameters
     ----------
+    real : Array
+        Shape (num_users,): for whom to look; the others are there to fill up.
     scms : SCM
         With leading axis (num_users,).
     x, low, high, weights : Array
@@ -602,7 +606,7 @@ def solve(solver: Solver, scms: SCM, x: Array, low: Array, high: Array, weights:
         _, pending, number = carry
         return pending.any() & (number < _MAX_ROUNDS)
 
-    carry = (map_users(begin, tasks), jnp.ones(num_users, bool), jnp.asarray(0))
+    carry = (map_users(begin, tasks), real, jnp.asarray(0))
     state, _, _ = jax.lax.while_loop(unfinished, one_round, carry)
     found = jnp.isfinite(state.cost)
     return jnp.where(found[:, None], state.move, 0.0), found, state.evaluations
