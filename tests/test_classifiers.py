@@ -174,6 +174,8 @@ def test_plain_functions_and_modules_of_ones_own_are_scores_too():
         (lambda x: x[:1], ValueError, r"logit of shape \(\); got \(1,\)"),
         (lambda x: {"logit": x[0]}, ValueError, r"logit of shape \(\)"),
         (lambda x: None, ValueError, r"logit of shape \(\)"),
+        (lambda x: x[0] > 0, ValueError, "a logit, favourable from 0 on; got bool"),
+        (lambda x: (x[0] > 0).astype(int), ValueError, "a logit, favourable from 0 on; got int32"),
     ],
 )
 def test_what_is_not_a_score_is_refused(score, error, message):

@@ -11,6 +11,8 @@ import pytest
 import pcr_jax as pcr
 from benchmarks import brute_force
 from pcr_jax import Constraints, Optimal, PlanStatus, find_recourse, library
+from pcr_jax.recourse import optimal
+from pcr_jax.recourse.cost import Cost
 
 # Every test uses these shapes where it can, so that few programs are compiled: all scores below
 # are networks of one form, and all SCMs linear ones on the graph of M1.
@@ -545,6 +547,26 @@ def test_what_cannot_be_reached_is_not_found(epsilon):
     unreachable = np.asarray(SCORE(X)) < -0.1
     assert unreachable.sum() > NUM_USERS / 2
     assert (np.asarray(plan.status)[unreachable] == PlanStatus.not_found).all()
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_ascents_spend_nothing_on_features_that_cannot_move(norm):
+    cost = Cost(jnp.asarray(SCALE), jnp.ones(3), norm)
+    solver = optimal.Solver(Optimal(), SCORE, cost, None, False, 3, 3, jnp.zeros((0, 3)))
+    bounds = (jnp.array([0.0, -5.0, -5.0]), jnp.array([0.0, 5.0, 5.0]))
+    task = optimal.Task(M1, X[0], *bounds, weights=jnp.array([1.0, 2.0, 0.5]))
+    moves = jnp.array([[10.0, 0.5, 0.9], [-10.0, -0.5, 0.9]])
+    nearest = solver.within(task, moves, jnp.array([0.8, 0.4]))
+    np.testing.assert_array_equal(nearest[:, 0], 0)
+    np.testing.assert_allclose(solver.size(task, nearest), [0.8, 0.4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+def test_a_graph_of_one_node_has_recourse(epsilon):
+    scm = pcr.linear_scm(pcr.Graph.from_edges(["income"], []), [])
+    x = jnp.array([[-1.0], [-0.2], [0.5]])
+    plan = find_recourse(lambda x: x[0], scm, x, scale=jnp.ones(1), epsilon=epsilon)
+    np.testing.assert_allclose(plan.cost, np.maximum(0, epsilon - x[:, 0]), rtol=0.01, atol=1e-3)
 
 
 def test_nothing_dearer_than_the_maximum_is_recommended():

@@ -49,8 +49,8 @@ _HITS = 8  # directions followed to the boundary
 # see the most regions, far below it those that are much cheaper.
 _FIRST_CUTS, _CUTS = (0.02, 0.1, 0.2), (0.02, 0.05, 0.1)
 _SCOUTS = 8  # for each cut, directions from which the score is climbed by one step
-_CLIMBERS = 2  # of them climb on
-_CLIMBS = 16  # steps without success
+_CLIMBERS = 3  # of them climb on
+_CLIMBS = 12  # steps without success
 _FIRST_CLIMB, _LAST_CLIMB = 0.3, 0.006  # lengths of steps, of the cost
 _PARTS = (0.03, 0.2, 1.0)  # of the way to a target
 _MAX_STEPS = 60
