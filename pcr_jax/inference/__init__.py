@@ -249,11 +249,13 @@ class _Inference:
             chains, steps, walkers, *rest = values.shape[1:]
             folded = np.moveaxis(values.reshape(len(users), chains, steps * walkers, *rest), 0, 2)
             shape = (*folded.shape[:2], self.history.num_users, *rest)
-            out = self.arrays.setdefault(name, np.full(shape, np.nan, np.float32))
-            out[:, :, users[good]] = folded[:, :, good]
+            if name not in self.arrays:
+                self.arrays[name] = np.full(shape, np.nan, np.float32)
+            self.arrays[name][:, :, users[good]] = folded[:, :, good]
         for name, values in run.figures.items():
-            out = self.figures.setdefault(name, np.full(self.history.num_users, np.nan))
-            out[users[good]] = values[good]
+            if name not in self.figures:
+                self.figures[name] = np.full(self.history.num_users, np.nan)
+            self.figures[name][users[good]] = values[good]
         return users
 
     def predictions(self) -> np.ndarray:
