@@ -50,3 +50,9 @@ def test_one_file_alone_imports_it(package, home):
     statement = re.compile(rf"^\s*(import|from) {package}\b", re.MULTILINE)
     importing = [s for s in PACKAGE.rglob("*.py") if statement.search(s.read_text())]
     assert importing == [PACKAGE / home]
+
+
+def test_the_readme_has_the_one_test_command_that_ci_looks_for():
+    root = PACKAGE.parent
+    (pattern,) = re.findall(r"grep '(.*)' README.md", (root / ".ci" / "run").read_text())
+    assert len(re.findall(pattern, (root / "README.md").read_text(), re.MULTILINE)) == 1
