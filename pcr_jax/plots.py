@@ -330,8 +330,10 @@ def posterior(idata, truth: SCM) -> Figure:
         truth = take(truth, user)
     estimate = take(posterior_scms(idata), user)
     walkers = int(idata.attrs["num_walkers"])
-    warmup = _paths(idata.warmup_posterior, user, walkers)
-    paths = np.concatenate([warmup, _paths(idata.posterior, user, walkers)])
+    paths, num_warmup = _paths(idata.posterior, user, walkers), 0
+    if hasattr(idata, "warmup_posterior"):  # only zeus keeps it
+        warmup = _paths(idata.warmup_posterior, user, walkers)
+        paths, num_warmup = np.concatenate([warmup, paths]), len(warmup)
     true = np.concatenate([m.coefficients for m in truth.mechanisms])
     known = all(m.function is linear for m in truth.mechanisms) and len(true) == len(names)
 
@@ -348,8 +350,9 @@ def posterior(idata, truth: SCM) -> Figure:
     left.suptitle(f"user {idata.posterior['user'].to_numpy()[user]}, walkers", x=0.01, ha="left")
     axes = _panels(left, len(names), "step", "coefficient", sharex=True, sharey=True)
     for k, (ax, name) in enumerate(zip(axes, names, strict=True)):
-        ax.axvspan(0, len(warmup) + 0.5, color="0.92", linewidth=0)
-        ax.axvline(len(warmup) + 0.5, color="0.5", linewidth=0.7)
+        if num_warmup:
+            ax.axvspan(0, num_warmup + 0.5, color="0.92", linewidth=0)
+            ax.axvline(num_warmup + 0.5, color="0.5", linewidth=0.7)
         steps = np.arange(1, len(paths) + 1)
         ax.plot(steps, paths[:, :, k], color=colour_estimate, linewidth=0.4, alpha=0.4)
         if known:
@@ -358,8 +361,9 @@ def posterior(idata, truth: SCM) -> Figure:
         ax.set_xlim(0, len(paths))
     handles = [
         Line2D([], [], color=colour_estimate, linewidth=0.8, label="walker"),
-        Patch(color="0.92", label="warm-up"),
     ]
+    if num_warmup:
+        handles.append(Patch(color="0.92", label="warm-up"))
     if known:
         handles.append(Line2D([], [], color=colour, linestyle="--", label="true coefficient"))
     left.legend(handles=handles, loc="outside lower center", ncols=3)

@@ -266,18 +266,16 @@ def draws():
     return theta
 
 
-def arviz_data(theta):
-    """ArviZ data as `pcr.infer` returns it."""
+def arviz_data(theta, warm=WARM):
+    """ArviZ data as `pcr.infer` returns it; only zeus keeps its warm-up."""
     graph = pcr.library.m1().graph
 
     def fold(part):
         return part.reshape(CHAINS, -1, USERS, 3)
 
+    warmup = {"warmup_posterior": {"theta": fold(theta[:, :warm])}} if warm else {}
     return to_arviz(
-        {
-            "posterior": {"theta": fold(theta[:, WARM:])},
-            "warmup_posterior": {"theta": fold(theta[:, :WARM])},
-        },
+        {"posterior": {"theta": fold(theta[:, warm:])}, **warmup},
         np.zeros((1, 10, 3)),
         {"user": np.arange(USERS), "coefficient": list(graph.edge_names)},
         {"theta": ["user", "coefficient"]},
@@ -299,6 +297,15 @@ def test_posterior_draws_walkers_and_the_truth(draws):
     assert [ax.get_title(loc="left") for ax in axes] == [
         "X2 ← X1", "X3 ← X1", "X3 ← X2", "X1", "X2", "X3",
     ]  # fmt: skip
+
+
+def test_posterior_without_a_warm_up_draws_all_of_the_walkers(draws):
+    axes = draw(plots.posterior(arviz_data(draws, warm=0), pcr.library.m1())).axes
+    for ax in axes[:3]:
+        *walkers, _ = ax.lines
+        assert len(walkers) == CHAINS * WALKERS
+        assert all(len(line.get_ydata()) == WARM + STEPS for line in walkers)
+        assert not ax.patches
 
 
 def test_posterior_compares_the_distributions(draws):
