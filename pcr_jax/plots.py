@@ -14,6 +14,7 @@ import jax
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -359,7 +360,7 @@ def posterior(idata, truth: SCM) -> Figure:
             ax.axhline(true[k], color=colour, linewidth=1.2, linestyle="--")
         ax.set_title(str(name).replace("<-", "←"), loc="left")
         ax.set_xlim(0, len(paths))
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=colour_estimate, linewidth=0.8, label="walker"),
     ]
     if num_warmup:
