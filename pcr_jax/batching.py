@@ -51,23 +51,25 @@ def width() -> int:
     return max(1, statistics.get("bytes_limit", 0) // _BYTES)
 
 
+def _rows(num_users: int, size: int) -> np.ndarray:
+    """The users' rows, and the first one's in place of those that lack to ``size``; (size,)."""
+    rows = np.arange(size)
+    return np.where(rows < num_users, rows, 0)
+
+
 def map_users(function: Callable, *per_user):
     """``jax.vmap(function)(*per_user)``, computed in padded chunks of users."""
     chunk = _USERS * width()
     num_users = len(jax.tree.leaves(per_user)[0])
     num_chunks = -(-num_users // chunk)
-    padding = num_chunks * chunk - num_users
-
-    def split(leaf):
-        padded = jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (padding, *leaf.shape[1:]))])
-        return padded.reshape(num_chunks, chunk, *leaf.shape[1:])
+    rows = _rows(num_users, num_chunks * chunk).reshape(num_chunks, chunk)
 
     def one_chunk(args):
         # Between the barriers nothing depends on the number of users, rounding included.
         args = jax.lax.optimization_barrier(args)
         return jax.lax.optimization_barrier(jax.vmap(function)(*args))
 
-    chunks = jax.lax.map(one_chunk, jax.tree.map(split, per_user))
+    chunks = jax.lax.map(lambda rows: one_chunk(take(per_user, rows)), rows)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_users], chunks)
 
 
@@ -81,8 +83,7 @@ def by_bucket(function: Callable, *per_user):
     step = 2 ** max(0, (num_users - 1).bit_length() - 3)
     size = max(8, step * -(-num_users // step))
     if size > num_users:
-        rows = np.arange(size)
-        per_user = take(per_user, np.where(rows < num_users, rows, 0))
+        per_user = take(per_user, _rows(num_users, size))
     found = function(jnp.arange(size) < num_users, *per_user)
     return take(found, slice(num_users)) if size > num_users else found
 
@@ -94,7 +95,7 @@ def chunks_of(users: np.ndarray, chunk: int) -> Iterator[tuple[np.ndarray, np.nd
     """
     for start in range(0, len(users), chunk):
         some = users[start : start + chunk]
-        yield some, np.concatenate([some, np.repeat(some[:1], chunk - len(some))])
+        yield some, some[_rows(len(some), chunk)]
 
 
 def over_devices(function: Callable, shared, *per_user):
@@ -108,8 +109,7 @@ def over_devices(function: Callable, shared, *per_user):
     if len(devices) == 1:
         return function(shared, *per_user)
     num_users = len(jax.tree.leaves(per_user)[0])
-    rows = np.arange(-(-num_users // len(devices)) * len(devices))
-    rows = np.where(rows < num_users, rows, 0)
+    rows = _rows(num_users, -(-num_users // len(devices)) * len(devices))
     mesh = Mesh(np.array(devices), ("users",))
     users = PartitionSpec("users")
     run = jax.shard_map(

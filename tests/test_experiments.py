@@ -64,9 +64,9 @@ UNITS = {
 }
 
 
-def reproduce(out, protocol=TINY, scms=("m1",), jobs=1):
+def reproduce(out, protocol=TINY, scms=("m1",), jobs=1, sampler="zeus"):
     console = Console(file=io.StringIO(), width=120)
-    run(out, protocol, list(scms), "zeus", jobs, console)
+    run(out, protocol, list(scms), sampler, jobs, console)
     return console.file.getvalue()
 
 
@@ -123,6 +123,16 @@ def test_a_run_leaves_the_files_that_the_readme_lists_and_nothing_unfinished(fin
         assert path.is_dir() or path.stat().st_size > 1000
     assert "ground_truth" in finished.printed
     assert str(finished.out) in finished.printed.replace("\n", "")
+
+
+@pytest.mark.parametrize("sampler", ["ess", "smc", "nuts"])
+def test_a_run_with_another_sampler_comes_to_its_end(sampler, tmp_path):
+    smallest = replace(TINY, seeds=1, learning_rates=(0.5,), sweep_num_queries=(2,))
+    reproduce(tmp_path, smallest, sampler=sampler)
+    estimates = pd.read_csv(tmp_path / "estimation.csv")
+    assert estimates["posterior_mean"].notna().any()
+    assert (tmp_path / "posterior_m1.pdf").stat().st_size > 1000
+    assert json.loads((tmp_path / "run.json").read_text())["settings"]["sampler"] == sampler
 
 
 def test_recourse_has_a_row_for_every_setting_variant_and_repetition(finished):

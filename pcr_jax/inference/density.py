@@ -68,14 +68,21 @@ class Posterior:
 def log_density(
     surrogate: LinearSurrogate, likelihood: Tolerance, history: History, theta: Array
 ) -> Array:
-    """Log posterior density, up to a constant: ``P(theta | D)`` of section 4; shape ().
+    """Log posterior density, up to a constant: ``P(theta | D)`` of section 4 of the paper.
 
     Parameters
     ----------
+    surrogate : LinearSurrogate
+    likelihood : Tolerance
     history : History
         Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
     theta : Array
         Shape (num_coefficients,).
+
+    Returns
+    -------
+    Array
+        Shape (); -inf outside the prior's box.
     """
     expected = surrogate.expected_answers(theta, history.node, history.shift)
     return surrogate.log_prior(theta) + likelihood.log_prob(expected, history.answer)
@@ -292,9 +299,22 @@ def search_prior(
     num_wanted: int,
     max_draws: int,
 ) -> PriorSearch:
-    """Draw from the prior, in blocks, until ``num_wanted`` draws are possible.
+    """Draw from one user's prior, in blocks, until ``num_wanted`` draws are possible.
 
-    Stops after ``max_draws`` draws (rounded up to whole blocks of 4,096), found or not.
+    Parameters
+    ----------
+    key : Array
+    surrogate : LinearSurrogate
+    likelihood : Tolerance
+    history : History
+        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
+    num_wanted : int
+    max_draws : int
+        After so many, rounded up to whole blocks of 4,096, the search ends, found or not.
+
+    Returns
+    -------
+    PriorSearch
     """
     one = take(history, None)
     rotation = jnp.zeros((1, surrogate.num_coefficients + 1))

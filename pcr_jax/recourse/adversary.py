@@ -46,7 +46,8 @@ class Ball:
         The poles of every axis (or, of a cube, its corners if there are no more than
         ``num_directions``), then fixed random ones.
         """
-        normal = jax.random.normal(jax.random.key(0), (num_directions, num_nodes))
+        with jax.ensure_compile_time_eval():
+            normal = jax.random.normal(jax.random.key(0), (num_directions, num_nodes))
         axes = jnp.eye(num_nodes)
         if self.norm == "l2":
             random = normal / jnp.linalg.norm(normal, axis=1, keepdims=True)
@@ -83,9 +84,9 @@ def attack(
     scale: Array,
     ball: Ball,
     *,
-    num_directions: int = 16,
-    num_starts: int = 3,
-    num_steps: int = 6,
+    num_directions: int = 64,
+    num_starts: int = 6,
+    num_steps: int = 10,
 ) -> tuple[Array, Array]:
     """The perturbation that lowers the logit most, of those tried, and that logit; one user.
 

@@ -42,36 +42,38 @@ def run(
     results : pytree
         Leaves of shape (num_problems, ...); the rows of problems that do not wait stay.
     """
-    num_problems = len(ids)
+    last = len(ids) - 1
 
     def load(place):
-        return jax.vmap(problem_of)(ids[jnp.minimum(place, num_problems - 1)])
+        return jax.vmap(problem_of)(ids[jnp.minimum(place, last)])
 
     def body(carry):
-        next_place, place, problem, state, results = carry
-        # Between the barriers nothing depends on the number of problems, rounding included.
-        inputs = jax.lax.optimization_barrier((problem, state))
-        moved, ended, result = jax.lax.optimization_barrier(jax.vmap(step)(*inputs))
-        done = ended & (place < num_waiting)
-        row = jnp.where(done, ids[jnp.minimum(place, num_problems - 1)], num_problems)
-        results = jax.tree.map(
-            lambda all_, new: all_.at[row].set(new, mode="drop"), results, result
-        )
+        next_place, place, ended, state, results = carry
         successor = next_place + jnp.cumsum(ended) - 1
         place = jnp.where(ended, jnp.minimum(successor, num_waiting), place)
         problem = load(place)
-        fresh = jax.vmap(begin)(problem)
         state = jax.tree.map(
             lambda new, now: jnp.where(ended.reshape(-1, *[1] * (now.ndim - 1)), new, now),
-            fresh,
-            moved,
+            jax.vmap(begin)(problem),
+            state,
         )
-        return next_place + ended.sum(), place, problem, state, results
+        next_place += ended.sum()
+        # Between the barriers nothing depends on the number of problems, rounding included.
+        inputs = jax.lax.optimization_barrier((problem, state))
+        state, ended, result = jax.lax.optimization_barrier(jax.vmap(step)(*inputs))
+        done = ended & (place < num_waiting)
+        row = jnp.where(done, ids[jnp.minimum(place, last)], last + 1)
+        results = jax.tree.map(
+            lambda all_, new: all_.at[row].set(new, mode="drop"), results, result
+        )
+        return next_place, place, ended, state, results
 
     def unfinished(carry):
-        return jnp.any(carry[1] < num_waiting)
+        next_place, place, ended, *_ = carry
+        return (next_place < num_waiting) | jnp.any(~ended & (place < num_waiting))
 
-    place = jnp.minimum(jnp.arange(num_lanes), num_waiting)
-    problem = load(place)
-    carry = (jnp.asarray(num_lanes), place, problem, jax.vmap(begin)(problem), results)
+    place = jnp.zeros(num_lanes, int)
+    states = jax.eval_shape(lambda: jax.vmap(begin)(load(place)))
+    nowhere = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), states)
+    carry = (jnp.asarray(0), place, jnp.ones(num_lanes, bool), nowhere, results)
     return jax.lax.while_loop(unfinished, body, carry)[-1]

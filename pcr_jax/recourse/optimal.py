@@ -63,11 +63,6 @@ _WORKING_SET = 16  # perturbations besides
 _MAX_ROUNDS = 40
 _MARGIN = 1e-5
 _INFLATION = 1.005  # of the ball, so that later, stronger attacks fail as well
-# A cheap attack breaks most; what withstands it must withstand a second one.
-_ATTACKS: tuple[dict[str, int], ...] = (
-    {},
-    {"num_directions": 64, "num_starts": 6, "num_steps": 10},
-)
 
 
 @dataclass(frozen=True)
@@ -419,13 +414,13 @@ class Solver(NamedTuple):
 
     # 5. Attack
 
-    def withstand(self, strength: dict[str, int], task: Task, state: State) -> State:
+    def withstand(self, task: Task, state: State) -> State:
         """Attack the solution: solved if it withstands, one more perturbation if not."""
         assert self.ball is not None
         wider = Ball(_INFLATION * self.ball.radius, self.ball.norm)
         action = self.action(task, state.move)
         scale = self.cost.scale
-        delta, logit = attack(self.score, task.scm, task.x, action, scale, wider, **strength)
+        delta, logit = attack(self.score, task.scm, task.x, action, scale, wider)
         withstands = logit >= 0
         # Perturbations that come one by one take long to outline the ball to a score that is flat
         # here, and attacks on it see little.
@@ -443,7 +438,7 @@ class Solver(NamedTuple):
         solved = withstands & ~outline
         levels = self.levels
         # The robust optimum costs no less than this relaxed one.
-        level = jnp.clip(jnp.searchsorted(levels, state.cost), 1, len(levels) - 1)
+        level = jnp.clip((levels < state.cost).sum(), 1, len(levels) - 1)
         broken = state._replace(
             deltas=state.deltas.at[place].set(delta),
             num_deltas=jnp.minimum(num_own + 1, room) + (outlined | outline) * size,
@@ -593,12 +588,10 @@ def solve(
             # Rounding can hide the crossing that the sweep has seen: it goes on.
             level=jnp.where(reached & ~crossed, state.level + 1, state.level),
         )
-        attacked = crossed
-        for strength in _ATTACKS if robust else ():
-            withstand = once(partial(solver.withstand, strength))
-            ids, count = jnp.argsort(~attacked, stable=True), attacked.sum()
+        if robust:
+            ids, count = jnp.argsort(~crossed, stable=True), crossed.sum()
+            withstand = once(solver.withstand)
             state = lanes.run(_lanes(200), withstand, nothing, of(state), ids, count, state)
-            attacked = crossed & state.solved
         pending = reached & ~state.solved & (state.level < len(solver.levels))
         return state, pending, number + 1
 

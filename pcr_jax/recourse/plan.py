@@ -89,7 +89,8 @@ class Plan:
     status : Array
         Shape (num_users,), see `PlanStatus`.
     num_evaluations : Array
-        Shape (num_users,): how often the search evaluated the score or its gradient.
+        Shape (num_users,): how often the search evaluated the score or its gradient; Algorithm 1
+        with its attack, the optimal solver without the attacks on its solutions.
     """
 
     action: Action
