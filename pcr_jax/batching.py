@@ -64,12 +64,12 @@ def map_users(function: Callable, *per_user):
     num_chunks = -(-num_users // chunk)
     rows = _rows(num_users, num_chunks * chunk).reshape(num_chunks, chunk)
 
-    def one_chunk(args):
+    def one_chunk(rows):
         # Between the barriers nothing depends on the number of users, rounding included.
-        args = jax.lax.optimization_barrier(args)
+        args = jax.lax.optimization_barrier(take(per_user, rows))
         return jax.lax.optimization_barrier(jax.vmap(function)(*args))
 
-    chunks = jax.lax.map(lambda rows: one_chunk(take(per_user, rows)), rows)
+    chunks = jax.lax.map(one_chunk, rows)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_users], chunks)
 
 

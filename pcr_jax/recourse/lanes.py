@@ -73,7 +73,7 @@ def run(
         return (next_place < num_waiting) | jnp.any(~ended & (place < num_waiting))
 
     place = jnp.zeros(num_lanes, int)
-    states = jax.eval_shape(lambda: jax.vmap(begin)(load(place)))
-    nowhere = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), states)
-    carry = (jnp.asarray(0), place, jnp.ones(num_lanes, bool), nowhere, results)
+    shapes = jax.eval_shape(lambda: jax.vmap(begin)(load(place)))
+    unset = jax.tree.map(jnp.zeros_like, shapes)  # every lane begins by loading a problem
+    carry = (jnp.asarray(0), place, jnp.ones(num_lanes, bool), unset, results)
     return jax.lax.while_loop(unfinished, body, carry)[-1]
