@@ -9,11 +9,11 @@ from benchmarks import (
     inference,
     large,
     limits,
+    optimality,
     paper,
     posterior,
     published,
     recourse,
-    recourse_peers,
     reference,
     respondents,
     scale,
@@ -23,7 +23,7 @@ from benchmarks import (
 )
 from benchmarks.records import RESULTS
 
-MEASURED = (scm, inference, recourse_peers, stages, paper, scale, limits, start)
+MEASURED = (scm, inference, recourse, stages, paper, scale, limits, start)
 
 
 def main():
@@ -38,7 +38,7 @@ def main():
         )
         return command
 
-    for command in (add(reference), add(recourse)):
+    for command in (add(reference), add(optimality)):
         command.add_argument(
             "--data",
             type=Path,
@@ -71,8 +71,8 @@ def main():
         if not args.data.is_dir():
             parser.exit(2, f"python -m benchmarks: error: argument --data: no folder {args.data}\n")
         reference.run(args.data, args.out / "reference.json")
-    elif args.command == "recourse":
-        recourse.measure(args.data, args.quick, args.out)
+    elif args.command == "optimality":
+        optimality.measure(args.data, args.quick, args.out)
     elif args.command == "published":
         published.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
     elif args.command == "claims":

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from rich.console import Console
 
 import pcr_jax as pcr
+from benchmarks.optimality import population
 from benchmarks.posterior import histories
 from benchmarks.records import show, write_record
-from benchmarks.recourse import population
 from benchmarks.timing import timed
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import surrogate_of

@@ -18,8 +18,8 @@ import numpy as np
 from rich.console import Console
 
 import pcr_jax as pcr
+from benchmarks.optimality import random_graph
 from benchmarks.records import show, write_record
-from benchmarks.recourse import random_graph
 from benchmarks.timing import peak_memory, timed
 from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import pcr_jax as pcr
+from benchmarks.optimality import population, random_scm
 from benchmarks.posterior import histories
 from benchmarks.records import show, write_record
-from benchmarks.recourse import population, random_scm
 from benchmarks.timing import apart, peak_memory, timed
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import ask_respondents, surrogate_of

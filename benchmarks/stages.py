@@ -13,7 +13,7 @@ from rich.console import Console
 import pcr_jax as pcr
 from benchmarks.inference import inference_rows
 from benchmarks.records import show, write_record
-from benchmarks.recourse_peers import peer_rows
+from benchmarks.recourse import peer_rows
 from benchmarks.timing import timed
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import ask_respondents, experiment_key

@@ -14,7 +14,7 @@ from benchmarks import plain, scale, timing
 from benchmarks.inference import quality
 from benchmarks.inference_peers import PEERS, sample
 from benchmarks.limits import counted
-from benchmarks.recourse_peers import dice_actions, scipy_multi_start, torch_optimiser
+from benchmarks.recourse import dice_actions, scipy_multi_start, torch_optimiser
 from pcr_jax.batching import take
 
 
@@ -98,7 +98,7 @@ def test_peers_of_recourse_find_valid_actions_no_cheaper_than_the_optimum(linear
     truth, score, x, unit = linear_problem
     plan = pcr.find_recourse(score, truth, x, scale=unit, epsilon=epsilon)
     found = {
-        "scipy": scipy_multi_start(score, truth, x[:2], unit, epsilon, 4),
+        "scipy": scipy_multi_start(score, truth, unit, epsilon, 4)(x[:2]),
         "torch": torch_optimiser(score, "m1", x, unit, epsilon, 2, 300),
     }
     for moves in found.values():
@@ -115,7 +115,7 @@ def test_peers_of_recourse_find_valid_actions_no_cheaper_than_the_optimum(linear
 def test_dice_knows_no_causes(linear_problem):
     pytest.importorskip("dice_ml")
     truth, score, x, unit = linear_problem
-    moves = dice_actions(score, truth, x[:2], unit)
+    moves = dice_actions(score, truth, unit)(x[:2])
     acted = moves.any(1)
     assert acted.any()
     # Its counterfactuals are favourable as they stand, whatever follows from them causally.
