@@ -28,7 +28,9 @@ from pcr_jax.recourse import ball, outcomes, per_user
 
 PACKAGES = {"PyTorch": "torch", "DiCE": "dice_ml"}
 SCIPY_RUNS = 10
-SCIPY_POINTS = 32  # of the ball, which an action must withstand
+# Points of the ball that an action must withstand; of one larger, so that little of the ball lies
+# between them.
+SCIPY_POINTS, SCIPY_INFLATION = 64, 1.1
 # (restarts, steps) of the PyTorch optimiser.
 TORCH_SETTINGS = ((1, 300), (4, 300), (8, 1000))
 TORCH_RATE = 0.05
@@ -39,10 +41,11 @@ def scipy_multi_start(score, truth, scale, epsilon: float, num_runs: int) -> Cal
     """From users x (n, d) to moves (n, d), 0 where none was found: the best of SLSQP runs by user.
 
     They start at random. A move is split into its positive and negative part, which makes its L1
-    norm smooth; the logit is to be favourable at each of a few points of the ball.
+    norm smooth; the logit is to be favourable at each of a few points around the ball.
     """
     d = len(truth.graph.nodes)
-    deltas = jnp.asarray(dense_ball(epsilon, "l2", SCIPY_POINTS) if epsilon else np.zeros((1, d)))
+    radius = SCIPY_INFLATION * epsilon
+    deltas = jnp.asarray(dense_ball(radius, "l2", SCIPY_POINTS) if epsilon else np.zeros((1, d)))
 
     def logit(move, user, delta):
         perturbed = truth.counterfactual(user, pcr.Action.soft(delta * scale))

@@ -7,8 +7,8 @@ Per user, in units of cost:
    one is favourable.
 2. *Narrow.* Where the directions found favourable cross the boundary, to a quarter of the level.
 3. *Climb.* Favourable regions thinner than the gaps between the directions: ascents on the score at
-   costs just below, and well below, that of the cheapest crossing, from the best directions there;
-   lower still, as often as an ascent becomes favourable.
+   costs just below, and well below, that of the cheapest crossing, along the directions that are
+   best just below it; lower still, as often as an ascent becomes favourable.
 4. *Refine.* From the cheapest move so far, descent on the cost within the favourable region: at a
    cost lower by a share delta, moves towards and away from every axis and, where the score has a
    gradient, towards the optimum of the linearised problem; delta shrinks where none is favourable.
@@ -42,7 +42,7 @@ from pcr_jax.recourse.cost import Cost
 from pcr_jax.scm import SCM
 
 _MAX_DIRECTIONS = 60
-_POINTS = 4096  # evaluated at once, for each unit of `width`
+_POINTS = 4096
 _PROBES = 8  # random directions around the last solution
 _HITS = 8  # directions followed to the boundary
 # Shares of the cost that ascents have less, at first and after a success. Just below the cost they
@@ -295,22 +295,19 @@ class Solver(NamedTuple):
 
     def camp(self, task: Task, state: State, crossing: Array) -> tuple[Array, Array]:
         """Where ascents begin: a step up from the best directions, (climbers, d); their costs."""
-        size = self.size(task, crossing)
-
-        def below(cut):
-            cost = (1 - cut) * size
-            moves = self.at_cost(task, self.fixed(task), cost)
-            values, bindings = self.values(task, state, moves)
-            best = jax.lax.top_k(values, min(_SCOUTS, len(moves)))[1]
-            ways, _ = self.ways(task, state, moves[best], bindings[best], 0)
-            costs = jnp.full(len(best), cost)
-            above = self.step(task, moves[best], ways, costs, 0)
-            values, _ = self.values(task, state, above)
-            highest = jax.lax.top_k(values, min(_CLIMBERS, len(above)))[1]
-            return above[highest], costs[highest]
-
-        camps, costs = jax.vmap(below)(jnp.array(_FIRST_CUTS))
-        return camps.reshape(-1, self.num_nodes), costs.ravel()
+        costs = (1 - jnp.array(_FIRST_CUTS)) * self.size(task, crossing)
+        rays = self.fixed(task)
+        values, bindings = self.values(task, state, self.at_cost(task, rays, costs[0]))
+        best = jax.lax.top_k(values, min(_SCOUTS, len(rays)))[1]
+        which = jnp.tile(best, len(_FIRST_CUTS))
+        costs = jnp.repeat(costs, len(best))
+        moves = self.at_cost(task, rays[which], costs)
+        ways, _ = self.ways(task, state, moves, bindings[which], 0)
+        above = self.step(task, moves, ways, costs, 0)
+        values = self.values(task, state, above)[0].reshape(-1, len(best))
+        highest = jax.lax.top_k(values, min(_CLIMBERS, len(best)))[1]
+        highest += len(best) * jnp.arange(len(values))[:, None]
+        return above[highest.ravel()], costs[highest.ravel()]
 
     def ways(self, task: Task, state: State, moves: Array, bindings: Array, number) -> tuple:
         """Where the score rises (n, d), and where that is unknown: there, fixed random ways."""
@@ -497,7 +494,7 @@ def solve(
         still = jnp.zeros(num_nodes)
         logit = solver.score(task.x)
         return State(
-            level=zero,
+            level=jnp.where(logit >= 0, 0, 1),
             path=still,
             move=still,
             cost=jnp.asarray(jnp.inf),
@@ -522,7 +519,9 @@ def solve(
 
     def one_round(carry):
         state, pending, number = carry
-        ids, count = jnp.argsort(~pending, stable=True), pending.sum()
+        # The furthest from being favourable, whose margins are the largest, take longest: first.
+        ids = jnp.argsort(jnp.where(pending, -state.margin, 1.0), stable=True)
+        count = pending.sum()
         state = lanes.run(
             _lanes(num_rays),
             lambda problem, state: solver.sweep(problem[0], state),
@@ -546,7 +545,7 @@ def solve(
             jnp.zeros((num_users, num_nodes)),
         )
         camps, costs = lanes.run(
-            _lanes(num_cuts * num_fixed),
+            _lanes(num_fixed + num_scouts),
             once(solver.camp),
             nothing,
             lambda i: (*of(state)(i), crossings[i]),
@@ -556,7 +555,7 @@ def solve(
         )
         unknown = jnp.full(num_climbers, -jnp.inf)
         starts, climbed = lanes.run(
-            _lanes(4 * num_climbers),
+            _lanes(2 * num_climbers),
             lambda problem, inner: solver.climb(*problem[:2], inner),
             lambda problem: (*problem[2:], unknown, problem[4], zero, zero),
             lambda i: (*of(state)(i), crossings[i], costs[i], camps[i]),
@@ -573,7 +572,7 @@ def solve(
             count,
             (starts, jnp.zeros(num_users, int)),
         )
-        spent = (4 * num_hits + num_cuts * num_fixed + num_scouts) * state.num_deltas
+        spent = (4 * num_hits + num_fixed + num_scouts) * state.num_deltas
         spent += num_scouts * differentiable(solver.score)
         spent = climbed + refined + sought * spent
         size = solver.cost.of_weighted(move * weights)
