@@ -80,7 +80,9 @@ def recourse_rows(rates: dict, num_users: int, repeats: int) -> list[dict]:
             x = x @ layer["kernel"] + layer["bias"]
         return x[..., 0]
 
+    hidden = jax.random.normal(jax.random.key(2), (POINTS, 100))
     programs = {
+        "its largest matrix product": (jnp.dot, (hidden, hidden[:100])),
         "the classifier's matrix products": (products, (points,)),
         "classifier": (score, (points,)),
         "perturb, act, classify": (jax.vmap(outcome), (points, moves)),

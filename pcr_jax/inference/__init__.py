@@ -70,16 +70,16 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {"zeus": Zeus, "ess": Ess, "nuts": 
 
 # Up to this many coefficients, a million prior draws without success are taken as proof.
 _MAX_COEFFICIENTS_PROVED = 3
-# Users searched or sampled at once, by each device, for each unit of `width`. More share the random
-# numbers of a search and keep the cores busy; but all wait for the slowest, and padding costs as
-# much as users do.
+# Users sampled at once, and users searched, by each device, for each unit of `width`. More share
+# the random numbers of a search and keep the cores busy; but all wait for the slowest, and padding
+# costs as much as users do.
 _CHUNK = 32
+_SEARCHED = 16
 # Users whose starting points are held in memory, at least.
 _GROUP = 4096
-# Every user is given so many prior draws, and whom they do not serve as many as are allowed; of
-# those there are few, and they take long.
+# Every user is given so many prior draws, and whom they do not serve as many as are allowed: those
+# are few, take long, and would keep others waiting.
 _FIRST_DRAWS = 2**13
-_FEW = 4
 _START_PARTICLES = 512
 _NUM_PRIOR = 1000
 # Draws per user whose predictions are stored, at most.
@@ -104,14 +104,15 @@ def _run_chunk(sampler, surrogate, likelihood, histories, keys, starts) -> Sampl
     return over_devices(run, likelihood, histories, keys, starts)
 
 
-@partial(jax.jit, static_argnums=(1, 6, 7))
+@partial(jax.jit, static_argnums=(1, 6))
 def _search_chunk(key, surrogate, likelihood, histories, cells, rotation, num_wanted, max_draws):
     """`search_priors` of several users."""
 
     def search(shared, *users):
-        return search_priors(shared[0], surrogate, shared[1], *users, num_wanted, max_draws)
+        key, likelihood, max_draws = shared
+        return search_priors(key, surrogate, likelihood, *users, num_wanted, max_draws)
 
-    return over_devices(search, (key, likelihood), histories, cells, rotation)
+    return over_devices(search, (key, likelihood, max_draws), histories, cells, rotation)
 
 
 def _max_rhat(draws: np.ndarray) -> np.ndarray:
@@ -161,9 +162,8 @@ class _Inference:
         cells = in_reach, self.best_agreement[users] = self.cells(users)
         excluded = np.asarray(~in_reach.any(1))
         pending = np.flatnonzero(~excluded)
-        first = min(_FIRST_DRAWS, self.max_prior_draws)
-        for limit, chunk in ((first, _CHUNK), (self.max_prior_draws, _FEW)):
-            for some, padded in chunks_of(pending, _on_all_devices(chunk)):
+        for limit in (min(_FIRST_DRAWS, self.max_prior_draws), self.max_prior_draws):
+            for some, padded in chunks_of(pending, _on_all_devices(_SEARCHED)):
                 of_users = (take(self.history, users[padded]), *take((cells, rotation), padded))
                 search = (self.surrogate, self.likelihood, *of_users, wanted, limit)
                 found = take(jax.device_get(_search_chunk(key, *search)), slice(len(some)))
