@@ -93,7 +93,7 @@ def recourse_rows(epsilon: float, *sizes: int) -> list[dict]:
 def measure(out: Path, quick: bool) -> None:
     """Measure, print and record; what is done is recorded before the next stage begins."""
     console = Console(width=200)
-    sizes = (32, 2, 1) if quick else (NUM_USERS, 20, 2)
+    sizes = (32, 2, 1) if quick else (NUM_USERS, 20, 7)
     parts = {
         "The way there and back": partial(pipeline_rows, 1 if quick else 5),
         "Recourse, epsilon 0": partial(recourse_rows, 0.0, *sizes),
