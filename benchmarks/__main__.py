@@ -38,6 +38,9 @@ def main():
         )
         return command
 
+    def add_parts(command, parts):
+        command.add_argument("--part", nargs="+", choices=parts, default=parts, help="not all")
+
     for command in (add(reference), add(optimality)):
         command.add_argument(
             "--data",
@@ -46,6 +49,7 @@ def main():
             help="folder of the released code's .npz files",
         )
     command.add_argument("--quick", action="store_true", help="fewer users and repeats")
+    add_parts(command, optimality.PARTS)
     for command in (add(published), add(claims)):
         command.add_argument(
             "--repetitions", type=int, default=20, metavar="N", help="of both experiments"
@@ -58,9 +62,7 @@ def main():
     add(respondents)
     command = add(posterior)
     command.add_argument("--quick", action="store_true", help="fewer users, one SCM, one DAG")
-    command.add_argument(
-        "--part", nargs="+", choices=posterior.PARTS, default=posterior.PARTS, help="not all"
-    )
+    add_parts(command, posterior.PARTS)
     for command in map(add, (*MEASURED, large)):
         command.add_argument("--quick", action="store_true", help="small sizes, few repeats")
     command.add_argument("--profile", type=Path, metavar="DIR", help="where a trace goes, if any")
@@ -72,7 +74,7 @@ def main():
             parser.exit(2, f"python -m benchmarks: error: argument --data: no folder {args.data}\n")
         reference.run(args.data, args.out / "reference.json")
     elif args.command == "optimality":
-        optimality.measure(args.data, args.quick, args.out)
+        optimality.measure(args.data, args.quick, args.out, args.part)
     elif args.command == "published":
         published.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
     elif args.command == "claims":

@@ -13,9 +13,9 @@ from scipy.optimize import minimize
 
 import pcr_jax as pcr
 from benchmarks.brute_force import cheapest
-from benchmarks.records import show, write_record
+from benchmarks.records import other_parts, show, write_record
 from benchmarks.reference import framed
-from benchmarks.timing import apart, peak_memory, timed
+from benchmarks.timing import timed
 from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER
 from pcr_jax.recourse import _algorithm1, _optimal, algorithm1, per_user
@@ -371,21 +371,6 @@ def speed_rows(num_users: int, repeats: int) -> list[dict]:
     return rows
 
 
-def measure_cell(cell: dict) -> dict:
-    """Seconds and peak memory of so many users, in this process."""
-    score, x, scale = population("m1", 0, 1000)
-    x = jnp.resize(x, (cell["num_users"], 3))
-    find = partial(pcr.find_recourse, score, pcr.library.m1(), x, scale=scale)
-    _, measured = timed(find, 1)
-    return {"seconds": measured["seconds"], "peak_memory_GiB": peak_memory()}
-
-
-def scale_rows(sizes) -> list[dict]:
-    """Seconds and peak memory against the number of users, a process each."""
-    cells = [{"num_users": num_users} for num_users in sizes]
-    return [{**cell, **apart("benchmarks.optimality", cell)} for cell in cells]
-
-
 def outside_rows(num_users: int) -> list[dict]:
     """A gradient-boosted classifier of scikit-learn."""
     from sklearn.ensemble import GradientBoostingClassifier
@@ -406,22 +391,28 @@ def outside_rows(num_users: int) -> list[dict]:
     return rows
 
 
-def measure(data: Path, quick: bool, out: Path) -> None:
-    """Measure, print and record."""
-    console = Console(width=200)
-    parts = {
+PARTS = ("optimum", "outside", "nodes", "robust", "reference", "speed")
+
+
+def measure(data: Path, quick: bool, out: Path, parts: list[str]) -> None:
+    """Measure, print and record; what is done is recorded before the next part begins.
+
+    Parts that are not asked for stay as they were recorded, if they were at this size.
+    """
+    console, path = Console(width=200), out / "optimality.json"
+    rows_of = {
         "optimum": lambda: optimum_rows(*((20, 1) if quick else (100, 5))),
         "outside": lambda: outside_rows(10 if quick else 50),
         "nodes": lambda: node_rows(*((5, 3, (3, 7)) if quick else (50, 20))),
         "robust": lambda: robust_rows(5 if quick else 50),
+        "reference": lambda: reference_rows(data, slice(10) if quick else slice(None)),
+        "speed": lambda: speed_rows(500, 3 if quick else 7),
     }
-    if data.is_dir():
-        parts["reference"] = lambda: reference_rows(data, slice(10) if quick else slice(None))
-    parts["scale"] = lambda: scale_rows((1000, 10_000) if quick else (1000, 10_000, 100_000))
-    parts["speed"] = lambda: speed_rows(500, 3 if quick else 7)
-    record = {}
-    for name, part in parts.items():
+    record: dict = {"quick": quick, **other_parts(path, quick, parts)}
+    for part in PARTS:
+        if part not in parts or (part == "reference" and not data.is_dir()):
+            continue
         began = time.perf_counter()
-        record[name] = part()
-        show(console, f"{name} ({time.perf_counter() - began:.0f} s)", record[name])
-        write_record(out / "optimality.json", {"quick": quick, **record})
+        record[part] = rows_of[part]()
+        show(console, f"{part} ({time.perf_counter() - began:.0f} s)", record[part])
+        write_record(path, record)

@@ -5,7 +5,6 @@ weighted by the likelihood, are the yardstick. Speed is of `infer` as a whole, t
 starting points included, after a first call that compiles.
 """
 
-import json
 import time
 import warnings
 from functools import partial
@@ -19,7 +18,7 @@ from rich.console import Console
 
 import pcr_jax as pcr
 from benchmarks.optimality import random_graph
-from benchmarks.records import show, write_record
+from benchmarks.records import other_parts, show, write_record
 from benchmarks.timing import peak_memory, timed
 from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER
@@ -262,10 +261,7 @@ def measure(out: Path, quick: bool, parts: list[str]) -> None:
     Parts that are not asked for stay as they were recorded, if they were at this size.
     """
     console, path = Console(width=220), out / "posterior.json"
-    record: dict = {"quick": quick}
-    before = json.loads(path.read_text()) if path.exists() else {}
-    if before.get("quick") == quick:
-        record |= {part: before[part] for part in PARTS if part in before and part not in parts}
+    record: dict = {"quick": quick, **other_parts(path, quick, parts)}
 
     def done(part: str, title: str, rows: list[dict]):
         record[part] = record.get(part, []) + rows

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -54,6 +55,13 @@ def write_record(out: Path, record: dict) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_standard({**header(), **record}), indent=1, allow_nan=False)
     out.write_text(text + "\n")
+
+
+def other_parts(path: Path, quick: bool, parts: Iterable[str]) -> dict:
+    """What is recorded besides ``parts``, if it was recorded at this size."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    lists = {name: rows for name, rows in before.items() if isinstance(rows, list)}
+    return {n: rows for n, rows in lists.items() if before["quick"] == quick and n not in parts}
 
 
 def show(console: Console, title: str, rows: list[dict]) -> None:
