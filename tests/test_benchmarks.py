@@ -170,3 +170,13 @@ def test_records_are_json(tmp_path, monkeypatch):
     read = json.loads((tmp_path / "r.json").read_text())
     assert read["rows"] == [{"a": None}]
     assert read["versions"]["jax"] == jax.__version__
+
+
+def test_parts_that_are_not_measured_again_stay_as_recorded(tmp_path):
+    from benchmarks import records
+
+    path = tmp_path / "r.json"
+    assert records.other_parts(path, False, ["a"]) == {}
+    records.write_record(path, {"quick": False, "a": [{"x": 1}], "b": [{"x": 2}]})
+    assert records.other_parts(path, False, ["a"]) == {"b": [{"x": 2}]}
+    assert records.other_parts(path, True, ["a"]) == {}

@@ -42,7 +42,7 @@ from pcr_jax.recourse.cost import Cost
 from pcr_jax.scm import SCM
 
 _MAX_DIRECTIONS = 60
-_POINTS = 4096
+_POINTS = 4096  # evaluated at once, for each unit of `width`
 _PROBES = 8  # random directions around the last solution
 _HITS = 8  # directions followed to the boundary
 # Shares of the cost that ascents have less, at first and after a success. Just below the cost they
