@@ -26,6 +26,9 @@ def user_keys(key: Array, num_users: int) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_users))
 
 
+_padded = jax.jit(take)
+_first = jax.jit(lambda tree, number: take(tree, slice(number)), static_argnums=1)
+
 _BYTES = 2**29  # of an accelerator's memory for each unit of `width`
 _USERS = 256  # mapped at once, for each unit of `width`
 
@@ -83,9 +86,9 @@ def by_bucket(function: Callable, *per_user):
     step = 2 ** max(0, (num_users - 1).bit_length() - 3)
     size = max(8, step * -(-num_users // step))
     if size > num_users:
-        per_user = take(per_user, _rows(num_users, size))
+        per_user = _padded(per_user, _rows(num_users, size))
     found = function(jnp.arange(size) < num_users, *per_user)
-    return take(found, slice(num_users)) if size > num_users else found
+    return _first(found, num_users) if size > num_users else found
 
 
 def chunks_of(users: np.ndarray, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -270,6 +270,11 @@ def _as_pytree(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return score if is_pytree else jax.tree_util.Partial(score)
 
 
+@jax.jit
+def _logit(score, x):
+    return score(x)
+
+
 def as_score(score: Callable[[Array], Array], num_nodes: int) -> Callable[[Array], Array]:
     """``score`` as a pytree that can be passed to compiled functions, after a trial evaluation.
 
@@ -282,7 +287,8 @@ def as_score(score: Callable[[Array], Array], num_nodes: int) -> Callable[[Array
     """
     if not callable(score):
         raise TypeError(f"Expected score to be callable, x (d,) -> logit (); got {score!r}.")
-    out = jax.eval_shape(score, jax.ShapeDtypeStruct((num_nodes,), jnp.zeros(0).dtype))
+    score = _as_pytree(score)
+    out = jax.eval_shape(_logit, score, jax.ShapeDtypeStruct((num_nodes,), jnp.zeros(0).dtype))
     if not isinstance(out, jax.ShapeDtypeStruct) or out.shape != ():
         raise ValueError(
             f"Expected score to map features of shape ({num_nodes},) to a logit of shape (); "
@@ -290,4 +296,4 @@ def as_score(score: Callable[[Array], Array], num_nodes: int) -> Callable[[Array
         )
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise ValueError(f"Expected score to be a logit, favourable from 0 on; got {out.dtype}.")
-    return _as_pytree(score)
+    return score

@@ -269,10 +269,11 @@ class Solver(NamedTuple):
         values, _ = self.values(task, state, moves)
         state = state._replace(evaluations=state.evaluations + len(moves) * state.num_deltas)
         deepest, chosen = jax.lax.top_k(values, len(state.hits))
-        hit = deepest[0] >= 0
+        favourable = deepest >= 0
+        hit = favourable.any()  # of all: XLA sorts everything where the deepest is taken alone
         judged = state._replace(
             cost=jnp.where(hit, levels[state.level], jnp.inf),
-            hits=jnp.where((deepest >= 0)[:, None], moves[chosen], 0.0),
+            hits=jnp.where(favourable[:, None], moves[chosen], 0.0),
         )
         steepest = moves[jnp.argmax(values[: 2 * self.num_nodes])]
         onward = state._replace(level=state.level + 1, path=steepest)
@@ -302,25 +303,28 @@ class Solver(NamedTuple):
         which = jnp.tile(best, len(_FIRST_CUTS))
         costs = jnp.repeat(costs, len(best))
         moves = self.at_cost(task, rays[which], costs)
-        ways, _ = self.ways(task, state, moves, bindings[which], 0)
+        ways, _ = self.ways(self.slopes(task, state, moves, bindings[which])[1], 0)
         above = self.step(task, moves, ways, costs, 0)
         values = self.values(task, state, above)[0].reshape(-1, len(best))
         highest = jax.lax.top_k(values, min(_CLIMBERS, len(best)))[1]
         highest += len(best) * jnp.arange(len(values))[:, None]
         return above[highest.ravel()], costs[highest.ravel()]
 
-    def ways(self, task: Task, state: State, moves: Array, bindings: Array, number) -> tuple:
+    def slopes(self, task: Task, state: State, moves: Array, bindings: Array) -> tuple:
+        """Values (n,) of moves (n, d) under a perturbation each; slopes (n, d), 0 if unknown."""
+        deltas = self.delta(state, bindings)
+        if not differentiable(self.score):
+            values = jax.vmap(self.value, (None, None, 0, 0))(task, state, moves, deltas)
+            return values, jnp.zeros_like(moves)
+        both = jax.vmap(jax.value_and_grad(self.value, argnums=2), (None, None, 0, 0))
+        values, slopes = both(task, state, moves, deltas)
+        return values, jnp.nan_to_num(slopes / task.weights)
+
+    def ways(self, slopes: Array, number) -> tuple[Array, Array]:
         """Where the score rises (n, d), and where that is unknown: there, fixed random ways."""
-        noise = np.random.default_rng(0).normal(size=(_CLIMBS + 1, *moves.shape))
-        ways = jnp.asarray(noise, moves.dtype)[number]
-        flat = jnp.ones(len(moves), bool)
-        if differentiable(self.score):
-            slope = jax.vmap(jax.grad(self.value, argnums=2), (None, None, 0, 0))
-            slopes = slope(task, state, moves, self.delta(state, bindings)) / task.weights
-            slopes = jnp.nan_to_num(slopes)
-            flat = ~slopes.any(1)
-            ways = jnp.where(flat[:, None], ways, slopes)
-        return ways, flat
+        noise = np.random.default_rng(0).normal(size=(_CLIMBS + 1, *slopes.shape))
+        flat = ~slopes.any(1)
+        return jnp.where(flat[:, None], jnp.asarray(noise, slopes.dtype)[number], slopes), flat
 
     def step(self, task: Task, moves: Array, ways: Array, costs: Array, number) -> Array:
         """Moves (n, d) further along ``ways``, of at most those costs; steps become shorter."""
@@ -331,9 +335,14 @@ class Solver(NamedTuple):
     def climb(self, task: Task, state: State, inner: tuple) -> tuple[tuple, Array, tuple]:
         """One step of the ascents; see the module."""
         best, costs, moves, values, proposals, number, evaluations = inner
-        proposed, bindings = self.values(task, state, proposals)
-        evaluations += len(moves) * (state.num_deltas + differentiable(self.score))
-        ways, flat = self.ways(task, state, proposals, bindings, number)
+        if self.ball is None:  # in one pass
+            proposed, slopes = self.slopes(task, state, proposals, jnp.zeros(len(moves), int))
+            evaluations += len(moves)
+        else:
+            proposed, bindings = self.values(task, state, proposals)
+            _, slopes = self.slopes(task, state, proposals, bindings)
+            evaluations += len(moves) * (state.num_deltas + differentiable(self.score))
+        ways, flat = self.ways(slopes, number)
         back = flat & (proposed < values)  # where no slope leads on, only better moves are kept
         moves = jnp.where(back[:, None], moves, proposals)
         values = jnp.where(back, values, proposed)
