@@ -186,6 +186,22 @@ class Mechanism:
         return self.function(self.coefficients, parents)
 
 
+_UNROLLED = 16  # nodes; linear SCMs of more are computed in a loop, whose program stays small
+
+
+def _substitute(matrix: Array, noise: Array, value: Array, hard: Array) -> Array:
+    """The features of a linear SCM, node by node; all (..., d) but the matrix (d, d)."""
+
+    def assign(features, at):
+        j, row, noise, value, hard = at
+        column = jnp.matmul(features, row, precision="highest") + noise + value
+        return features.at[..., j].set(jnp.where(hard, value, column)), None
+
+    by_node = [jnp.moveaxis(term, -1, 0) for term in (noise, value, hard)]
+    nodes = (jnp.arange(len(matrix)), matrix, *by_node)
+    return jax.lax.scan(assign, jnp.zeros(noise.shape), nodes)[0]
+
+
 @pytree(static=("graph",))
 class SCM:
     """A structural causal model with additive noise.
@@ -227,6 +243,14 @@ class SCM:
         parents = [columns[p] for p in self.graph.parents[j]]
         return self.mechanisms[j](jnp.stack(parents, axis=-1) if parents else jnp.zeros(0))
 
+    def _matrix(self) -> Array | None:
+        """B (d, d) with ``f(x) = B x``, for a linear SCM of many nodes; None for others."""
+        if self.num_nodes <= _UNROLLED or any(m.function is not linear for m in self.mechanisms):
+            return None
+        parents, children = np.array(self.graph.edges, int).reshape(-1, 2).T
+        coefficients = jnp.concatenate([m.coefficients for m in self.mechanisms])
+        return jnp.zeros((self.num_nodes, self.num_nodes)).at[children, parents].set(coefficients)
+
     def abduct(self, x: Array) -> Array:
         """The noise U that gives ``x`` (..., d), natural units; shape (..., d).
 
@@ -237,6 +261,9 @@ class SCM:
         """
         _checks.features(x, self.num_nodes)
         x = jnp.asarray(x)
+        matrix = self._matrix()
+        if matrix is not None:
+            return x - jnp.matmul(x, matrix.T, precision="highest")
         columns = [x[..., j] for j in range(self.num_nodes)]
         return jnp.stack([columns[j] - self._effect(j, columns) for j in range(len(columns))], -1)
 
@@ -247,17 +274,18 @@ class SCM:
         """
         _checks.features(noise, self.num_nodes, "noise")
         noise = jnp.asarray(noise)
-        if action is not None:
-            _checks.features(action.value, self.num_nodes, "action")
-        noises = jnp.unstack(noise, axis=-1)
-        if action is not None:
-            values, hard = jnp.unstack(action.value, axis=-1), jnp.unstack(action.hard, axis=-1)
+        if action is None:
+            action = Action.empty(self.num_nodes)
+        _checks.features(action.value, self.num_nodes, "action")
+        terms = jnp.broadcast_arrays(noise, action.value, action.hard)
+        matrix = self._matrix()
+        if matrix is not None:
+            return _substitute(matrix, *terms)
         columns: list[Array] = []
+        noises, values, hards = (jnp.unstack(term, axis=-1) for term in terms)
         for j in range(self.num_nodes):
-            column = self._effect(j, columns) + noises[j]
-            if action is not None:
-                column = jnp.where(hard[j], values[j], column + values[j])
-            columns.append(column)
+            column = self._effect(j, columns) + noises[j] + values[j]
+            columns.append(jnp.where(hards[j], values[j], column))
         return jnp.stack(jnp.broadcast_arrays(*columns), axis=-1)
 
     def counterfactual(self, x: Array, action: Action) -> Array:
