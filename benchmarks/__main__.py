@@ -23,7 +23,7 @@ from benchmarks import (
 )
 from benchmarks.records import RESULTS
 
-MEASURED = (scm, inference, recourse, stages, paper, scale, limits, start)
+MEASURED = (scm, inference, recourse, stages, paper, limits, start)
 
 
 def main():
@@ -63,6 +63,9 @@ def main():
     command = add(posterior)
     command.add_argument("--quick", action="store_true", help="fewer users, one SCM, one DAG")
     add_parts(command, posterior.PARTS)
+    command = add(scale)
+    command.add_argument("--quick", action="store_true", help="small sizes, few repeats")
+    add_parts(command, tuple(scale.STAGES))
     for command in map(add, (*MEASURED, large)):
         command.add_argument("--quick", action="store_true", help="small sizes, few repeats")
     command.add_argument("--profile", type=Path, metavar="DIR", help="where a trace goes, if any")
@@ -81,6 +84,8 @@ def main():
         claims.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
     elif args.command == "posterior":
         posterior.measure(args.out, args.quick, args.part)
+    elif args.command == "scale":
+        scale.measure(args.out, args.quick, args.part)
     elif args.command == "respondents":
         respondents.measure(args.out)
     elif args.command == "large":

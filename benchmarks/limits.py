@@ -2,9 +2,9 @@
 
 FLOPs and bytes are XLA's own count for the compiled programs; the machine's rates are measured in
 the same run. A search is a loop whose length depends on the user, which XLA cannot count: its
-FLOPs are those of one evaluation times the evaluations that the plans report. Attacks are not among
-those, nor is the verification, which is timed with the rest: shares of robust searches are lower
-bounds.
+FLOPs are those of one evaluation times the evaluations that the plans report. Not among those are
+attacks, the slopes that ascents take in one pass with their values, and the verification, which is
+timed with the rest: shares of the optimal solver are lower bounds.
 """
 
 from functools import partial

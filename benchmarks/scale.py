@@ -1,7 +1,11 @@
-"""Seconds and peak memory against users, nodes, queries and draws, a process for each cell."""
+"""Seconds and peak memory against users, nodes, queries and draws, a process for each cell.
+
+Recourse is at epsilon 0, robust recourse at 0.1, inference by `Ess`.
+"""
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,7 +17,7 @@ from rich.console import Console
 import pcr_jax as pcr
 from benchmarks.optimality import population, random_scm
 from benchmarks.posterior import histories
-from benchmarks.records import show, write_record
+from benchmarks.records import other_parts, show, write_record
 from benchmarks.timing import apart, peak_memory, timed
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import ask_respondents, surrogate_of
@@ -65,9 +69,9 @@ def _inference(users=256, queries=10, draws=1024):
 
 STAGES = {
     "counterfactual": (_counterfactual, ("users", "nodes")),
-    "recourse, epsilon 0": (lambda **size: _recourse(0.0, **size), ("users", "nodes")),
-    "recourse, epsilon 0.1": (lambda **size: _recourse(0.1, **size), ("users", "nodes")),
-    "inference, ess": (_inference, ("users", "queries", "draws")),
+    "recourse": (partial(_recourse, 0.0), ("users", "nodes")),
+    "robust recourse": (partial(_recourse, 0.1), ("users", "nodes")),
+    "inference": (_inference, ("users", "queries", "draws")),
 }
 
 
@@ -80,12 +84,12 @@ def measure_cell(cell: dict) -> dict:
     return {"setup_seconds": prepared, **measured, "peak_memory_GiB": peak_memory()}
 
 
-def scale_rows(axis: str, sizes, repeats: int, limit: float, console: Console) -> list[dict]:
-    """Every stage that has this axis, from small to large."""
+def scale_rows(stage: str, sizes: dict, repeats: int, limit: float, console: Console) -> list[dict]:
+    """A stage along each of its axes, from small to large."""
     rows = []
-    for stage, (_, axes) in STAGES.items():
+    for axis in STAGES[stage][1]:
         last = None
-        for size in sizes if axis in axes else ():
+        for size in sizes[axis]:
             row = {"stage": stage, "axis": axis, "size": size}
             expected = 0.0 if last is None else last["seconds"] * size / last["size"]
             if expected > limit:
@@ -140,12 +144,17 @@ def plot(rows: list[dict]) -> Figure:
     return figure
 
 
-def measure(out: Path, quick: bool) -> None:
-    """Measure, print, record and plot; what is done is recorded before the next axis begins."""
-    console, rows = Console(width=160), []
-    for axis, sizes in (QUICK if quick else FULL).items():
-        rows += scale_rows(axis, sizes, 1 if quick else 3, LIMIT_SECONDS[quick], console)
-        record = {"quick": quick, "rows": rows, "slopes": slopes(rows)}
-        write_record(out / "scale.json", record)
+def measure(out: Path, quick: bool, parts: list[str]) -> None:
+    """Measure, print, record and plot; what is done is recorded before the next stage begins.
+
+    Stages that are not asked for stay as they were recorded, if they were at this size.
+    """
+    console, path = Console(width=160), out / "scale.json"
+    sizes, repeats = (QUICK, 1) if quick else (FULL, 3)
+    record: dict = {"quick": quick, **other_parts(path, quick, [*parts, "slopes"])}
+    for stage in parts:
+        record[stage] = scale_rows(stage, sizes, repeats, LIMIT_SECONDS[quick], console)
+        rows = [row for name in STAGES for row in record.get(name, [])]
+        write_record(path, {**record, "slopes": slopes(rows)})
     show(console, "Slopes of log seconds against log size", slopes(rows))
     plot(rows).savefig(out / "scale.png", dpi=150)

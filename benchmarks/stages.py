@@ -90,6 +90,20 @@ def recourse_rows(epsilon: float, *sizes: int) -> list[dict]:
     return [*rows, _stage(stage, RELEASED, *measured, "validity .70 to .87")]
 
 
+def markdown(rows: list[dict]) -> list[str]:
+    """The rows as the README has them, of two significant digits."""
+
+    def seconds(value):
+        known = value is not None and not np.isnan(value)
+        return f"{float(f'{value:.2g}'):,g}" if known else "not recorded"
+
+    return [
+        f"| {row['stage']} | {row['method']} | {seconds(row['seconds_500_users'])} | "
+        f"{seconds(row['cpu_seconds_500_users'])} | {row['quality']} |"
+        for row in rows
+    ]
+
+
 def measure(out: Path, quick: bool) -> None:
     """Measure, print and record; what is done is recorded before the next stage begins."""
     console = Console(width=200)

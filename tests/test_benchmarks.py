@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import pcr_jax as pcr
-from benchmarks import plain, scale, timing
+from benchmarks import plain, scale, stages, timing
 from benchmarks.inference import quality
 from benchmarks.inference_peers import PEERS, sample
 from benchmarks.limits import counted
@@ -158,9 +159,17 @@ def test_every_command_says_what_it_does(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         __main__.main()
     said = capsys.readouterr().out
-    for module in (*__main__.MEASURED, __main__.large):
+    for module in (*__main__.MEASURED, scale, __main__.large):
         name = module.__name__.split(".")[-1].replace("_", "-")
         assert re.search(rf"^ +{name} ", said, re.MULTILINE), name
+
+
+def test_the_readmes_table_is_the_recorded_one():
+    root = Path(__file__).parents[1]
+    record = json.loads((root / "benchmarks/results/stages.json").read_text())
+    readme = (root / "README.md").read_text().splitlines()
+    for line in stages.markdown(record["rows"]):
+        assert line in readme
 
 
 def test_records_are_json(tmp_path, monkeypatch):
