@@ -133,11 +133,13 @@ def plot(rows: list[dict]) -> Figure:
     figure = Figure(figsize=(4 * len(axes), 3.5), layout="constrained")
     panels = figure.subplots(1, len(axes), squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
-        for stage in STAGES:
+        for number, stage in enumerate(STAGES):
             mine = [r for r in rows if (r["stage"], r["axis"]) == (stage, axis) and "seconds" in r]
             if mine:
                 columns = ([r[name] for r in mine] for name in ("size", "seconds"))
-                panel.loglog(*columns, marker="o", label=stage)
+                panel.loglog(*columns, marker="o", label=stage, color=f"C{number}")
+        panel.set_xticks(*[sorted({r["size"] for r in rows if r["axis"] == axis})] * 2)
+        panel.xaxis.minorticks_off()
         panel.set_xlabel(axis)
         panel.set_ylabel("seconds")
         panel.legend(fontsize="small")
