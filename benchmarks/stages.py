@@ -91,11 +91,10 @@ def recourse_rows(epsilon: float, *sizes: int) -> list[dict]:
 
 
 def markdown(rows: list[dict]) -> list[str]:
-    """The rows as the README has them, of two significant digits."""
+    """Recorded rows as the README has them, of two significant digits."""
 
     def seconds(value):
-        known = value is not None and not np.isnan(value)
-        return f"{float(f'{value:.2g}'):,g}" if known else "not recorded"
+        return "not recorded" if value is None else f"{float(f'{value:.2g}'):,g}"
 
     return [
         f"| {row['stage']} | {row['method']} | {seconds(row['seconds_500_users'])} | "

@@ -26,6 +26,7 @@ def user_keys(key: Array, num_users: int) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_users))
 
 
+# One program each, in place of an operation for every leaf.
 _padded = jax.jit(take)
 _first = jax.jit(lambda tree, number: take(tree, slice(number)), static_argnums=1)
 

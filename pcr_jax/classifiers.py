@@ -270,7 +270,7 @@ def _as_pytree(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return score if is_pytree else jax.tree_util.Partial(score)
 
 
-@jax.jit
+@jax.jit  # so that a score is traced once, not at every call
 def _logit(score, x):
     return score(x)
 

@@ -189,17 +189,23 @@ class Mechanism:
 _UNROLLED = 16  # nodes; linear SCMs of more are computed in a loop, whose program stays small
 
 
+def _times(matrix: Array, x: Array) -> Array:
+    """``matrix @ x`` over the last axes, the others broadcast; in full precision."""
+    return jnp.einsum("...p,...p->...", matrix, x, precision="highest")
+
+
 def _substitute(matrix: Array, noise: Array, value: Array, hard: Array) -> Array:
-    """The features of a linear SCM, node by node; all (..., d) but the matrix (d, d)."""
+    """The features of a linear SCM, node by node; all (..., d) but the matrix (..., d, d)."""
 
     def assign(features, at):
         j, row, noise, value, hard = at
-        column = jnp.matmul(features, row, precision="highest") + noise + value
+        column = _times(row, features) + noise + value
         return features.at[..., j].set(jnp.where(hard, value, column)), None
 
     by_node = [jnp.moveaxis(term, -1, 0) for term in (noise, value, hard)]
-    nodes = (jnp.arange(len(matrix)), matrix, *by_node)
-    return jax.lax.scan(assign, jnp.zeros(noise.shape), nodes)[0]
+    nodes = (jnp.arange(noise.shape[-1]), jnp.moveaxis(matrix, -2, 0), *by_node)
+    unset = jnp.zeros(jnp.broadcast_shapes(noise.shape, matrix.shape[:-1]))
+    return jax.lax.scan(assign, unset, nodes)[0]
 
 
 @pytree(static=("graph",))
@@ -244,12 +250,13 @@ class SCM:
         return self.mechanisms[j](jnp.stack(parents, axis=-1) if parents else jnp.zeros(0))
 
     def _matrix(self) -> Array | None:
-        """B (d, d) with ``f(x) = B x``, for a linear SCM of many nodes; None for others."""
+        """B (..., d, d) with ``f(x) = B x``, for a linear SCM of many nodes; None for others."""
         if self.num_nodes <= _UNROLLED or any(m.function is not linear for m in self.mechanisms):
             return None
         parents, children = np.array(self.graph.edges, int).reshape(-1, 2).T
-        coefficients = jnp.concatenate([m.coefficients for m in self.mechanisms])
-        return jnp.zeros((self.num_nodes, self.num_nodes)).at[children, parents].set(coefficients)
+        coefficients = jnp.concatenate([m.coefficients for m in self.mechanisms], axis=-1)
+        none = jnp.zeros((*self.batch_shape, self.num_nodes, self.num_nodes))
+        return none.at[..., children, parents].set(coefficients)
 
     def abduct(self, x: Array) -> Array:
         """The noise U that gives ``x`` (..., d), natural units; shape (..., d).
@@ -263,7 +270,7 @@ class SCM:
         x = jnp.asarray(x)
         matrix = self._matrix()
         if matrix is not None:
-            return x - jnp.matmul(x, matrix.T, precision="highest")
+            return x - _times(matrix, x[..., None, :])
         columns = [x[..., j] for j in range(self.num_nodes)]
         return jnp.stack([columns[j] - self._effect(j, columns) for j in range(len(columns))], -1)
 

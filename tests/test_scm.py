@@ -149,6 +149,7 @@ def test_a_batch_of_scms_and_users_equals_a_loop(graph, seed):
     scms = jax.vmap(lambda theta: linear_scm(graph, theta))(thetas)
     assert scms.batch_shape == (3,)
     both = jax.vmap(SCM.counterfactual)(scms, x, actions)
+    assert_close(scms.counterfactual(x, actions), both)
     one = random_scm(graph, rng, linear=False)
     users = jax.vmap(one.counterfactual)(x, actions)
     assert_close(one.counterfactual(x, actions), users)  # leading axes without vmap
