@@ -61,9 +61,9 @@ def _rows(num_users: int, size: int) -> np.ndarray:
     return np.where(rows < num_users, rows, 0)
 
 
-def map_users(function: Callable, *per_user):
-    """``jax.vmap(function)(*per_user)``, computed in padded chunks of users."""
-    chunk = _USERS * width()
+def map_users(function: Callable, *per_user, chunk: int = _USERS):
+    """``jax.vmap(function)(*per_user)``, computed in padded chunks of ``chunk`` users a `width`."""
+    chunk = chunk * width()
     num_users = len(jax.tree.leaves(per_user)[0])
     num_chunks = -(-num_users // chunk)
     rows = _rows(num_users, num_chunks * chunk).reshape(num_chunks, chunk)

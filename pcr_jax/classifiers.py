@@ -133,6 +133,11 @@ def differentiable(score: Callable[[Array], Array]) -> bool:
     return getattr(score, "differentiable", True)
 
 
+def on_host(score: Callable[[Array], Array]) -> bool:
+    """Whether a score is computed outside JAX, as an `OutsideModel` is."""
+    return getattr(score, "on_host", False)
+
+
 @pytree()
 class Threshold:
     """A score whose favourable decision begins at another logit. See `with_threshold`."""
@@ -181,6 +186,7 @@ class OutsideModel:
     function: Callable[[np.ndarray], np.ndarray]
 
     differentiable = False
+    on_host = True
 
     def __call__(self, x: Array) -> Array:
         """The score (...) of features (..., d) in natural units."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -15,8 +16,9 @@ from jax.typing import ArrayLike
 
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
-from pcr_jax.recourse import ball, check_problem, find_recourse, has_model, outcomes, per_user
-from pcr_jax.recourse.plan import Plan, PlanStatus
+from pcr_jax.recourse import ball, check_problem, find_recourse, has_model, per_user
+from pcr_jax.recourse.plan import Plan
+from pcr_jax.recourse.verify import outcomes, withstand
 from pcr_jax.scm import SCM
 
 
@@ -111,6 +113,7 @@ def evaluate(
     epsilon: float = 0.0,
     norm: str = "l2",
     optimum: Array | None = None,
+    key: Array | None = None,
 ) -> Report:
     """Apply the plan's actions under the true SCM.
 
@@ -128,12 +131,14 @@ def evaluate(
         Shape (d,), natural units.
     epsilon : float
         Radius of the ball of perturbations, in units of ``scale``; for the attack see
-        `pcr_jax.recourse.adversary.worst_outcome`.
+        `pcr_jax.recourse.verify`.
     norm : {"l2", "linf"}
         Of that ball.
     optimum : Array, optional
         Shape (num_users,), from `optimum_cost` with the settings of the plan; if not given, that
         of the L1 cost without constraints.
+    key : Array, optional
+        Of the perturbations that are tried; the same ones by default.
 
     Returns
     -------
@@ -152,14 +157,18 @@ def evaluate(
     truths = per_user(truth, len(x))
     if not bool(has_model(truths).all()):
         raise ValueError("Expected truth with finite coefficients; got NaN or infinite ones.")
-    _, logit, worst = outcomes(score, truths, x, plan.action, scale, ball(epsilon, norm))
-    acted = (plan.status == PlanStatus.found) | (plan.status == PlanStatus.already_favourable)
+    _, logit = outcomes(score, truths, x, plan.action)
+    acted, lowest, region = jnp.isfinite(plan.cost), logit, ball(epsilon, norm)
+    if region is not None:
+        key = jax.random.key(1) if key is None else key
+        chosen = np.asarray(acted)
+        lowest = withstand(key, score, truths, x, plan.action, scale, region, logit, chosen).logit
     if optimum is None:
         optimum = optimum_cost(score, truth, x, scale=scale, epsilon=epsilon, norm=norm)
     if np.shape(optimum) != (len(x),):
         raise ValueError(f"Expected optimum of shape ({len(x)},); got {np.shape(optimum)}.")
     cost = jnp.where(acted, plan.cost, jnp.inf)
-    return Report(acted & (logit >= 0), acted & (worst >= 0), cost, optimum)
+    return Report(acted & (logit >= 0), acted & (lowest >= 0), cost, optimum)
 
 
 def intervention_pattern(

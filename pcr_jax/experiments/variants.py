@@ -111,6 +111,7 @@ def recourse_rows(
                 epsilon=epsilon,
                 solver=Algorithm1(optimiser=protocol.optimiser),
                 learning_rate=rates,
+                digits=None,
             )
             # The same standardised action, taken by the true users.
             taken = replace(plan, action=Action.soft(plan.action.value * (true.scale / own.scale)))
@@ -150,8 +151,8 @@ def recourse_rows(
                         "reachable": _share(jnp.isfinite(optimum)),
                     }
                 )
-                found = plan.status == PlanStatus.found
-                pattern = intervention_pattern(plan.action, truth.graph.nodes, found)
+                acts = np.asarray(plan.action.intervened).any(1)
+                pattern = intervention_pattern(plan.action, truth.graph.nodes, acts)
                 interventions += [
                     {**labels, "intervention_set": members, "share": share}
                     for members, share in pattern.items()

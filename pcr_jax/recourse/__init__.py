@@ -12,17 +12,23 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints, intervention_sets
-from pcr_jax.batching import by_bucket, map_users, over_devices, take
+from pcr_jax.batching import map_users
 from pcr_jax.classifiers import as_score, differentiable
 from pcr_jax.recourse import algorithm1, optimal
-from pcr_jax.recourse.adversary import NORMS, Ball, worst_outcome
-from pcr_jax.recourse.algorithm1 import Algorithm1, Problem
+from pcr_jax.recourse.adversary import NORMS, Ball
+from pcr_jax.recourse.algorithm1 import Algorithm1
 from pcr_jax.recourse.cost import Cost
 from pcr_jax.recourse.optimal import Optimal
 from pcr_jax.recourse.plan import Plan, PlanStatus
+from pcr_jax.recourse.rounding import written
+from pcr_jax.recourse.search import Task
+from pcr_jax.recourse.verify import outcomes, withstand
 from pcr_jax.scm import SCM
 
 __all__ = ["Algorithm1", "Cost", "Optimal", "Plan", "PlanStatus", "find_recourse"]
+
+# How often an action that a perturbation breaks when it is verified is sought anew, and one more.
+_ATTEMPTS = 12
 
 SOLVERS: dict[str, Callable[[], Algorithm1 | Optimal]] = {"optimal": Optimal, "paper": Algorithm1}
 
@@ -69,78 +75,6 @@ def has_model(scms: SCM) -> Array:
     return jnp.stack(flags).all(0)
 
 
-@partial(jax.jit, static_argnums=0)
-def _algorithm1(settings, score, sets, scale, epsilon, real, scms, x, low, high, learning_rate):
-    """Algorithm 1 for all real users and intervention sets; cheapest valid move per user."""
-    num_users, num_nodes = x.shape
-    num_sets = len(sets)
-
-    def problem_of(p):
-        user = p // num_sets
-        members = sets[p % num_sets]
-        return Problem(
-            take(scms, user),
-            x[user],
-            members,
-            low[user],
-            high[user],
-            learning_rate[user],
-        )
-
-    move, valid, flat, steps = algorithm1.solve(
-        settings,
-        score,
-        scale,
-        epsilon,
-        problem_of,
-        num_users * num_sets,
-        real.sum() * num_sets,
-        num_nodes,
-    )
-    move = move.reshape(num_users, num_sets, num_nodes)
-    valid = valid.reshape(num_users, num_sets)
-    flat = flat.reshape(num_users, num_sets)
-    cost = jnp.where(valid, jnp.abs(move).sum(-1), jnp.inf)
-    best = jnp.take_along_axis(move, cost.argmin(1)[:, None, None], axis=1)[:, 0]
-    return best, valid.any(1), flat.all(1), steps.reshape(num_users, num_sets).sum(1)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _optimal(settings, hard, max_set_size, score, cost, ball, real, scms, x, low, high, weights):
-    def search(shared, *users):
-        score, cost, ball, outline = shared
-        solver = optimal.Solver(
-            settings, score, cost, ball, hard, max_set_size, x.shape[1], outline
-        )
-        return optimal.solve(solver, *users)
-
-    shared = (score, cost, ball, optimal.outline(ball, x.shape[1]))
-    return over_devices(search, shared, real, scms, x, low, high, weights)
-
-
-@jax.jit
-def _outcomes(score, scale, ball, scms, x, action):
-    def verify(shared, *users):
-        score, scale, ball = shared
-
-        def one(scm, x, action):
-            x_counterfactual = scm.counterfactual(x, action)
-            logit = score(x_counterfactual)
-            worst = logit
-            if ball is not None:
-                worst = jnp.minimum(logit, worst_outcome(score, scm, x, action, scale, ball))
-            return x_counterfactual, logit, worst
-
-        return map_users(one, *users)
-
-    return over_devices(verify, (score, scale, ball), scms, x, action)
-
-
-def outcomes(score, scms, x, action, scale, ball):
-    """Counterfactual features, logits and worst logits in the ball."""
-    return by_bucket(lambda _, *users: _outcomes(score, scale, ball, *users), scms, x, action)
-
-
 @jax.jit
 def _costs(cost, action, x):
     return map_users(lambda c, a, x: c(a, x), cost, action, x)
@@ -161,6 +95,8 @@ def find_recourse(
     max_set_size: int | None = None,
     solver: str | Optimal | Algorithm1 = "optimal",
     learning_rate: float | Array | None = None,
+    digits: int | None = 3,
+    key: Array | None = None,
 ) -> Plan:
     """Recommend every user the cheapest intervention after which the score is favourable.
 
@@ -198,6 +134,11 @@ def find_recourse(
         settings.
     learning_rate : float or Array, optional
         Of Algorithm 1, in units of ``scale``; shape () or (num_users,); 0.5 by default.
+    digits : int, optional
+        Actions are given in so many digits of ``scale``, or more where that saves more than 0.2 %
+        of the cost, and are verified as they are written. None: as the search ended.
+    key : Array, optional
+        Of the perturbations with which robust plans are verified; the same ones by default.
 
     Returns
     -------
@@ -237,7 +178,7 @@ def find_recourse(
     modelled = has_model(scms)
     scms = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0.0), scms)
     nothing = Action.soft(jnp.zeros(x.shape))
-    before = outcomes(score, scms, x, nothing, scale, None)[1]
+    _, before = outcomes(score, scms, x, nothing)
     undefined = int(jnp.isnan(before).sum())
     if undefined:
         raise ValueError(
@@ -245,8 +186,9 @@ def find_recourse(
             f"{num_users} users from {given!r}."
         )
 
-    bounds = (low / scale, high / scale)
-    flat = jnp.zeros(num_users, bool)
+    weights = jnp.broadcast_to(weights, x.shape)
+    tasks = Task(scms, x, low / scale, high / scale, weights)
+    hard = intervention == "hard"
     if isinstance(solver, Algorithm1):
         _check_algorithm1(cost, weights, norm, intervention, score)
         rates = jnp.asarray(0.5 if learning_rate is None else learning_rate, float)
@@ -257,42 +199,65 @@ def find_recourse(
             )
         every = intervention_sets(num_nodes, max_set_size)
         sets = jnp.asarray(every[~every[:, ~movable].any(1)], float)
-        radius = None if region is None else region.radius
         rates = jnp.broadcast_to(rates, num_users)
-        search = partial(_algorithm1, solver, score, sets, scale, radius)
-        move, found, flat, evaluations = by_bucket(search, scms, x, *bounds, rates)
+        search = algorithm1.Search(solver, score, scale, region, sets, rates)
     else:
         if learning_rate is not None:
             raise ValueError("Expected no learning_rate with the optimal solver; got one.")
-        weights = jnp.broadcast_to(weights, x.shape)
         size = num_nodes if max_set_size is None else min(max_set_size, num_nodes)
-        price = Cost(scale, jnp.ones(num_nodes), cost)
-        search = partial(_optimal, solver, intervention == "hard", size, score, price, region)
-        move, found, evaluations = by_bucket(search, scms, x, *bounds, weights)
+        search = optimal.Search(
+            solver, score, Cost(scale, jnp.ones(num_nodes), cost), region, hard, size
+        )
+    price = Cost(jnp.broadcast_to(scale, x.shape), weights, cost)
+    robust = region is not None
+    write = partial(written, score, tasks, scale, (low, high), price, robust, hard, digits)
+    key = jax.random.key(0) if key is None else key
 
-    def taken(found):
-        shift = jnp.where(found[:, None], move * scale, 0.0)
-        return Action.by(x, shift, intervention == "hard")
+    found = search.begin(tasks)
+    lowest, num_perturbations = np.full(num_users, np.nan), np.zeros(num_users, int)
+    pending = np.asarray(modelled)
+    for attempt in range(_ATTEMPTS):
+        action, decimals = write(found.move, found.deltas)
+        after, logit = outcomes(score, scms, x, action)
+        if not robust:
+            lowest = np.asarray(logit)
+            break
+        key_now = jax.random.fold_in(key, attempt)
+        tried = withstand(key_now, score, scms, x, action, scale, region, logit, pending)
+        lowest = np.where(pending, tried.logit, lowest)
+        num_perturbations = np.where(pending, tried.num_perturbations, num_perturbations)
+        pending = pending & np.asarray(found.going_on & (logit >= 0)) & (lowest < 0)
+        if not pending.any() or attempt == _ATTEMPTS - 1:
+            break
+        found = search.go_on(tasks, found, pending, tried.delta)
 
-    x_counterfactual, logit, worst = outcomes(score, scms, x, taken(found), scale, region)
     valid = (logit >= 0) & modelled
-    action = taken(found & valid)
+    action = jax.tree.map(lambda leaf: jnp.where(valid[:, None], leaf, 0), action)
     acts = action.intervened.any(1)
+    robust_valid = valid & (lowest >= 0)
     status = jnp.select(
-        [~modelled, valid & ~acts, valid, flat],
+        [~modelled, robust_valid & ~acts, robust_valid, found.exhausted, valid, found.flat],
         [
             PlanStatus.no_model,
             PlanStatus.already_favourable,
             PlanStatus.found,
+            PlanStatus.budget,
+            PlanStatus.not_robust,
             PlanStatus.zero_gradient,
         ],
         PlanStatus.not_found,
     )
-    x_counterfactual = jnp.where(acts[:, None], x_counterfactual, x)
-    price = Cost(jnp.broadcast_to(scale, x.shape), jnp.broadcast_to(weights, x.shape), cost)
-    paid = jnp.where(valid, _costs(price, action, x), jnp.inf)
-    robust_valid = (worst >= 0) & modelled
-    return Plan(action, x_counterfactual, paid, valid, robust_valid, status, evaluations)
+    return Plan(
+        action=action,
+        x_counterfactual=jnp.where(acts[:, None], after, x),
+        cost=jnp.where(valid, _costs(price, action, x), jnp.inf),
+        valid=valid,
+        robust_valid=robust_valid,
+        status=status,
+        num_evaluations=found.evaluations,
+        num_perturbations=jnp.asarray(num_perturbations),
+        decimals=jnp.asarray(decimals),
+    )
 
 
 def _check_algorithm1(cost, weights, norm, intervention, score):

@@ -59,6 +59,21 @@ class Ball:
             corners = jnp.concatenate([every, (normal / largest)[: -len(every)]])
         return self.radius * jnp.concatenate([axes, -axes, corners])
 
+    def sample(self, key: Array, num_points: int, num_nodes: int) -> Array:
+        """Random points (num_points, d): of the surface, half of them; inside; on few axes."""
+        k_way, k_length, k_axes = jax.random.split(key, 3)
+        way = jax.random.normal(k_way, (num_points, num_nodes))
+        kind = jnp.arange(num_points) % 4
+        few = jax.random.bernoulli(k_axes, 0.5, way.shape)
+        way = jnp.where((kind == 2)[:, None] & few & ~few.all(1, keepdims=True), 0.0, way)
+        length = jax.random.uniform(k_length, (num_points, 1)) ** (1 / num_nodes)
+        length = jnp.where((kind == 3)[:, None], length, 1.0)
+        if self.norm == "l2":
+            return self.radius * length * jax.vmap(unit)(way)
+        corners = jnp.sign(way)
+        faces = way / jnp.abs(way).max(1, keepdims=True)
+        return self.radius * length * jnp.where((kind < 2)[:, None], corners, faces)
+
 
 def outcome(
     score: Callable, scm: SCM, x: Array, action: Action, scale: Array, delta: Array
@@ -160,15 +175,3 @@ def attack(
     return worst_of(
         jnp.concatenate([best[0][None], ends]), jnp.concatenate([best[1][None], end_values])
     )
-
-
-def worst_outcome(
-    score: Callable, scm: SCM, x: Array, action: Action, scale: Array, ball: Ball
-) -> Array:
-    """The lowest logit found in the ball, for one user; shape ().
-
-    Stronger than the attacks that solvers use: `attack` with 128 directions and 8 starts of 12
-    steps. Parameters as there.
-    """
-    settings = {"num_directions": 128, "num_starts": 8, "num_steps": 12}
-    return attack(score, scm, x, action, scale, ball, **settings)[1]

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,9 +28,10 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action
-from pcr_jax.batching import width
+from pcr_jax.batching import by_bucket, take, width
 from pcr_jax.recourse import lanes
-from pcr_jax.recourse.adversary import outcome, unit
+from pcr_jax.recourse.adversary import Ball, outcome, unit
+from pcr_jax.recourse.search import Found, Task
 from pcr_jax.scm import SCM
 
 _LANES = 512  # problems advanced at once, for each unit of `width`
@@ -181,3 +183,56 @@ def solve(
     ids = jnp.arange(num_problems)
     num_lanes = _LANES * width()
     return lanes.run(num_lanes, advance, lambda _: fresh, problem_of, ids, num_waiting, results)
+
+
+@partial(jax.jit, static_argnums=0)
+def _search(settings, score, sets, scale, epsilon, real, tasks, learning_rate):
+    """All real users and intervention sets; the cheapest valid move per user."""
+    num_users, num_nodes = tasks.x.shape
+    num_sets = len(sets)
+
+    def problem_of(p):
+        user = p // num_sets
+        scm, x, low, high, _ = take(tasks, user)
+        return Problem(scm, x, sets[p % num_sets], low, high, learning_rate[user])
+
+    move, valid, flat, steps = solve(
+        settings,
+        score,
+        scale,
+        epsilon,
+        problem_of,
+        num_users * num_sets,
+        real.sum() * num_sets,
+        num_nodes,
+    )
+    move = move.reshape(num_users, num_sets, num_nodes)
+    valid = valid.reshape(num_users, num_sets)
+    flat = flat.reshape(num_users, num_sets)
+    cost = jnp.where(valid, jnp.abs(move).sum(-1), jnp.inf)
+    best = jnp.take_along_axis(move, cost.argmin(1)[:, None, None], axis=1)[:, 0]
+    best = jnp.where(valid.any(1, keepdims=True), best, 0.0)
+    return best, flat.all(1), steps.reshape(num_users, num_sets).sum(1)
+
+
+class Search(NamedTuple):
+    """Algorithm 1 for one score, ball and choice of intervention sets."""
+
+    settings: Algorithm1
+    score: Callable
+    scale: Array
+    ball: Ball | None
+    sets: Array  # (num_sets, d)
+    learning_rate: Array  # (num_users,)
+
+    def begin(self, tasks: Task) -> Found:
+        """The cheapest valid action of every user over the intervention sets."""
+        radius = None if self.ball is None else self.ball.radius
+        search = partial(_search, self.settings, self.score, self.sets, self.scale, radius)
+        move, flat, evaluations = by_bucket(search, tasks, self.learning_rate)
+        nobody = jnp.zeros_like(flat)
+        return Found(move, jnp.zeros_like(move)[:, None], nobody, nobody, flat, evaluations)
+
+    def go_on(self, tasks: Task, found: Found, broken, delta: Array) -> Found:
+        """Algorithm 1 ends where it has ended: nobody goes on."""
+        return found

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from pcr_jax.batching import take
+
 
 def run(
     num_lanes: int,
@@ -77,3 +79,16 @@ def run(
     unset = jax.tree.map(jnp.zeros_like, shapes)  # every lane begins by loading a problem
     carry = (jnp.asarray(0), place, jnp.ones(num_lanes, bool), unset, results)
     return jax.lax.while_loop(unfinished, body, carry)[-1]
+
+
+def once(num_lanes: int, function: Callable, chosen: Array, per_user: tuple, unset: Any) -> Any:
+    """``function(*user)`` for the ``chosen`` (num_users,) alone, ``num_lanes`` of them at a time.
+
+    ``per_user`` and ``unset``, what the others keep, are pytrees with a leading axis (num_users,).
+    """
+
+    def step(problem, _):
+        return (), jnp.asarray(True), function(*problem)
+
+    ids = jnp.argsort(~chosen, stable=True)
+    return run(num_lanes, step, lambda _: (), lambda i: take(per_user, i), ids, chosen.sum(), unset)

@@ -12,10 +12,20 @@ Per user, in units of cost:
 4. *Refine.* From the cheapest move so far, descent on the cost within the favourable region: at a
    cost lower by a share delta, moves towards and away from every axis and, where the score has a
    gradient, towards the optimum of the linearised problem; delta shrinks where none is favourable.
-5. *Attack.* With a ball of perturbations (Eq. 2 of the paper), "favourable" means so for every
+5. *Scan.* Where the score has no slope, of which steps and saturated units leave none, ascents see
+   nothing: pairs of features in many proportions at many costs below the cheapest found.
+6. *Attack.* With a ball of perturbations (Eq. 2 of the paper), "favourable" means so for every
    perturbation of a working set, at first the centre. An attack on the refined action adds the
    perturbation that breaks it, and the sweep goes on from there, until the attack fails. These are
    cutting planes: every relaxed problem's optimum is a lower bound on the robust one.
+7. *Crowd.* Whom a few perturbations do not settle, and whose score is flat at the solution, go on
+   with fixed points that outline the ball. A move must first withstand the perturbations found so
+   far; of those that do, the deepest are held against the outline.
+8. *Push.* Whom that does not settle either, within `max_evaluations` or before the levels end, are
+   given the cheapest of longer moves that withstands the same attack: it works, and may be dear.
+
+A move counts as favourable from a margin of rounding on, relative to how much the score varies
+around the user; a logit of exactly 0, which a score in steps can have, needs none.
 """
 
 from __future__ import annotations
@@ -24,6 +34,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, product
+from math import comb
 from typing import NamedTuple
 
 import jax
@@ -34,15 +45,17 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action
-from pcr_jax.batching import map_users, take, width
-from pcr_jax.classifiers import differentiable
+from pcr_jax.batching import by_bucket, map_users, over_devices, take, width
+from pcr_jax.classifiers import differentiable, on_host
 from pcr_jax.recourse import lanes
 from pcr_jax.recourse.adversary import Ball, attack, unit
 from pcr_jax.recourse.cost import Cost
-from pcr_jax.scm import SCM
+from pcr_jax.recourse.search import Found, Task
 
 _MAX_DIRECTIONS = 60
 _POINTS = 4096  # evaluated at once, for each unit of `width`
+_HOST_POINTS = 512  # the same of a model on the host, which pays for lanes that idle
+_ATTACKED = 200  # points that an attack looks at together
 _PROBES = 8  # random directions around the last solution
 _HITS = 8  # directions followed to the boundary
 # Shares of the cost that ascents have less, at first and after a success. Just below the cost they
@@ -59,10 +72,19 @@ _HOLD = 1e-3  # of the cost, for an intervention that moves nothing
 _FEW = 4  # perturbations to withstand before the ball is outlined
 _OUTLINE = 128  # random points of its surface, besides poles or corners
 _OUTLINE_INFLATION = 1.08  # so that nothing of the ball sticks out between them, for 3 nodes
-_WORKING_SET = 16  # perturbations besides
+_WORKING_SET = 20  # perturbations besides the outline
+_LOOKED_AT = 9  # moves, of those that withstand the working set, held against the outline
 _MAX_ROUNDS = 40
-_MARGIN = 1e-5
-_INFLATION = 1.005  # of the ball, so that later, stronger attacks fail as well
+_MARGIN = 1e-5  # of the score's variation around the user
+INFLATION = 1.005
+"""Of the ball that is searched, so that later, stronger attacks fail as well."""
+_SHARES = 16  # proportions of two features in a scan
+_SCANNED_COSTS = 32  # costs in a scan
+_SCANNED_FEATURES = 4  # those whose pairs are scanned
+_BANDS = 8  # of costs, scanned one by one for those to whom the sweep finds nothing
+_PUSHES = 24  # longer moves that are attacked, one after the other
+_PUSHED = 32  # of which so many are held against the outline at a time
+_PUSH_LENGTHS = (1.0, 1.01, 1.025, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 1.75, 2.0, 3.0)  # of the cost
 
 
 @dataclass(frozen=True)
@@ -77,16 +99,21 @@ class Optimal:
         Levels of cost are ``first_level`` apart, from where it is more by this share of the cost.
     tolerance : float
         Refinement ends where no move lowers the cost by this share.
+    max_evaluations : int
+        Of the score or its gradient, per user: the search ends, with the best so far, in the round
+        in which it has made so many.
     """
 
     max_cost: float = 12.0
     first_level: float = 0.1
     growth: float = 0.08
     tolerance: float = 3e-3
+    max_evaluations: int = 1_000_000
 
     def __post_init__(self):
         for name in ("max_cost", "first_level", "growth", "tolerance"):
             _checks.positive(getattr(self, name), name)
+        _checks.count(self.max_evaluations, "max_evaluations")
 
     def levels(self) -> np.ndarray:
         """The levels of cost, from 0 on; shape (num_levels,)."""
@@ -122,16 +149,6 @@ def directions(num_nodes: int, max_set_size: int) -> np.ndarray:
     return chosen.astype(np.float32)
 
 
-class Task(NamedTuple):
-    """One user's problem. Moves are in units of ``scale``."""
-
-    scm: SCM
-    x: Array  # (d,), natural units
-    low: Array  # (d,), the smallest move
-    high: Array  # (d,)
-    weights: Array  # (d,)
-
-
 class State(NamedTuple):
     """What is known about one user."""
 
@@ -141,9 +158,10 @@ class State(NamedTuple):
     cost: Array  # () its cost; infinite where there is none
     hits: Array  # (hits, d) favourable moves of the last level, the deepest first; 0 for none
     deltas: Array  # (working set, d) perturbations to withstand, those of the outline aside
-    num_deltas: Array  # () of those to withstand, with the outline
-    margin: Array  # () favourable means a logit of at least this
+    num_deltas: Array  # () how many of them there are
+    margin: Array  # () favourable means a logit of at least this, or of exactly 0
     solved: Array  # () bool
+    crowded: Array  # () bool: a few perturbations do not settle it
     evaluations: Array  # () of the score or its gradient
 
 
@@ -157,7 +175,12 @@ class Solver(NamedTuple):
     hard: bool
     max_set_size: int
     num_nodes: int
-    outline: Array  # (n, d) perturbations that outline the ball, the same for all users
+    outline: Array  # (n, d) perturbations that outline the ball, for the crowded; else n is 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the users are those whom a few perturbations do not settle."""
+        return len(self.outline) > 0
 
     @property
     def levels(self) -> Array:
@@ -165,13 +188,13 @@ class Solver(NamedTuple):
         return jnp.asarray(self.settings.levels())
 
     def delta(self, state: State, number: Array) -> Array:
-        """Perturbations (..., d) by their number (...): a few, the outline, those found since."""
-        if self.ball is None:
-            return state.deltas[number]
-        of_outline, size = number - _FEW, len(self.outline)
-        own = state.deltas[jnp.where(of_outline < size, number, number - size)]
-        outlining = (of_outline >= 0) & (of_outline < size)
-        return jnp.where(outlining[..., None], self.outline[of_outline], own)
+        """Perturbations (..., d) by their number (...): the working set's, then the outline's."""
+        room = len(state.deltas)
+        own = state.deltas[jnp.minimum(number, room - 1)]
+        if not self.crowded:
+            return own
+        outlining = self.outline[jnp.maximum(number - room, 0)]
+        return jnp.where((number < room)[..., None], own, outlining)
 
     def action(self, task: Task, move: Array) -> Action:
         """The action (d,) of a move (d,) in units of ``scale``."""
@@ -184,27 +207,58 @@ class Solver(NamedTuple):
             x = task.scm.counterfactual(x, Action.soft(delta * self.cost.scale))
         logit = self.score(task.scm.counterfactual(x, self.action(task, move)))
         allowed = (move != 0).sum() <= self.max_set_size
-        return jnp.where(jnp.isnan(logit) | ~allowed, -jnp.inf, logit - state.margin)
+        value = jnp.where(logit == 0, 0.0, logit - state.margin)
+        return jnp.where(jnp.isnan(logit) | ~allowed, -jnp.inf, value)
 
-    def values(self, task: Task, state: State, moves: Array) -> tuple[Array, Array]:
-        """Lowest `value` of moves (n, d) over the working set, and where; shapes (n,)."""
+    def under(self, task: Task, state: State, moves: Array, deltas: Array) -> tuple[Array, Array]:
+        """Lowest `value` of moves (n, d) under perturbations (m, d), and whose it is; (n,)."""
 
-        def under(number):
-            delta = self.delta(state, number)
+        def of(delta):
             return jax.vmap(lambda move: self.value(task, state, move, delta))(moves)
+
+        values = jax.vmap(of)(deltas)
+        return values.min(0), values.argmin(0)
+
+    def own_values(self, task: Task, state: State, moves: Array) -> tuple[Array, Array]:
+        """Lowest `value` of moves (n, d) over the working set, and where; shapes (n,)."""
+        if self.ball is None:
+            return self.under(task, state, moves, state.deltas)
+        if self.crowded:
+            real = jnp.arange(len(state.deltas)) < state.num_deltas
+            return self.under(
+                task, state, moves, jnp.where(real[:, None], state.deltas, state.deltas[0])
+            )
 
         def another(carry):
             number, lowest, worst = carry
-            values = under(number)
+            values, _ = self.under(task, state, moves, state.deltas[number][None])
             worst = jnp.where(values < lowest, number, worst)
             return number + 1, jnp.minimum(lowest, values), worst
 
-        nowhere = jnp.zeros(len(moves), int)
-        if self.ball is None:
-            return under(0), nowhere
-        first = (jnp.asarray(0), jnp.full(len(moves), jnp.inf), nowhere)
+        first = (jnp.asarray(0), jnp.full(len(moves), jnp.inf), jnp.zeros(len(moves), int))
         # As many as there are, not as there is room for.
         return jax.lax.while_loop(lambda carry: carry[0] < state.num_deltas, another, first)[1:]
+
+    def values(self, task: Task, state: State, moves: Array) -> tuple[Array, Array]:
+        """Lowest `value` of moves (n, d) over all perturbations, and where; shapes (n,).
+
+        Only the deepest moves are held against the outline; others are not favourable.
+        """
+        own, bindings = self.own_values(task, state, moves)
+        if not self.crowded:
+            return own, bindings
+        deepest = jax.lax.top_k(own, min(_LOOKED_AT, len(moves)))[1]
+        far, where = self.under(task, state, moves[deepest], self.outline)
+        unknown = jnp.minimum(own, -jnp.finfo(own.dtype).tiny)
+        values = unknown.at[deepest].set(jnp.minimum(own[deepest], far))
+        outlined = jnp.where(far < own[deepest], len(state.deltas) + where, bindings[deepest])
+        return values, bindings.at[deepest].set(outlined)
+
+    def spent(self, state: State, num_moves: int) -> Array | int:
+        """How many evaluations `values` takes."""
+        if self.crowded:
+            return num_moves * len(state.deltas) + min(_LOOKED_AT, num_moves) * len(self.outline)
+        return num_moves * state.num_deltas
 
     def size(self, task: Task, moves: Array) -> Array:
         """Cost of moves (..., d); shape (...)."""
@@ -250,6 +304,12 @@ class Solver(NamedTuple):
             rays += [state.move + part * axes for part in (-0.3, -0.1, 0.1, 0.3)]
         return jnp.concatenate(rays)
 
+    @property
+    def num_rays(self) -> int:
+        """How many `rays` there are."""
+        probes = (1 + _PROBES + 4 * self.num_nodes) * (self.ball is not None)
+        return len(directions(self.num_nodes, self.max_set_size)) + 2 * self.num_nodes + probes
+
     def fixed(self, task: Task) -> Array:
         """The fixed directions, shape (n, d)."""
         return jnp.asarray(directions(self.num_nodes, self.max_set_size)) / task.weights
@@ -267,7 +327,7 @@ class Solver(NamedTuple):
         levels = self.levels
         moves = self.at_cost(task, self.rays(task, state), levels[state.level])
         values, _ = self.values(task, state, moves)
-        state = state._replace(evaluations=state.evaluations + len(moves) * state.num_deltas)
+        state = state._replace(evaluations=state.evaluations + self.spent(state, len(moves)))
         deepest, chosen = jax.lax.top_k(values, len(state.hits))
         favourable = deepest >= 0
         hit = favourable.any()  # of all: XLA sorts everything where the deepest is taken alone
@@ -277,7 +337,8 @@ class Solver(NamedTuple):
         )
         steepest = moves[jnp.argmax(values[: 2 * self.num_nodes])]
         onward = state._replace(level=state.level + 1, path=steepest)
-        return onward, hit | (state.level == len(levels) - 1), judged
+        exhausted = state.evaluations >= self.settings.max_evaluations
+        return onward, hit | exhausted | (state.level == len(levels) - 1), judged
 
     # 2. Narrow
 
@@ -294,8 +355,11 @@ class Solver(NamedTuple):
 
     # 3. Climb
 
-    def camp(self, task: Task, state: State, crossing: Array) -> tuple[Array, Array]:
-        """Where ascents begin: a step up from the best directions, (climbers, d); their costs."""
+    def camp(self, task: Task, state: State, crossing: Array) -> tuple[Array, Array, Array]:
+        """Where ascents begin: a step up from the best directions, (climbers, d); their costs.
+
+        And whether the score is flat somewhere there.
+        """
         costs = (1 - jnp.array(_FIRST_CUTS)) * self.size(task, crossing)
         rays = self.fixed(task)
         values, bindings = self.values(task, state, self.at_cost(task, rays, costs[0]))
@@ -303,12 +367,12 @@ class Solver(NamedTuple):
         which = jnp.tile(best, len(_FIRST_CUTS))
         costs = jnp.repeat(costs, len(best))
         moves = self.at_cost(task, rays[which], costs)
-        ways, _ = self.ways(self.slopes(task, state, moves, bindings[which])[1], 0)
+        ways, flat = self.ways(self.slopes(task, state, moves, bindings[which])[1], 0)
         above = self.step(task, moves, ways, costs, 0)
         values = self.values(task, state, above)[0].reshape(-1, len(best))
         highest = jax.lax.top_k(values, min(_CLIMBERS, len(best)))[1]
         highest += len(best) * jnp.arange(len(values))[:, None]
-        return above[highest.ravel()], costs[highest.ravel()]
+        return above[highest.ravel()], costs[highest.ravel()], flat.any()
 
     def slopes(self, task: Task, state: State, moves: Array, bindings: Array) -> tuple:
         """Values (n,) of moves (n, d) under a perturbation each; slopes (n, d), 0 if unknown."""
@@ -341,7 +405,7 @@ class Solver(NamedTuple):
         else:
             proposed, bindings = self.values(task, state, proposals)
             _, slopes = self.slopes(task, state, proposals, bindings)
-            evaluations += len(moves) * (state.num_deltas + differentiable(self.score))
+            evaluations += self.spent(state, len(moves)) + len(moves) * differentiable(self.score)
         ways, flat = self.ways(slopes, number)
         back = flat & (proposed < values)  # where no slope leads on, only better moves are kept
         moves = jnp.where(back[:, None], moves, proposals)
@@ -399,61 +463,131 @@ class Solver(NamedTuple):
 
     def refine(self, task: Task, state: State, inner: tuple) -> tuple[tuple, Array, tuple]:
         """One step of the descent on the cost; see the module."""
-        move, binding, share, evaluations = inner
+        move, binding, share, number, evaluations = inner
         targets = self.targets(task, state, move, binding)
         parts = jnp.array(_PARTS)
         near = move + parts[:, None, None] * (targets - move)
         moves = jnp.concatenate([move[None], near.reshape(-1, self.num_nodes)])
         moves = self.at_cost(task, moves, (1 - share) * self.size(task, move))
         values, bindings = self.values(task, state, moves)
-        evaluations += len(moves) + differentiable(self.score)
+        evaluations += self.spent(state, len(moves)) + differentiable(self.score)
         deepest = jnp.argmax(values)
         better = values[deepest] >= 0
         moved = jnp.where(better, moves[deepest], move)
         binding = jnp.where(better, bindings[deepest], binding)
-        ended = (~better & (share <= self.settings.tolerance)) | (
-            evaluations >= _MAX_STEPS * len(moves)
-        )
+        ended = (~better & (share <= self.settings.tolerance)) | (number == _MAX_STEPS)
         ended |= ~move.any()
         share = jnp.where(better, jnp.minimum(2 * share, 0.3), share / 3)
-        return (moved, binding, share, evaluations), ended, (moved, evaluations * state.num_deltas)
+        return (moved, binding, share, number + 1, evaluations), ended, (moved, evaluations)
 
-    # 5. Attack
+    # 5. Scan
+
+    def scan(self, task: Task, state: State, inner: tuple) -> tuple[tuple, Array, Array]:
+        """The cheapest favourable pair at costs from ``low`` to ``high``; goes on by ``step``."""
+        low, high, step = inner
+        axes = jnp.eye(self.num_nodes) / task.weights
+        ends = self.at_cost(task, jnp.concatenate([axes, -axes]), high)
+        depth = self.own_values(task, state, ends)[0].reshape(2, -1).max(0)
+        num = min(_SCANNED_FEATURES, self.num_nodes)
+        features = axes[jax.lax.top_k(depth, num)[1]]
+        shares = jnp.linspace(0.0, 1.0, _SHARES)[:, None, None]
+        first, second = np.array(list(combinations(range(num), 2)), int).reshape(-1, 2).T
+        rays = [
+            sign * (1 - shares) * features[first] + other * shares * features[second]
+            for sign, other in product((1, -1), repeat=2)
+        ]
+        rays = jnp.concatenate([jnp.concatenate(rays).reshape(-1, self.num_nodes), axes, -axes])
+        costs = low + (high - low) * jnp.arange(1, _SCANNED_COSTS + 1) / _SCANNED_COSTS
+        moves = jax.vmap(partial(self.at_cost, task, rays))(costs).reshape(-1, self.num_nodes)
+        favourable = (self.own_values(task, state, moves)[0] >= 0) & moves.any(1)
+        cost = jnp.where(favourable, self.size(task, moves), jnp.inf)
+        best = jnp.where(favourable.any(), moves[jnp.argmin(cost)], 0.0)
+        ended = favourable.any() | (step == 0) | (high >= self.settings.max_cost)
+        return (high, high + step, step), ended, best
+
+    @property
+    def num_scanned(self) -> int:
+        """How many moves a scan looks at."""
+        pairs = comb(min(_SCANNED_FEATURES, self.num_nodes), 2)
+        return _SCANNED_COSTS * (4 * _SHARES * pairs + 2 * self.num_nodes) + 2 * self.num_nodes
+
+    # 6. Attack
 
     def withstand(self, task: Task, state: State) -> State:
         """Attack the solution: solved if it withstands, one more perturbation if not."""
         assert self.ball is not None
-        wider = Ball(_INFLATION * self.ball.radius, self.ball.norm)
+        wider = Ball(INFLATION * self.ball.radius, self.ball.norm)
         action = self.action(task, state.move)
         scale = self.cost.scale
         delta, logit = attack(self.score, task.scm, task.x, action, scale, wider)
         withstands = logit >= 0
-        # Perturbations that come one by one take long to outline the ball to a score that is flat
-        # here, and attacks on it see little.
-        flat = jnp.asarray(True)
-        if differentiable(self.score):
-            slope = jax.grad(self.value, argnums=2)(task, state, state.move, delta)
-            flat = ~slope.any()
-        size, room = len(self.outline), len(state.deltas)
-        outlined = state.num_deltas >= _FEW + size
-        outline = ~outlined & jnp.where(withstands, flat, state.num_deltas == _FEW)
-        num_own = jnp.where(outline, _FEW, state.num_deltas - outlined * size)
-        # A full working set gives up the perturbation that binds least, of those added since.
+        onward = self.add(task, state, delta, ~withstands)
+        if self.crowded:
+            solved = withstands
+        else:
+            # Perturbations that come one by one take long to outline the ball to a score that is
+            # flat here, and attacks on it see little.
+            flat = jnp.asarray(True)
+            if differentiable(self.score):
+                slope = jax.grad(self.value, argnums=2)(task, state, state.move, delta)
+                flat = ~slope.any()
+            solved = withstands & ~flat
+            onward = onward._replace(crowded=withstands | (state.num_deltas >= _FEW))
+        return jax.tree.map(
+            lambda a, b: jnp.where(solved, a, b), state._replace(solved=solved), onward
+        )
+
+    def add(self, task: Task, state: State, delta: Array, new: Array | bool = True) -> State:
+        """One more perturbation (d,) to withstand, if ``new``; back to the first level to look at.
+
+        A full working set gives up the perturbation that binds least, of those added since a few.
+        """
+        room, num = len(state.deltas), state.num_deltas
         each = jax.vmap(lambda d: self.value(task, state, state.move, d))(state.deltas[_FEW:])
-        place = jnp.where(num_own == room, _FEW + jnp.argmax(each), num_own)
-        solved = withstands & ~outline
+        place = jnp.where(num == room, _FEW + jnp.argmax(each), num)
+        place = jnp.where(new, place, room)
         levels = self.levels
-        # The robust optimum costs no less than this relaxed one.
-        level = jnp.clip((levels < state.cost).sum(), 1, len(levels) - 1)
-        broken = state._replace(
-            deltas=state.deltas.at[place].set(delta),
-            num_deltas=jnp.minimum(num_own + 1, room) + (outlined | outline) * size,
-            level=level,
+        return state._replace(
+            deltas=state.deltas.at[place].set(delta, mode="drop"),
+            num_deltas=jnp.minimum(num + new, room),
+            # The robust optimum costs no less than this relaxed one.
+            level=jnp.clip((levels < state.cost).sum(), 1, len(levels) - 1),
             solved=jnp.asarray(False),
         )
-        return jax.tree.map(
-            lambda a, b: jnp.where(solved, a, b), state._replace(solved=solved), broken
+
+    # 8. Push
+
+    def push(self, task: Task, state: State, inner: tuple) -> tuple[tuple, Array, State]:
+        """Attack the cheapest of longer moves that withstands all perturbations so far."""
+        state, base, number = inner
+        # Others at every push, as the level decides on the probes.
+        level = (state.level + number) % len(self.levels)
+        rays = self.rays(task, state._replace(level=level))
+        costs = base * jnp.array(_PUSH_LENGTHS)
+        moves = jax.vmap(partial(self.at_cost, task, rays))(costs).reshape(-1, self.num_nodes)
+        size = self.size(task, moves)
+        own = self.own_values(task, state, moves)[0]
+        size = jnp.where((own >= 0) & (size <= self.settings.max_cost), size, jnp.inf)
+        cheapest = jax.lax.top_k(-size, _PUSHED)[1]
+        far, where = self.under(task, state, moves[cheapest], self.outline)
+        chosen = jnp.argmax((far >= 0) & jnp.isfinite(size[cheapest]))  # 0 if none
+        there = jnp.isfinite(size[cheapest[chosen]])
+        pushed = state._replace(move=moves[cheapest[chosen]], cost=size[cheapest[chosen]])
+        attacked = self.withstand(task, pushed)
+        # Where all that were looked at are broken by the outline: not by this point of it any more.
+        excluded = self.add(task, pushed, self.outline[where[0]])
+        onward = jax.tree.map(lambda a, b: jnp.where(far[chosen] >= 0, a, b), attacked, excluded)
+        solved = there & onward.solved
+        spent = len(moves) * len(state.deltas) + _PUSHED * len(self.outline)
+        kept = jax.tree.map(
+            lambda a, b: jnp.where(solved, a, b), onward, onward._replace(move=state.move)
         )
+        kept = kept._replace(
+            cost=jnp.where(solved, onward.cost, state.cost),
+            solved=solved,
+            evaluations=state.evaluations + spent,
+        )
+        return (kept, base, number + 1), solved | ~there | (number == _PUSHES), kept
 
 
 def outline(ball: Ball | None, num_nodes: int) -> Array:
@@ -463,108 +597,105 @@ def outline(ball: Ball | None, num_nodes: int) -> Array:
     return _OUTLINE_INFLATION * ball.surface(_OUTLINE, num_nodes)
 
 
-def _lanes(points: int) -> int:
-    return max(1, _POINTS * width() // points)
+def _lanes(points: int, solver: Solver) -> int:
+    most = _HOST_POINTS if on_host(solver.score) else _POINTS * width()
+    return max(1, most // points)
 
 
-def solve(
-    solver: Solver, real: Array, scms: SCM, x: Array, low: Array, high: Array, weights: Array
-):
-    """The cheapest favourable move of every user, and whether there is one.
+def begin(solver: Solver, tasks: Task) -> State:
+    """What is known of every user before the search."""
+    num_nodes = solver.num_nodes
+    room = _FEW + _WORKING_SET if solver.ball is not None else 1
+    num_hits = min(_HITS, solver.num_rays)
 
-    Parameters
-    ----------
-    real : Array
-        Shape (num_users,): for whom to look; the others are there to fill up.
-    scms : SCM
-        With leading axis (num_users,).
-    x, low, high, weights : Array
-        Shape (num_users, d); ``low`` and ``high`` in units of ``scale``.
-
-    Returns
-    -------
-    move : Array
-        Shape (num_users, d), units of ``scale``; 0 where none was found.
-    found, evaluations : Array
-        Shape (num_users,); evaluations of the score or its gradient, those of attacks aside.
-    """
-    num_users, num_nodes = x.shape
-    tasks = Task(scms, x, low, high, weights)
-    robust = solver.ball is not None
-    zero = jnp.asarray(0)
-    room = _FEW + _WORKING_SET if robust else 1
-    num_fixed = len(directions(num_nodes, solver.max_set_size))
-    num_cuts = len(_FIRST_CUTS)
-    num_scouts, num_climbers = (num_cuts * min(n, num_fixed) for n in (_SCOUTS, _CLIMBERS))
-    num_rays = num_fixed + 2 * num_nodes + (1 + _PROBES + 4 * num_nodes) * robust
-    num_hits = min(_HITS, num_rays)
-
-    def begin(task):
+    def one(task):
         still = jnp.zeros(num_nodes)
-        logit = solver.score(task.x)
-        return State(
-            level=jnp.where(logit >= 0, 0, 1),
+        unset = State(
+            level=jnp.asarray(1),
             path=still,
             move=still,
             cost=jnp.asarray(jnp.inf),
+            hits=jnp.zeros((num_hits, num_nodes)),
             deltas=jnp.zeros((room, num_nodes)),
             num_deltas=jnp.asarray(1),
-            margin=jnp.where(logit >= 0, 0.0, _MARGIN * (1 + jnp.abs(logit))),
-            hits=jnp.zeros((num_hits, num_nodes)),
+            margin=jnp.asarray(0.0),
             solved=jnp.asarray(False),
-            evaluations=zero,
+            crowded=jnp.asarray(False),
+            evaluations=jnp.asarray(0),
         )
+        axes = jnp.eye(num_nodes) / task.weights
+        around = solver.at_cost(task, jnp.concatenate([axes, -axes]), jnp.asarray(1.0))
+        logits, _ = solver.under(task, unset, jnp.concatenate([still[None], around]), still[None])
+        logit = logits[0]
+        known = jnp.isfinite(logits)
+        variation = jnp.where(known, jnp.abs(logits - logit), 0.0).max()
+        return unset._replace(
+            level=jnp.where(logit >= 0, 0, 1),
+            margin=jnp.where(logit >= 0, 0.0, _MARGIN * jnp.maximum(variation, jnp.abs(logit))),
+            evaluations=jnp.asarray(len(logits)),
+        )
+
+    return map_users(one, tasks)
+
+
+def solve(solver: Solver, pending: Array, tasks: Task, state: State) -> State:
+    """Search on for the users who are ``pending`` (num_users,); the others' states stay.
+
+    ``tasks`` and ``state`` have a leading axis (num_users,). A user ends solved, crowded (with a
+    ball, for whom to go on with its outline), or with the best so far in ``move``.
+    """
+    num_users, num_nodes = tasks.x.shape
+    robust = solver.ball is not None
+    zero = jnp.asarray(0)
+    num_fixed = len(directions(num_nodes, solver.max_set_size))
+    num_cuts = len(_FIRST_CUTS)
+    num_scouts, num_climbers = (num_cuts * min(n, num_fixed) for n in (_SCOUTS, _CLIMBERS))
+    num_hits = state.hits.shape[1]
+    # A working set in one batch is that many points more.
+    each = state.deltas.shape[1] if solver.crowded else 1
+    looked_at = _LOOKED_AT * len(solver.outline)
+
+    def lanes_of(moves):
+        return _lanes(moves * each + min(looked_at, moves * len(solver.outline)), solver)
 
     def of(state):
         """Every user's task and state, by the user's number."""
         return partial(take, (tasks, state))
 
-    def once(function):
-        """A step at which every problem ends."""
-        return lambda problem, _: ((), jnp.asarray(True), function(*problem))
-
-    def nothing(_):
-        return ()
-
     def one_round(carry):
         state, pending, number = carry
         # The furthest from being favourable, whose margins are the largest, take longest: first.
         ids = jnp.argsort(jnp.where(pending, -state.margin, 1.0), stable=True)
-        count = pending.sum()
         state = lanes.run(
-            _lanes(num_rays),
+            lanes_of(solver.num_rays),
             lambda problem, state: solver.sweep(problem[0], state),
             lambda problem: problem[1],
             of(state),
             ids,
-            count,
+            pending.sum(),
             state,
         )
         reached = pending & jnp.isfinite(state.cost)
         at_once = reached & (state.level == 0)  # favourable already
         sought = reached & ~at_once
+        still = jnp.zeros((num_users, num_nodes))
+        num = lanes_of(4 * num_hits)
+        crossings = lanes.once(num, solver.narrow, sought, (tasks, state), still)
+        camps, costs, flat = lanes.once(
+            lanes_of(num_fixed + num_scouts),
+            solver.camp,
+            sought,
+            (tasks, state, crossings),
+            (
+                jnp.zeros((num_users, num_climbers, num_nodes)),
+                jnp.zeros((num_users, num_climbers)),
+                jnp.zeros(num_users, bool),
+            ),
+        )
         ids, count = jnp.argsort(~sought, stable=True), sought.sum()
-        crossings = lanes.run(
-            _lanes(4 * num_hits),
-            once(solver.narrow),
-            nothing,
-            of(state),
-            ids,
-            count,
-            jnp.zeros((num_users, num_nodes)),
-        )
-        camps, costs = lanes.run(
-            _lanes(num_fixed + num_scouts),
-            once(solver.camp),
-            nothing,
-            lambda i: (*of(state)(i), crossings[i]),
-            ids,
-            count,
-            (jnp.zeros((num_users, num_climbers, num_nodes)), jnp.zeros((num_users, num_climbers))),
-        )
         unknown = jnp.full(num_climbers, -jnp.inf)
         starts, climbed = lanes.run(
-            _lanes(2 * num_climbers),
+            lanes_of(2 * num_climbers),
             lambda problem, inner: solver.climb(*problem[:2], inner),
             lambda problem: (*problem[2:], unknown, problem[4], zero, zero),
             lambda i: (*of(state)(i), crossings[i], costs[i], camps[i]),
@@ -572,19 +703,40 @@ def solve(
             count,
             (crossings, jnp.zeros(num_users, int)),
         )
+        scanned = jnp.zeros(num_users, bool)
+        if not solver.crowded:
+            lost = pending & ~reached
+            scanned = lost | (sought & flat & starts.any(1) & (state.num_deltas == 1))
+            highest = solver.settings.max_cost
+            step = jnp.where(lost, highest / _BANDS, 0.0)
+            top = jnp.where(lost, step, solver.cost.of_weighted(starts * tasks.weights))
+            better = lanes.run(
+                _lanes(solver.num_scanned, solver),
+                lambda problem, inner: solver.scan(*problem[:2], inner),
+                lambda problem: (jnp.asarray(0.0), *problem[2:]),
+                lambda i: (*of(state)(i), top[i], step[i]),
+                jnp.argsort(~scanned, stable=True),
+                scanned.sum(),
+                still,
+            )
+            starts = jnp.where(better.any(1, keepdims=True), better, starts)
+            reached |= better.any(1)
+            sought |= better.any(1)
+            ids, count = jnp.argsort(~sought, stable=True), sought.sum()
         move, refined = lanes.run(
-            _lanes(1 + len(_PARTS) * solver.num_targets),
+            lanes_of(1 + len(_PARTS) * solver.num_targets),
             lambda problem, inner: solver.refine(*problem[:2], inner),
-            lambda problem: (problem[2], zero, jnp.asarray(_FIRST_SHARE), zero),
+            lambda problem: (problem[2], zero, jnp.asarray(_FIRST_SHARE), zero, zero),
             lambda i: (*of(state)(i), starts[i]),
             ids,
             count,
             (starts, jnp.zeros(num_users, int)),
         )
-        spent = (4 * num_hits + num_fixed + num_scouts) * state.num_deltas
-        spent += num_scouts * differentiable(solver.score)
+        spent = solver.spent(state, 4 * num_hits) + solver.spent(state, num_fixed)
+        spent += solver.spent(state, num_scouts) + num_scouts * differentiable(solver.score)
         spent = climbed + refined + sought * spent
-        size = solver.cost.of_weighted(move * weights)
+        spent += scanned * solver.num_scanned * state.num_deltas
+        size = solver.cost.of_weighted(move * tasks.weights)
         size = jnp.where(move.any(1), size, jnp.inf)
         cost = jnp.where(at_once, 0.0, jnp.where(reached, size, state.cost))
         crossed = reached & jnp.isfinite(cost)
@@ -597,17 +749,106 @@ def solve(
             level=jnp.where(reached & ~crossed, state.level + 1, state.level),
         )
         if robust:
-            ids, count = jnp.argsort(~crossed, stable=True), crossed.sum()
-            withstand = once(solver.withstand)
-            state = lanes.run(_lanes(200), withstand, nothing, of(state), ids, count, state)
+            num = _lanes(_ATTACKED, solver)
+            state = lanes.once(num, solver.withstand, crossed, (tasks, state), state)
         pending = reached & ~state.solved & (state.level < len(solver.levels))
+        pending &= state.evaluations < solver.settings.max_evaluations
+        if not solver.crowded:
+            pending &= ~state.crowded
         return state, pending, number + 1
 
     def unfinished(carry):
         _, pending, number = carry
         return pending.any() & (number < _MAX_ROUNDS)
 
-    carry = (map_users(begin, tasks), real, jnp.asarray(0))
-    state, _, _ = jax.lax.while_loop(unfinished, one_round, carry)
-    found = jnp.isfinite(state.cost)
-    return jnp.where(found[:, None], state.move, 0.0), found, state.evaluations
+    wanted = pending
+    pending = pending & (state.evaluations < solver.settings.max_evaluations)
+    state, _, _ = jax.lax.while_loop(unfinished, one_round, (state, pending, jnp.asarray(0)))
+    if not solver.crowded:
+        return state
+    short = wanted & ~state.solved & state.move.any(1)
+    size = solver.cost.of_weighted(state.move * tasks.weights)
+    return lanes.run(
+        lanes_of(len(_PUSH_LENGTHS) * solver.num_rays),
+        lambda problem, inner: solver.push(problem[0], problem[1], inner),
+        lambda problem: (*problem[1:], zero),
+        lambda i: (*of(state)(i), size[i]),
+        jnp.argsort(~short, stable=True),
+        short.sum(),
+        state,
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _search(settings, hard, max_set_size, crowded, score, cost, ball, pending, tasks, state):
+    """For the users who are ``pending``: begin, or go on from ``state``."""
+    num_nodes = tasks.x.shape[1]
+
+    def search(shared, pending, tasks, state):
+        score, cost, ball, outline = shared
+        solver = Solver(settings, score, cost, ball, hard, max_set_size, num_nodes, outline)
+        return solve(solver, pending, tasks, begin(solver, tasks) if state is None else state)
+
+    shared = (score, cost, ball, outline(ball if crowded else None, num_nodes))
+    return over_devices(search, shared, pending, tasks, state)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _add(settings, hard, max_set_size, score, cost, ball, pending, tasks, state, delta):
+    """One more perturbation to withstand for the users who are ``pending``."""
+    num_nodes = tasks.x.shape[1]
+
+    def add(shared, pending, *users):
+        nothing = outline(None, num_nodes)
+        solver = Solver(settings, *shared, hard, max_set_size, num_nodes, nothing)
+        return lanes.once(_lanes(_WORKING_SET, solver), solver.add, pending, users, users[1])
+
+    return over_devices(add, (score, cost, ball), pending, tasks, state, delta)
+
+
+class Search(NamedTuple):
+    """The solver for one score, cost and ball."""
+
+    settings: Optimal
+    score: Callable
+    cost: Cost
+    ball: Ball | None
+    hard: bool
+    max_set_size: int
+
+    def begin(self, tasks: Task) -> Found:
+        """The cheapest action of every user that the search itself cannot break."""
+        everybody = np.ones(len(tasks.x), bool)
+        state = self._run(False, everybody, tasks, None)
+        return self._found(self._crowd(np.asarray(state.crowded), tasks, state))
+
+    def go_on(self, tasks: Task, found: Found, broken: np.ndarray, delta: Array) -> Found:
+        """Search on for the users who are ``broken`` (num_users,) by ``delta`` (num_users, d)."""
+        assert self.ball is not None
+        add = partial(_add, self.settings, self.hard, self.max_set_size, *self[1:4])
+        state = by_bucket(
+            lambda real, broken, *users: add(real & broken, *users),
+            *(broken, tasks, found.state, INFLATION * delta),
+        )
+        return self._found(self._crowd(broken, tasks, state))
+
+    def _run(self, crowded, pending, tasks, state):
+        run = partial(_search, self.settings, self.hard, self.max_set_size, crowded, *self[1:4])
+        return by_bucket(
+            lambda real, pending, *users: run(real & pending, *users), pending, tasks, state
+        )
+
+    def _crowd(self, pending, tasks, state):
+        return self._run(True, pending, tasks, state) if pending.any() else state
+
+    def _found(self, state):
+        exhausted = state.evaluations >= self.settings.max_evaluations
+        return Found(
+            move=state.move,
+            deltas=state.deltas,
+            going_on=state.solved & (self.ball is not None),
+            exhausted=exhausted,
+            flat=jnp.zeros_like(exhausted),
+            evaluations=state.evaluations,
+            state=state,
+        )

@@ -12,15 +12,22 @@ from jax import Array
 
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
+from pcr_jax.recourse.rounding import EXACT, present
 
 
 class PlanStatus(IntEnum):
-    """How the search ended for one user.
+    """What a user's plan is worth: whether it meets the requirement that was asked for.
 
-    ``found``: an action that is valid when verified. ``already_favourable``: nothing needs to be
-    done. ``not_found``: the search ended without a valid action. ``zero_gradient``: the same, for
-    a score whose gradient is exactly 0 where the search begins.
-    ``no_model``: the user has no SCM, because the posterior is empty.
+    The requirement is a favourable score and, with ``epsilon > 0``, one that stays so for every
+    perturbation of the ball. ``found``: the action meets it, as verified with perturbations that
+    the search has not seen. ``already_favourable``: so does doing nothing.
+
+    Otherwise nothing is known to do. ``not_robust``: the action is valid, but perturbations can
+    undo it. ``budget``: the search ended for `Optimal.max_evaluations`; the action, if there is
+    one, is valid, and the best so far. ``not_found``: the search ended without a valid action,
+    which does not say that there is none. ``zero_gradient``: the same, for a score whose gradient
+    is exactly 0 where Algorithm 1 begins. ``no_model``: the user has no SCM, because there is no
+    posterior.
     """
 
     found = 0
@@ -28,45 +35,72 @@ class PlanStatus(IntEnum):
     not_found = 2
     zero_gradient = 3
     no_model = 4
+    not_robust = 5
+    budget = 6
 
 
 _UNABLE = {
     "already_favourable": "Nothing needs to change: the decision is favourable.",
-    "not_found": "No change within the bounds was found to be enough.",
+    "not_found": "No change within the bounds was found to be enough; there may be one.",
     "zero_gradient": "No change was found: the score does not react to small ones.",
     "no_model": "No advice: the answers did not lead to a causal model.",
+    "not_robust": "The decision is favourable, but small changes can undo it; "
+    "nothing was found to prevent that.",
+    "budget": "The search was ended before it found a change that is enough; there may be one.",
 }
+_NOT_ROBUST = "As things are this is enough, but small changes can undo it."
 
 
-def _number(value: float) -> str:
-    """Three significant digits, all of the digits before the point, thousands apart."""
+def _number(value: float, decimals: int) -> str:
+    """As it is written: so many decimals, without zeros at the end, thousands apart."""
+    if decimals == EXACT:
+        text = np.format_float_positional(value, unique=True, trim="-")
+    else:
+        text = f"{round(float(value), int(decimals)):.{max(0, decimals)}f}"
+    whole, _, part = text.partition(".")
+    part = part.rstrip("0")
+    text = f"{int(whole):,}" if int(whole) else whole
+    return f"{text}.{part}" if part else "0" if text == "-0" else text
+
+
+def _about(value: float, decimals: int) -> str:
+    """What is expected to follow: to the nearest, of an exact number three digits."""
+    if decimals != EXACT:
+        return _number(value, decimals)
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return np.format_float_positional(value, 3, unique=False, fractional=False, trim="-")
 
 
-def _sentence(names, status, intervened, hard, shift, now, after) -> str:
+def _sentence(names, status, intervened, hard, value, now, after, decimals) -> str:
     """What one user should do and expect, in plain words."""
-    if status in _UNABLE:
+    if status in _UNABLE and not intervened.any():
         return _UNABLE[status]
+    shift = np.where(hard, value - now, value)
+    shown = present(now, shift, decimals).astype(np.where(decimals == EXACT, now, 0.0).dtype)
     todo, follows = [], []
     for j, name in enumerate(names):
-        if intervened[j]:
+        places, reached = int(decimals[j]), now[j]
+        if intervened[j] and shift[j] == 0:
+            todo.append(f"keep {name} at {_number(now[j], EXACT)}")
+        elif intervened[j]:
             verb = "raise" if shift[j] > 0 else "lower"
-            target = now[j] + shift[j]
+            target, by = (value[j], value[j] - shown[j]) if hard[j] else (0, value[j])
+            target = target if hard[j] else shown[j] + value[j]
+            reached = now[j] + shift[j]
             todo.append(
-                f"{verb} {name} by {_number(abs(shift[j]))}, from {_number(now[j])} to "
-                f"{_number(target)}" + (" and keep it there" if hard[j] else "")
+                f"{verb} {name} by {_number(abs(by), places)}, from {_number(shown[j], places)} to "
+                f"{_number(target, places)}" + (" and keep it there" if hard[j] else "")
             )
-            # A cause that changes as well moves a shifted feature further.
-            reacts = _number(after[j]) != _number(target)
-        else:
-            reacts = _number(after[j]) != _number(now[j])
-        if reacts:
+        # A cause that changes as well moves a shifted feature further.
+        if _about(after[j] - reached, places) != "0" and _about(after[j], places) != _about(
+            reached, places
+        ):
             verb = "rise" if after[j] > now[j] else "fall"
-            follows.append(f"{name} is then expected to {verb} to {_number(after[j])}")
+            follows.append(f"{name} is then expected to {verb} to {_about(after[j], places)}")
     sentence = "; ".join([" and ".join(todo), *follows])
-    return f"{sentence[0].upper()}{sentence[1:]}."
+    sentence = f"{sentence[0].upper()}{sentence[1:]}."
+    return sentence if status == "found" else f"{sentence} {_NOT_ROBUST}"
 
 
 @pytree()
@@ -84,13 +118,18 @@ class Plan:
     valid : Array
         Shape (num_users,): the score is favourable at ``x_counterfactual``, evaluated afresh.
     robust_valid : Array
-        Shape (num_users,): it also is for every perturbation that a stronger attack than the
-        search's own could find (see `pcr_jax.recourse.adversary.worst_outcome`).
+        Shape (num_users,): it also is for every perturbation that was tried, of which the search
+        had seen none (see `pcr_jax.recourse.verify`).
     status : Array
         Shape (num_users,), see `PlanStatus`.
     num_evaluations : Array
         Shape (num_users,): how often the search evaluated the score or its gradient; Algorithm 1
         with its attack, the optimal solver without the attacks on its solutions.
+    num_perturbations : Array
+        Shape (num_users,): how many were tried to verify `robust_valid`, 0 without a ball.
+    decimals : Array
+        Shape (num_users, d): of the numbers in which an action is written, negative before the
+        point; `pcr_jax.recourse.rounding.EXACT` for all that there are.
     """
 
     action: Action
@@ -100,6 +139,8 @@ class Plan:
     robust_valid: Array
     status: Array
     num_evaluations: Array
+    num_perturbations: Array
+    decimals: Array
 
     def status_counts(self) -> dict[str, int]:
         """How many users ended with each status."""
@@ -136,7 +177,8 @@ class Plan:
         now, after = np.asarray(x), np.asarray(self.x_counterfactual)
         intervened = np.asarray(self.action.intervened)
         hard = np.asarray(self.action.hard)
-        shift = np.asarray(self.action.value) - np.where(hard, now, 0.0)
+        value = np.asarray(self.action.value)
+        shift = np.where(hard, value - now, value)
         status = [PlanStatus(s).name for s in np.asarray(self.status)]
         columns: dict[str, Any] = {
             "status": status,
@@ -151,7 +193,9 @@ class Plan:
             columns[f"{name} (expected)"] = after[:, j]
         columns["sentence"] = [
             _sentence(names, *row)
-            for row in zip(status, intervened, hard, shift, now, after, strict=True)
+            for row in zip(
+                status, intervened, hard, value, now, after, np.asarray(self.decimals), strict=True
+            )
         ]
         return pd.DataFrame(columns)
 

@@ -1,0 +1,232 @@
+"""Actions in numbers as people write them, which are the numbers that are verified.
+
+A search ends on the decision boundary, and a number rounded to the nearest lands on either side of
+it. Moves are therefore rounded outwards, or inwards where that is favourable too, to as few digits
+as cost next to nothing; and what is evaluated is what is written: "raise income by 310, from 2,100
+to 2,410" is tried both as 310 more and as 2,410.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax.actions import Action
+from pcr_jax.batching import by_bucket, map_users, over_devices, take
+from pcr_jax.recourse.adversary import outcome
+from pcr_jax.recourse.cost import Cost
+from pcr_jax.recourse.search import Task
+
+EXACT = 127
+"""Decimals of a number that is not rounded."""
+
+_FINER = 4  # grids, each ten times as fine as the one before
+_VARIED = 3  # the longest moves, which are rounded either way
+_CHUNK = 16  # users judged at once
+_GROUP = 4096  # users whose ways are held in memory
+_ALLOWANCE = 2e-3  # share of the cost that rounding may add
+_PUSHES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)  # what an exact move may be longer, for rounding of logits
+
+
+class Written(NamedTuple):
+    """Several ways to write users' moves.
+
+    Attributes
+    ----------
+    shift, target : ndarray
+        Shape (num_users, num_ways, d), natural units: what is added, and what is reached. 0 and the
+        present value where nothing is to move.
+    decimals : ndarray
+        Shape (num_users, num_ways, d).
+    """
+
+    shift: np.ndarray
+    target: np.ndarray
+    decimals: np.ndarray
+
+
+def decimals_of(scale: np.ndarray, digits: int) -> np.ndarray:
+    """How many decimals show that many digits of ``scale`` (d,); negative before the point."""
+    return digits - 1 - np.floor(np.log10(np.asarray(scale, float))).astype(int)
+
+
+def _on_grid(value: np.ndarray, decimals: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """Multiples of ``10 ** -decimals`` next to ``value``, up where ``way`` > 0, else down.
+
+    What is a multiple already, to the rounding of 32-bit numbers, stays.
+    """
+    unit = 10.0 ** -decimals.astype(float)
+    k = value / unit
+    slack = 1e-4 + 4e-7 * np.abs(k)
+    return np.where(way > 0, np.ceil(k - slack), np.floor(k + slack)) * unit
+
+
+def present(x: np.ndarray, shift: np.ndarray, decimals: np.ndarray) -> np.ndarray:
+    """The present values as they are shown: rounded in the direction of the move, so that the
+    value to reach is no nearer than by the shift; float64, natural units.
+    """
+    x = np.asarray(x, float)
+    exact = decimals == EXACT
+    return np.where(exact, x, _on_grid(x, np.where(exact, 0, decimals), np.asarray(shift)))
+
+
+def ways(x: np.ndarray, shift: np.ndarray, scale: np.ndarray, digits: int | None) -> Written:
+    """How the shifts (num_users, d) can be written; the coarsest first, the exact ones last.
+
+    Parameters
+    ----------
+    x, shift : ndarray
+        Shape (num_users, d), natural units.
+    scale : ndarray
+        Shape (d,), natural units.
+    digits : int or None
+        Of ``scale``, on the coarsest grid; None for exact ones alone.
+    """
+    x, shift = np.asarray(x, float), np.asarray(shift, float)
+    moved = shift != 0
+    order = np.argsort(np.argsort(-np.abs(shift / scale), axis=1, kind="stable"), axis=1)
+    shifts, targets, decimals = [], [], []
+    for finer in range(_FINER if digits is not None else 0):
+        grid = np.broadcast_to(decimals_of(scale, digits) + finer, shift.shape)
+        outer, inner = _on_grid(np.abs(shift), grid, 1), _on_grid(np.abs(shift), grid, -1)
+        for choice in product((True, False), repeat=_VARIED):
+            outwards = np.ones(shift.shape, bool)
+            for place, out in enumerate(choice):
+                outwards &= (order != place) | out
+            written = np.sign(shift) * np.where(outwards, outer, inner)
+            shifts.append(np.where(moved, written, 0.0))
+            targets.append(np.where(moved, present(x, shift, grid) + written, x))
+            decimals.append(grid)
+    for longer in _PUSHES:
+        exact = np.asarray(shift * (1 + longer), np.float32).astype(float)
+        shifts.append(exact)
+        targets.append(np.where(moved, x + exact, x))
+        decimals.append(np.full(shift.shape, EXACT))
+    return Written(*(np.stack(part, 1) for part in (shifts, targets, decimals)))
+
+
+def chosen_way(valid: np.ndarray, cost: np.ndarray, exact_cost: np.ndarray) -> np.ndarray:
+    """The place of the way to take: of the coarsest grid with one that works and costs enough less.
+
+    Parameters
+    ----------
+    valid, cost : ndarray
+        Shape (num_users, num_ways).
+    exact_cost : ndarray
+        Shape (num_users,): what the move costs before it is rounded.
+
+    Returns
+    -------
+    ndarray
+        Shape (num_users,). Where no way works, the unrounded one.
+    """
+    num_ways = valid.shape[1]
+    group = np.arange(num_ways) // 2**_VARIED
+    first_exact = num_ways - len(_PUSHES)
+    group[first_exact:] = np.arange(num_ways, num_ways + len(_PUSHES))
+    affordable = valid & (cost <= (1 + _ALLOWANCE) * exact_cost[:, None] + 1e-12)
+    affordable[:, first_exact:] = valid[:, first_exact:]
+    coarsest = np.where(affordable, group, np.iinfo(int).max).min(1)
+    there = affordable & (group == coarsest[:, None])
+    best = np.where(there, cost, np.inf).argmin(1)
+    return np.where(there.any(1), best, first_exact)
+
+
+@partial(jax.jit, static_argnames="robust")
+def _judge(score, scale, tasks, deltas, by, to, robust):
+    """Lowest logit of every way to write every user's action, shape (num_users, num_ways).
+
+    As a shift and as a value; if ``robust`` the shift also under ``deltas`` (num_users, n, d).
+    """
+
+    def judge(shared, *users):
+        score, scale = shared
+
+        def one(task, deltas, by, to):
+            def plain(action):
+                return score(task.scm.counterfactual(task.x, action))
+
+            def under(action):
+                every = jax.vmap(lambda d: outcome(score, task.scm, task.x, action, scale, d))
+                return jnp.minimum(plain(action), every(deltas).min())
+
+            shifted = jax.vmap(under if robust else plain)(by)
+            return jnp.minimum(shifted, jax.vmap(plain)(to))
+
+        return map_users(one, *users, chunk=_CHUNK)
+
+    return over_devices(judge, (score, scale), tasks, deltas, by, to)
+
+
+def written(
+    score: Callable,
+    tasks: Task,
+    scale: Array,
+    bounds: tuple[Array, Array],
+    price: Cost,
+    robust: bool,
+    hard: bool,
+    digits: int | None,
+    move: Array,
+    deltas: Array,
+) -> tuple[Action, np.ndarray]:
+    """The actions as they are to be written, and their decimals (num_users, d).
+
+    Parameters
+    ----------
+    bounds : tuple of Array
+        The smallest and largest shift, shape (num_users, d), natural units.
+    move : Array
+        Shape (num_users, d), units of ``scale``.
+    deltas : Array
+        Shape (num_users, n, d): perturbations that the action must withstand if ``robust``.
+    """
+    values, places = [], []
+    for start in range(0, len(move), _GROUP):
+        some = slice(start, start + _GROUP)
+        value, decimals = _written(
+            *(score, take(tasks, some), scale, take(bounds, some), take(price, some)),
+            *(robust, hard, digits, move[some], deltas[some]),
+        )
+        values.append(value)
+        places.append(decimals)
+    moved = move != 0
+    value = jnp.asarray(np.concatenate(values))
+    return Action.do(value, moved) if hard else Action.soft(value), np.concatenate(places)
+
+
+def _written(score, tasks, scale, bounds, price, robust, hard, digits, move, deltas):
+    """`written` for some users: the values of their actions, and the decimals."""
+    x = np.asarray(tasks.x)
+    shift = np.asarray(move * scale)
+    drafts = ways(x, shift, np.asarray(scale), digits)
+    by, to = (np.asarray(part, x.dtype) for part in drafts[:2])
+    low, high = (np.asarray(bound)[:, None] for bound in bounds)
+    slack = 4e-7 * np.abs(x)[:, None]
+    reached = to - x[:, None]
+    allowed = (by >= low) & (by <= high) & (reached >= low - slack) & (reached <= high + slack)
+
+    def action(shift, target):
+        if not hard:
+            return Action.soft(shift)
+        return Action.do(target, np.broadcast_to(shift0 != 0, target.shape))
+
+    shift0 = shift[:, None]
+    actions = (action(by, x[:, None] + by), action(reached, to))
+    logit = by_bucket(
+        lambda _, *users: _judge(score, scale, *users, robust=robust), tasks, deltas, *actions
+    )
+    length = reached if hard else by
+    weights = np.asarray(price.weights)[:, None]
+    cost = np.asarray(price.of_weighted(weights * length / np.asarray(scale)))
+    exact = np.asarray(price.of_weighted(weights[:, 0] * np.asarray(move)))
+    valid = np.asarray(logit >= 0) & allowed.all(2)
+    rows, way = np.arange(len(x)), chosen_way(valid, cost, exact)
+    return (to if hard else by)[rows, way], drafts.decimals[rows, way]

@@ -1,0 +1,203 @@
+"""Whether actions work: judged afresh, with perturbations that no search has seen.
+
+A search keeps the perturbations that it has met, and its last action withstands all of them. What
+is said of an action rests on others: random points of the ball, drawn for each user from a key and
+the user's own features, then more of them around the worst, at shrinking distance, which needs no
+gradient, and descents on the logit where the score has one. Where bounds prove the same of every
+point of the ball (see `pcr_jax.recourse.certify`), that is said as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax.actions import Action
+from pcr_jax.batching import by_bucket, map_users, over_devices, width
+from pcr_jax.classifiers import differentiable
+from pcr_jax.recourse import lanes
+from pcr_jax.recourse.adversary import Ball, attack, outcome
+from pcr_jax.scm import SCM
+
+_BLOCK, _BLOCKS = 2048, 4  # random points at once, and how often
+_WORST, _NEAR = 32, 32  # of the worst points, so many more around each
+_SHARES = (0.3, 0.1, 0.03, 0.01)  # of the radius, their distances
+_DESCENTS, _STEPS = 16, 30
+_FIRST_LANES, _LANES = 16, 2  # users at once, for each unit of `width`
+
+
+class Withstood(NamedTuple):
+    """What the perturbations of a ball do to every user's action.
+
+    Attributes
+    ----------
+    logit : Array
+        Shape (num_users,): the lowest that was found.
+    delta : Array
+        Shape (num_users, d): where, in units of ``scale``.
+    num_perturbations : Array
+        Shape (num_users,): how many were tried; the search for one ends early where it succeeds.
+    """
+
+    logit: Array
+    delta: Array
+    num_perturbations: Array
+
+
+@jax.jit
+def _outcomes(score, scms, x, action):
+    def verify(score, *users):
+        def one(scm, x, action):
+            after = scm.counterfactual(x, action)
+            return after, score(after)
+
+        return map_users(one, *users)
+
+    return over_devices(verify, score, scms, x, action)
+
+
+def outcomes(score: Callable, scms: SCM, x: Array, action: Action) -> tuple[Array, Array]:
+    """Features (num_users, d) and logits (num_users,) that follow from the actions."""
+    return by_bucket(lambda _, *users: _outcomes(score, *users), scms, x, action)
+
+
+def own_key(key: Array, x: Array) -> Array:
+    """A key of the user's own, the same in any batch: from ``key`` and the features (d,)."""
+    bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    return jax.lax.scan(lambda k, b: (jax.random.fold_in(k, b), None), key, bits)[0]
+
+
+def examine(
+    key: Array, score: Callable, scm: SCM, x: Array, action: Action, scale: Array, ball: Ball
+) -> tuple[Array, Array]:
+    """The lowest logit found in the ball, and where (d,), in units of ``scale``; one user.
+
+    Stronger than `pcr_jax.recourse.adversary.attack`, which searches use, and random; see the
+    module. Parameters as there.
+    """
+    num_nodes = x.shape[-1]
+
+    def logit(delta):
+        value = outcome(score, scm, x, action, scale, delta)
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    def worst_of(kept, points):
+        values = jnp.concatenate([kept[0], jax.vmap(logit)(points)])
+        least, places = jax.lax.top_k(-values, _WORST)
+        return -least, jnp.concatenate([kept[1], points])[places]
+
+    def anywhere(kept, key):
+        return worst_of(kept, ball.sample(key, _BLOCK, num_nodes)), None
+
+    def around(kept, at):
+        key, share = at
+        steps = jax.random.normal(key, (_WORST, _NEAR, num_nodes))
+        near = kept[1][:, None] + share * ball.radius * steps
+        return worst_of(kept, jax.vmap(ball.project)(near.reshape(-1, num_nodes))), None
+
+    k_anywhere, k_around = jax.random.split(key)
+    kept = (jnp.full(_WORST, jnp.inf), jnp.zeros((_WORST, num_nodes)))
+    kept, _ = jax.lax.scan(anywhere, kept, jax.random.split(k_anywhere, _BLOCKS))
+    nearer = (jax.random.split(k_around, len(_SHARES)), jnp.array(_SHARES))
+    kept, _ = jax.lax.scan(around, kept, nearer)
+    if differentiable(score):
+
+        def descend(start):
+            def step(carry, share):
+                at, lowest, where = carry
+                value, gradient = jax.value_and_grad(logit)(at)
+                lower = value < lowest
+                lowest, where = jnp.where(lower, value, lowest), jnp.where(lower, at, where)
+                return (ball.project(at - share * ball.steepest(gradient)), lowest, where), None
+
+            shares = 0.5 * 0.85 ** jnp.arange(_STEPS)
+            (_, lowest, where), _ = jax.lax.scan(step, (start, jnp.inf, start), shares)
+            return lowest, where
+
+        ends, where = jax.vmap(descend)(kept[1][:: _WORST // _DESCENTS])
+        kept = jnp.concatenate([kept[0], ends]), jnp.concatenate([kept[1], where])
+    worst = jnp.argmin(kept[0])
+    return kept[0][worst], kept[1][worst]
+
+
+def _tried(score: Callable, num_nodes: int) -> tuple[int, int]:
+    """How many perturbations `attack` and `examine` try."""
+    smooth = differentiable(score)
+    first = 2 + 5 * (64 + 2 * num_nodes) + 66 * smooth
+    return first, _BLOCK * _BLOCKS + _WORST * _NEAR * len(_SHARES) + _DESCENTS * _STEPS * smooth
+
+
+@jax.jit
+def _first(score, scale, ball, chosen, scms, x, action, logit):
+    """`attack` on the chosen."""
+
+    def search(shared, chosen, *users):
+        score, scale, ball = shared
+
+        def one(scm, x, action, logit):
+            delta, worst = attack(score, scm, x, action, scale, ball)
+            return jnp.minimum(logit, jnp.where(jnp.isnan(worst), -jnp.inf, worst)), delta
+
+        unset = users[-1], jnp.zeros_like(users[1])
+        return lanes.once(_FIRST_LANES * width(), one, chosen, users, unset)
+
+    return over_devices(search, (score, scale, ball), chosen, scms, x, action, logit)
+
+
+@jax.jit
+def _examine(key, score, scale, ball, chosen, scms, x, action, logit, delta):
+    """`examine` on the chosen."""
+
+    def search(shared, chosen, *users):
+        key, score, scale, ball = shared
+
+        def one(scm, x, action, logit, delta):
+            worst, where = examine(own_key(key, x), score, scm, x, action, scale, ball)
+            lower = worst < logit
+            return jnp.where(lower, worst, logit), jnp.where(lower, where, delta)
+
+        return lanes.once(_LANES * width(), one, chosen, users, users[-2:])
+
+    shared = (key, score, scale, ball)
+    return over_devices(search, shared, chosen, scms, x, action, logit, delta)
+
+
+def withstand(
+    key: Array,
+    score: Callable,
+    scms: SCM,
+    x: Array,
+    action: Action,
+    scale: Array,
+    ball: Ball,
+    logit: Array,
+    chosen: np.ndarray,
+) -> Withstood:
+    """Look for perturbations that break the actions of the ``chosen`` (num_users,), boolean.
+
+    A cheaper attack comes first, and `examine` for those who withstand it. ``logit`` (num_users,)
+    is that of the unperturbed; where it is negative nothing is tried.
+    """
+    chosen = chosen & np.asarray(logit >= 0)
+    lowest, delta = logit, jnp.zeros_like(x)
+    num_first, num_examined = _tried(score, x.shape[1])
+    num = np.zeros(len(x), int)
+    if chosen.any():
+        users = (chosen, scms, x, action, lowest)
+        lowest, delta = by_bucket(
+            lambda real, c, *u: _first(score, scale, ball, c & real, *u), *users
+        )
+        num[chosen] = num_first
+        chosen = chosen & np.asarray(lowest >= 0)
+    if chosen.any():
+        users = (chosen, scms, x, action, lowest, delta)
+        lowest, delta = by_bucket(
+            lambda real, c, *u: _examine(key, score, scale, ball, c & real, *u), *users
+        )
+        num[chosen] += num_examined
+    return Withstood(lowest, delta, num)
