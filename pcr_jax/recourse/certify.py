@@ -116,9 +116,8 @@ def _images(scale, radius, scms, x, action):
         size = 2 * size - sizes.abduct(size)
         size = sizes.predict(size, Action(jnp.abs(action.value), action.hard))
         roundings = 4 * (len(x) + 1) * (len(x) + 3)
-        still = jnp.zeros_like(x)
-        matrix = jax.jacfwd(features)(still)
-        return Image(features(still), matrix, roundings * _rounding(x) * size)
+        matrix, centre = jax.jacfwd(lambda way: 2 * (features(way),), has_aux=True)(0 * x)
+        return Image(centre, matrix, roundings * _rounding(x) * size)
 
     return map_users(one, scms, x, action)
 
@@ -132,19 +131,21 @@ def _rounding(x: Array) -> float:
 
 
 class Network(NamedTuple):
-    """The kernel (n, m) and bias (m,) of every layer of an MLP of tanh, and its features' units."""
+    """An MLP of tanh: every layer's kernel (n, m) and bias (m,), its features' units, the least
+    favourable logit ().
+    """
 
     layers: tuple[tuple[Array, Array], ...]
     loc: Array
     scale: Array
+    threshold: Array
 
 
 def _network_proof(score: Callable) -> Callable[[Image, str], np.ndarray] | None:
     """The proof for a `Classifier` of an `MLP`, also `with_threshold`; None for other scores."""
-    thresholds = []
-    while isinstance(score, Threshold):
-        thresholds.append(score.logit)
-        score = score.score
+    threshold = jnp.zeros(())
+    if isinstance(score, Threshold):
+        threshold, score = score.logit, score.score
     if not (isinstance(score, Classifier) and isinstance(score.module, MLP)):
         return None
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
@@ -153,8 +154,7 @@ def _network_proof(score: Callable) -> Callable[[Image, str], np.ndarray] | None
     params = score.params["params"]
     dense = [params[f"Dense_{i}"] for i in range(len(score.module.hidden) + 1)]
     layers = [(layer["kernel"], layer["bias"]) for layer in dense]
-    layers[-1] = (layers[-1][0], layers[-1][1] - sum(thresholds))
-    network = Network(tuple(layers), score.loc, score.scale)
+    network = Network(tuple(layers), score.loc, score.scale, threshold)
     return partial(_branch_and_bound, network)
 
 
@@ -173,28 +173,26 @@ def _branch_and_bound(network: Network, images: Image, norm: str) -> np.ndarray:
     """Whose logits are proved not to be negative, shape (num_users,)."""
     num_users = len(images.centre)
     found = [
-        _all_proved(network, take(images, rows), norm)[: len(some)]
+        _prove(network, take(images, rows), norm, len(some))
         for some, rows in chunks_of(np.arange(num_users), _USERS * width())
     ]
     return np.concatenate(found)
 
 
-def _all_proved(network: Network, images: Image, norm: str) -> np.ndarray:
-    """As `_branch_and_bound`; all users' undecided boxes are halved at once."""
-    num_users, num_nodes = images.centre.shape
+def _prove(network: Network, images: Image, norm: str, num_users: int) -> np.ndarray:
+    """As `_branch_and_bound`, of the first users; all their undecided boxes are halved at once."""
+    num_nodes = images.centre.shape[1]
     budget = _BUDGET if num_nodes <= _FEW_NODES else _SMALL_BUDGET
     proved = np.ones(num_users, bool)
     spent = np.zeros(num_users, int)
     cube = np.ones((num_users, num_nodes), images.centre.dtype)
     boxes = Boxes(np.arange(num_users), 0 * cube, cube)
     while len(boxes.user):
-        found = [
-            take(
-                jax.device_get(_bounds(network, images, norm, take(boxes, rows))), slice(len(some))
-            )
-            for some, rows in chunks_of(np.arange(len(boxes.user)), _BOXES * width())
-        ]
-        lower, hopeless, axis = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        found = []
+        for some, rows in chunks_of(np.arange(len(boxes.user)), _BOXES * width()):
+            bounds = jax.device_get(_bounds(network, images, norm, take(boxes, rows)))
+            found.append(take(bounds, slice(len(some))))
+        lower, hopeless, axis = map(np.concatenate, zip(*found, strict=True))
         undecided = ~(lower >= 0)
         spent += np.bincount(boxes.user, minlength=num_users)
         wanted = 2 * np.bincount(boxes.user[undecided], minlength=num_users)
@@ -287,9 +285,11 @@ def bound(
     steepness = coefs[:, 0]
     rise, place = _least(steepness, norm, centre, half)
     sums = 1 + 4 * u * sum(len(kernel) + 8 for kernel, _ in network.layers)
-    last = 8 * (num_nodes + 2) ** 2 * u * (jnp.abs(value[0]) + jnp.abs(steepness).sum())
-    lower = value[0] + rise - sums * (relaxed + rounded) - last
-    highest = value[0] + steepness @ (place - centre) + relaxed
+    above = value[0] - network.threshold
+    size = jnp.abs(value[0]) + jnp.abs(network.threshold) + jnp.abs(steepness).sum()
+    last = 8 * (num_nodes + 2) ** 2 * u * size
+    lower = above + rise - sums * (relaxed + rounded) - last
+    highest = above + steepness @ (place - centre) + relaxed
     inside = (jnp.abs(place - centre) <= half).all()
     hopeless = (inside & (highest < rounded)) | ~jnp.isfinite(lower)
     # Where the most curvature is to be expected.
@@ -324,7 +324,8 @@ def _least(slope: Array, norm: str, centre: Array, half: Array) -> tuple[Array, 
     if norm == "linf":
         return least, centre - half * jnp.sign(slope)
     # slope @ way + m (|way|^2 - 1), Lagrange's function, is a bound for every m >= 0.
-    best = jnp.maximum(jnp.linalg.norm(slope), jnp.finfo(slope.dtype).tiny) / 2  # of the whole ball
+    least_size = 16 * jnp.finfo(slope.dtype).tiny
+    best = jnp.maximum(jnp.linalg.norm(slope), least_size) / 2  # that of all of the ball
     multipliers = best * 2.0 ** jnp.arange(-3, 4)
     ways = jnp.clip(-slope / (2 * multipliers[:, None]), centre - half, centre + half)
     duals = ways @ slope + multipliers * ((ways**2).sum(1) - 1)
