@@ -127,11 +127,12 @@ def test_what_is_broken_by_however_little_is_never_certified(name, norm, hard):
     smaller = ball(norm, EPSILON / 1.005)
     proved = certified(score, scms, x, robust, SCALE, smaller)
     assert (np.asarray(lowest(score, scms, x, robust, smaller)) >= 0)[proved].all()
-    print("SHARE", name, norm, hard, len(x), logits.min(), np.median(logits), proved.mean())
+    if not far:  # there, features are rounded by more than this margin
+        assert proved.mean() > (0.6 if hard else 0.7)
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("steepness", [1.0, 5.0, 30.0])
+@pytest.mark.parametrize("steepness", [1.0, 30.0])
 @pytest.mark.parametrize("hidden", [(), (1,), (2, 2), (16, 16), (4, 4, 4)], ids=str)
 def test_no_logit_in_a_box_is_below_its_bound(hidden, steepness, norm):
     score = network(hidden, 4, steepness=steepness)
