@@ -263,6 +263,16 @@ def test_the_threshold_of_a_tree_counts():
     assert shares[0] > shares[1] > shares[2]
 
 
+class OtherTree(DecisionTreeClassifier):
+    def predict_proba(self, X):
+        return super().predict_proba(X)[:, ::-1]
+
+
+class OtherMLP(pcr.MLP):
+    def __call__(self, x):
+        return -x[..., 0]
+
+
 def refuse(x):
     raise AssertionError("not to be called")
 
@@ -276,10 +286,12 @@ def refuse(x):
             pcr.outside_model(RandomForestClassifier(n_estimators=2).fit(TREE_X, TREE_X[:, 0] > 0)),
             M1,
         ),
+        (pcr.outside_model(OtherTree().fit(TREE_X, TREE_X[:, 0] > 0)), M1),
+        (pcr.Classifier(OtherMLP(()), {}, jnp.zeros(3), SCALE), M1),
         (SCORES["plain"], library.m3()),
         (pcr.outside_model(TREE), library.m3()),
     ],
-    ids=["function", "outside", "forest", "m3", "m3-tree"],
+    ids=["function", "outside", "forest", "other-tree", "other-mlp", "m3", "m3-tree"],
 )
 def test_what_there_is_no_proof_for_is_not_certified(score, scm):
     _, x, action = random_problems(False)

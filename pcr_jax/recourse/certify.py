@@ -12,7 +12,7 @@ With linear mechanisms, the features after a perturbation Delta and an action ar
   of the ball: a convex problem per cell, whose dual solution is the proof.
 
 Rounding is allowed for, by a priori bounds on the errors of a product of n terms in floating point,
-``(n + 4) u`` with u half the machine epsilon, and of tanh, 16 u; both for the score as the library
+``(n + 4) u`` with u half the machine epsilon, and of tanh, 20 u; both for the score as the library
 evaluates it and for the bound itself.
 """
 
@@ -36,9 +36,9 @@ from pcr_jax.scm import SCM, linear
 
 _BOXES = 256  # bounded at once, for each unit of `width`
 _USERS = 256  # whose boxes are kept at once, for each unit of `width`
-_BUDGET, _SMALL_BUDGET = 8192, 64  # boxes per user, of up to or of more than this many nodes:
 _FEW_NODES = 4
-_TANH = 16  # error, in units u: at most 5 in the score, 7 in the bound's own and its sums
+_BUDGET, _SMALL_BUDGET = 8192, 64  # boxes per user, of up to that many nodes or of more
+_TANH = 20  # error, in units u: measured, at most 7 in the score, and as much in the bound
 _INFLATION = 1 + 1e-5  # of the ball, whose points are rounded as well
 
 
@@ -146,7 +146,7 @@ def _network_proof(score: Callable) -> Callable[[Image, str], np.ndarray] | None
     threshold = jnp.zeros(())
     if isinstance(score, Threshold):
         threshold, score = score.logit, score.score
-    if not (isinstance(score, Classifier) and isinstance(score.module, MLP)):
+    if type(score) is not Classifier or type(score.module) is not MLP:
         return None
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     if jax.default_backend() != "cpu" and precision not in ("highest", "float32"):
@@ -348,7 +348,8 @@ def _tree_of(score: Callable) -> tuple[Any, np.ndarray] | None:
     """scikit-learn's ``tree_`` of a score and which nodes are favourable leaves, or None."""
     host: Any = score.function if isinstance(score, OutsideModel) else None
     model: Any = getattr(host, "model", None)
-    if not hasattr(model, "tree_") or model.n_outputs_ != 1:
+    own = type(model).__module__.startswith("sklearn.tree.")  # a subclass may predict otherwise
+    if not (own and hasattr(model, "tree_") and model.n_outputs_ == 1):
         return None
     _, method, least = host.key
     if method != "predict_proba":
@@ -379,7 +380,8 @@ def _misses_all(cells: Cells, images: Image, norm: str) -> np.ndarray:
     """Whose image of the ball meets no cell, shape (num_users,)."""
     images = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), images)
     proved = np.zeros(len(images.centre), bool)
-    for user in np.flatnonzero(np.isfinite(images.centre).all(1)):
+    finite = np.isfinite(images.centre + images.slack + images.matrix.sum(2)).all(1)
+    for user in np.flatnonzero(finite):
         centre, matrix, slack = take(images, user)
         reach = np.linalg.norm(matrix, 2 if norm == "l2" else 1, axis=1)
         # scikit-learn rounds features to float32.
@@ -388,7 +390,7 @@ def _misses_all(cells: Cells, images: Image, norm: str) -> np.ndarray:
         upper = np.minimum(cells.upper + slack, centre + reach + slack)
         proved[user] = all(
             _distance(matrix, lower[cell] - centre, upper[cell] - centre, norm) > 1
-            for cell in np.flatnonzero((lower <= upper).all(1))
+            for cell in np.flatnonzero((lower < upper).all(1))
         )
     return proved
 
@@ -415,6 +417,8 @@ def _distance(matrix: np.ndarray, low: np.ndarray, high: np.ndarray, norm: str) 
             b_ub=np.zeros(2 * len(low)),
             bounds=[*zip(low, high, strict=True), (0.0, None)],
         )
+        if not found.success:
+            return 0.0
         above, below = np.split(found.ineqlin.marginals, 2)
         dual = below - above
         size = np.abs(dual).sum()
