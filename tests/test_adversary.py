@@ -7,11 +7,12 @@ import pytest
 
 import pcr_jax as pcr
 from pcr_jax import Action, library
-from pcr_jax.recourse.adversary import NORMS, Ball, attack, outcome, unit, worst_outcome
+from pcr_jax.recourse.adversary import NORMS, Ball, attack, outcome, unit
+from pcr_jax.recourse.verify import examine, own_key
 
 NUM_USERS, EPSILON = 50, 0.3
 SCALE = jnp.array([1.0, 1.4, 0.6])
-RNG = np.random.default_rng(0)
+RNG, KEY = np.random.default_rng(0), jax.random.key(0)
 X = jnp.asarray(RNG.normal(size=(NUM_USERS, 3)), jnp.float32)
 ACTIONS = Action.soft(RNG.normal(size=(NUM_USERS, 3)))
 
@@ -45,7 +46,7 @@ def attacks(score, scm, x, actions, ball):
 
         centre = jnp.zeros(3)
         one_step = logit(-ball.steepest(jax.grad(logit)(centre)))
-        worst = worst_outcome(score, scm, x, action, SCALE, ball)
+        worst, _ = examine(own_key(KEY, x), score, scm, x, action, SCALE, ball)
         return worst, logit(centre), one_step
 
     return jax.vmap(one)(x, actions)

@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 
 from pcr_jax import Action, Plan, PlanStatus
+from pcr_jax.recourse.rounding import EXACT
 
 NAMES = ["income", "savings", "debt"]
 X = jnp.array([2100.0, 800.0, 12.5])
 
 
-def plan_of(*users):
+def plan_of(*users, decimals=(0, 0, 1)):
     """From (action, counterfactual, status) of every user."""
     actions, after, status = zip(*users, strict=True)
     value, hard = (jnp.stack([getattr(a, name) for a in actions]) for name in ("value", "hard"))
@@ -22,13 +23,17 @@ def plan_of(*users):
         np.where(good, np.arange(1.0, 1 + len(users)), np.inf),
         good,
         good & (np.arange(len(users)) % 2 == 0),
+        good & (np.arange(len(users)) % 4 == 0),
         np.array([int(s) for s in status]),
         np.full(len(users), 7),
+        np.full(len(users), 9),
+        np.tile(decimals, (len(users), 1)),
     )
 
 
-def sentence(action, after, status=PlanStatus.found, x=X):
-    return plan_of((action, after, status)).to_frame(NAMES, x[None]).sentence[0]
+def sentence(action, after, status=PlanStatus.found, x=X, decimals=(0, 0, 1)):
+    plan = plan_of((action, after, status), decimals=decimals)
+    return plan.to_frame(NAMES, x[None]).sentence[0]
 
 
 NOTHING = Action.empty(3)
@@ -76,10 +81,15 @@ NOTHING = Action.empty(3)
             "Lower income by 100, from 2,100 to 2,000 and keep it there and "
             "lower debt by 12.5, from 12.5 to 0 and keep it there.",
         ),
-        (  # a change too small to print is not mentioned
-            Action.soft([0.1234, 0, 0]),
-            [2100.1234, 800.0001, 12.5],
-            "Raise income by 0.123, from 2,100 to 2,100.",
+        (  # an effect too small to print is not mentioned
+            Action.soft([3.0, 0, 0]),
+            [2103.0, 800.0001, 12.5],
+            "Raise income by 3, from 2,100 to 2,103.",
+        ),
+        (  # held against its causes
+            Action.do([2000.0, 800.0, 0.0], [True, True, False]),
+            [2000.0, 800.0, 12.5],
+            "Lower income by 100, from 2,100 to 2,000 and keep it there and keep savings at 800.",
         ),
     ],
     ids=[
@@ -90,7 +100,8 @@ NOTHING = Action.empty(3)
         "shifted and moved further",
         "hard",
         "two hard",
-        "small",
+        "small effect",
+        "held",
     ],
 )
 def test_a_sentence_says_what_to_do_and_what_follows(action, after, said):
@@ -101,9 +112,18 @@ def test_a_sentence_says_what_to_do_and_what_follows(action, after, said):
     ("status", "said"),
     [
         ("already_favourable", "Nothing needs to change: the decision is favourable."),
-        ("not_found", "No change within the bounds was found to be enough."),
+        ("not_found", "No change within the bounds was found to be enough; there may be one."),
         ("zero_gradient", "No change was found: the score does not react to small ones."),
         ("no_model", "No advice: the answers did not lead to a causal model."),
+        (
+            "not_robust",
+            "The decision is favourable, but small changes can undo it; "
+            "nothing was found to prevent that.",
+        ),
+        (
+            "budget",
+            "The search was ended before it found a change that is enough; there may be one.",
+        ),
     ],
 )
 def test_every_status_without_an_action_has_a_sentence(status, said):
@@ -117,28 +137,37 @@ def test_every_status_is_tested():
         "not_found",
         "zero_gradient",
         "no_model",
+        "not_robust",
+        "budget",
     }
 
 
+@pytest.mark.parametrize("status", ["not_robust", "budget"])
+def test_a_valid_action_that_does_not_meet_the_requirement_is_told_with_what_it_lacks(status):
+    assert sentence(Action.soft([0, 0, -2.5]), [2100.0, 800.0, 10.0], PlanStatus[status]) == (
+        "Lower debt by 2.5, from 12.5 to 10. As things are this is enough, but small changes can "
+        "undo it."
+    )
+
+
 @pytest.mark.parametrize(
-    ("shift", "said"),
+    ("shift", "decimals", "said"),
     [
-        (0.00123, "Raise debt by 0.00123, from 12.5 to 12.5."),
-        (86.5, "Raise debt by 86.5, from 12.5 to 99."),
-        (87.6, "Raise debt by 87.6, from 12.5 to 100."),
-        (1234567.0, "Raise debt by 1,234,567, from 12.5 to 1,234,580."),
+        (0.25, 2, "Raise debt by 0.25, from 12.5 to 12.75."),
+        (86.5, 1, "Raise debt by 86.5, from 12.5 to 99."),
+        (90.0, -1, "Raise debt by 90, from 20 to 110."),
+        (-10.0, -1, "Lower debt by 10, from 10 to 0."),
+        (1234567.0, 0, "Raise debt by 1,234,567, from 13 to 1,234,580."),
+        (1.2e-5, 6, "Raise debt by 0.000012, from 12.5 to 12.500012."),
+        (1.2e-5, EXACT, "Raise debt by 0.000012, from 12.5 to 12.500012."),
+        (1234567.0, EXACT, "Raise debt by 1,234,567, from 12.5 to 1,234,579.5."),
     ],
 )
-def test_numbers_have_three_digits_or_all_before_the_point(shift, said):
-    assert sentence(Action.soft([0, 0, shift]), X.at[2].add(shift)) == said
-
-
-def test_a_number_is_never_printed_with_an_exponent():
-    said = sentence(Action.soft([0, 0, 87.3]), X.at[2].add(87.3))  # 99.8
-    assert said == "Raise debt by 87.3, from 12.5 to 99.8."
-    said = sentence(Action.soft([0, 0, 87.47]), X.at[2].add(87.47))  # 99.97, rounded up to 100
-    assert said == "Raise debt by 87.5, from 12.5 to 100."
-    assert "e-" not in sentence(Action.soft([0, 0, 1.2e-5]), X.at[2].add(1.2e-5))
+def test_numbers_have_the_decimals_of_the_plan_and_the_present_is_rounded_towards_the_move(
+    shift, decimals, said
+):
+    after = X.at[2].add(shift)
+    assert sentence(Action.soft([0, 0, shift]), after, decimals=[0, 0, decimals]) == said
 
 
 USERS = (
@@ -153,7 +182,8 @@ def test_a_frame_has_a_row_per_user_in_natural_units():
     plan, nan = plan_of(*USERS), np.nan
     table = plan.to_frame(NAMES, jnp.tile(X, (4, 1)))
     features = [n + what for n in NAMES for what in ("", " (action)", " (expected)")]
-    first = ["status", "cost", "valid", "robust_valid", "intervention_set"]
+    verified = ["valid", "robust_valid", "certified", "num_perturbations"]
+    first = ["status", "cost", *verified, "intervention_set"]
     assert list(table.columns) == [*first, *features, "sentence"]
     assert list(table.status) == ["found", "already_favourable", "not_found", "found"]
     assert list(table.cost) == [1, 2, np.inf, 4]

@@ -49,16 +49,18 @@ X = refused("m1")
 
 def solve(score=SCORE, scm=None, x=X, **settings):
     """`find_recourse` by Algorithm 1, never with NaN in an action or a counterfactual."""
-    settings = {"solver": "paper", **settings}
+    settings = {"solver": "paper", "digits": None, **settings}
     plan = find_recourse(score, library.m1() if scm is None else scm, x, scale=SCALE, **settings)
     assert np.isfinite(plan.action.value).all()
     assert np.isfinite(plan.x_counterfactual).all()
     assert not np.isnan(plan.cost).any()
-    # What was found has a cost, and nothing else has.
-    acted = np.isin(plan.status, [PlanStatus.found, PlanStatus.already_favourable])
-    np.testing.assert_array_equal(np.isfinite(plan.cost), acted)
-    np.testing.assert_array_equal(plan.valid, acted)
-    assert not np.asarray(plan.action.intervened)[~acted].any()
+    # What is valid has a cost, and nothing else has; what is robust is found.
+    valid, met = np.asarray(plan.valid), np.asarray(plan.robust_valid)
+    np.testing.assert_array_equal(np.isfinite(plan.cost), valid)
+    good = np.isin(plan.status, [PlanStatus.found, PlanStatus.already_favourable])
+    np.testing.assert_array_equal(good, met)
+    np.testing.assert_array_equal(plan.status == PlanStatus.not_robust, valid & ~met)
+    assert not np.asarray(plan.action.intervened)[~valid].any()
     assert not np.asarray(plan.robust_valid & ~plan.valid).any()
     return plan
 
@@ -404,7 +406,8 @@ def test_whoever_is_favourable_already_is_left_alone(epsilon):
     # Among others, too.
     x, logits = population("m1")
     plan, good = solve(x=x[:NUM_USERS], epsilon=epsilon), logits[:NUM_USERS] >= 0
-    already = np.asarray(plan.status) == PlanStatus.already_favourable
+    already = np.isin(plan.status, [PlanStatus.already_favourable, PlanStatus.not_robust])
+    already &= ~np.asarray(plan.action.intervened).any(1)
     assert 0 < good.sum() < NUM_USERS
     assert not already[~good].any()
     if epsilon:  # those near the boundary have to move away from it

@@ -43,6 +43,7 @@ def solved(folder, name, epsilon, variant):
         epsilon=epsilon,
         solver="paper",
         learning_rate=rate,
+        digits=None,
     )
     assert np.isfinite(plan.action.value).all()
     assert np.isfinite(plan.x_counterfactual).all()

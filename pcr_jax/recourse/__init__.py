@@ -197,10 +197,11 @@ def find_recourse(
             raise ValueError(
                 f"Expected learning_rate of shape () or ({num_users},); got {rates.shape}."
             )
-        every = intervention_sets(num_nodes, max_set_size)
-        sets = jnp.asarray(every[~every[:, ~movable].any(1)], float)
+        chosen = intervention_sets(int(movable.sum()), max_set_size)
+        sets = np.zeros((len(chosen), num_nodes))
+        sets[:, movable] = chosen
         rates = jnp.broadcast_to(rates, num_users)
-        search = algorithm1.Search(solver, score, scale, region, sets, rates)
+        search = algorithm1.Search(solver, score, scale, region, jnp.asarray(sets), rates)
     else:
         if learning_rate is not None:
             raise ValueError("Expected no learning_rate with the optimal solver; got one.")
@@ -215,6 +216,7 @@ def find_recourse(
 
     found = search.begin(tasks)
     lowest, num_perturbations = np.full(num_users, np.nan), np.zeros(num_users, int)
+    proved = np.zeros(num_users, bool)
     pending = np.asarray(modelled)
     for attempt in range(_ATTEMPTS):
         action, decimals = write(found.move, found.deltas)
@@ -225,6 +227,7 @@ def find_recourse(
         key_now = jax.random.fold_in(key, attempt)
         tried = withstand(key_now, score, scms, x, action, scale, region, logit, pending)
         lowest = np.where(pending, tried.logit, lowest)
+        proved = np.where(pending, tried.certified, proved)
         num_perturbations = np.where(pending, tried.num_perturbations, num_perturbations)
         pending = pending & np.asarray(found.going_on & (logit >= 0)) & (lowest < 0)
         if not pending.any() or attempt == _ATTEMPTS - 1:
@@ -253,6 +256,7 @@ def find_recourse(
         cost=jnp.where(valid, _costs(price, action, x), jnp.inf),
         valid=valid,
         robust_valid=robust_valid,
+        certified=robust_valid & proved,
         status=status,
         num_evaluations=found.evaluations,
         num_perturbations=jnp.asarray(num_perturbations),

@@ -120,6 +120,9 @@ class Plan:
     robust_valid : Array
         Shape (num_users,): it also is for every perturbation that was tried, of which the search
         had seen none (see `pcr_jax.recourse.verify`).
+    certified : Array
+        Shape (num_users,): and for every other one, which is proved (see
+        `pcr_jax.recourse.certify`).
     status : Array
         Shape (num_users,), see `PlanStatus`.
     num_evaluations : Array
@@ -137,6 +140,7 @@ class Plan:
     cost: Array
     valid: Array
     robust_valid: Array
+    certified: Array
     status: Array
     num_evaluations: Array
     num_perturbations: Array
@@ -185,6 +189,8 @@ class Plan:
             "cost": np.asarray(self.cost),
             "valid": np.asarray(self.valid),
             "robust_valid": np.asarray(self.robust_valid),
+            "certified": np.asarray(self.certified),
+            "num_perturbations": np.asarray(self.num_perturbations),
             "intervention_set": [set_name(row, names) for row in intervened],
         }
         for j, name in enumerate(names):

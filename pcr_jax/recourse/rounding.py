@@ -64,8 +64,9 @@ def _on_grid(value: np.ndarray, decimals: np.ndarray, way: np.ndarray) -> np.nda
     """
     unit = 10.0 ** -decimals.astype(float)
     k = value / unit
-    slack = 1e-4 + 4e-7 * np.abs(k)
-    return np.where(way > 0, np.ceil(k - slack), np.floor(k + slack)) * unit
+    nearest = np.round(k)
+    there = np.abs(k - nearest) <= 1e-4 + 4e-7 * np.abs(k)
+    return np.where(there, nearest, np.where(way > 0, np.ceil(k), np.floor(k))) * unit
 
 
 def present(x: np.ndarray, shift: np.ndarray, decimals: np.ndarray) -> np.ndarray:

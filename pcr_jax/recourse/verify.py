@@ -18,10 +18,11 @@ import numpy as np
 from jax import Array
 
 from pcr_jax.actions import Action
-from pcr_jax.batching import by_bucket, map_users, over_devices, width
+from pcr_jax.batching import by_bucket, map_users, over_devices, take, width
 from pcr_jax.classifiers import differentiable
 from pcr_jax.recourse import lanes
 from pcr_jax.recourse.adversary import Ball, attack, outcome
+from pcr_jax.recourse.certify import certified
 from pcr_jax.scm import SCM
 
 _BLOCK, _BLOCKS = 2048, 4  # random points at once, and how often
@@ -40,13 +41,16 @@ class Withstood(NamedTuple):
         Shape (num_users,): the lowest that was found.
     delta : Array
         Shape (num_users, d): where, in units of ``scale``.
-    num_perturbations : Array
-        Shape (num_users,): how many were tried; the search for one ends early where it succeeds.
+    certified : ndarray
+        Shape (num_users,): whether bounds prove that none of the ball does.
+    num_perturbations : ndarray
+        Shape (num_users,): how many were tried; fewer of those that are proved or soon broken.
     """
 
     logit: Array
     delta: Array
-    num_perturbations: Array
+    certified: np.ndarray
+    num_perturbations: np.ndarray
 
 
 @jax.jit
@@ -102,6 +106,7 @@ def examine(
 
     k_anywhere, k_around = jax.random.split(key)
     kept = (jnp.full(_WORST, jnp.inf), jnp.zeros((_WORST, num_nodes)))
+    kept = worst_of(kept, jnp.zeros((1, num_nodes)))
     kept, _ = jax.lax.scan(anywhere, kept, jax.random.split(k_anywhere, _BLOCKS))
     nearer = (jax.random.split(k_around, len(_SHARES)), jnp.array(_SHARES))
     kept, _ = jax.lax.scan(around, kept, nearer)
@@ -129,7 +134,7 @@ def _tried(score: Callable, num_nodes: int) -> tuple[int, int]:
     """How many perturbations `attack` and `examine` try."""
     smooth = differentiable(score)
     first = 2 + 5 * (64 + 2 * num_nodes) + 66 * smooth
-    return first, _BLOCK * _BLOCKS + _WORST * _NEAR * len(_SHARES) + _DESCENTS * _STEPS * smooth
+    return first, 1 + _BLOCK * _BLOCKS + _WORST * _NEAR * len(_SHARES) + _DESCENTS * _STEPS * smooth
 
 
 @jax.jit
@@ -180,11 +185,12 @@ def withstand(
 ) -> Withstood:
     """Look for perturbations that break the actions of the ``chosen`` (num_users,), boolean.
 
-    A cheaper attack comes first, and `examine` for those who withstand it. ``logit`` (num_users,)
-    is that of the unperturbed; where it is negative nothing is tried.
+    A cheaper attack comes first; for those who withstand it a proof, and `examine` where there is
+    none. ``logit`` (num_users,) is that of the unperturbed; where it is negative nothing is tried.
     """
     chosen = chosen & np.asarray(logit >= 0)
     lowest, delta = logit, jnp.zeros_like(x)
+    proved = np.zeros(len(x), bool)
     num_first, num_examined = _tried(score, x.shape[1])
     num = np.zeros(len(x), int)
     if chosen.any():
@@ -194,10 +200,14 @@ def withstand(
         )
         num[chosen] = num_first
         chosen = chosen & np.asarray(lowest >= 0)
+        rows = np.flatnonzero(chosen)
+        if rows.size:
+            proved[rows] = certified(score, *take((scms, x, action), rows), scale, ball)
+        chosen &= ~proved
     if chosen.any():
         users = (chosen, scms, x, action, lowest, delta)
         lowest, delta = by_bucket(
             lambda real, c, *u: _examine(key, score, scale, ball, c & real, *u), *users
         )
         num[chosen] += num_examined
-    return Withstood(lowest, delta, num)
+    return Withstood(lowest, delta, proved, num)
