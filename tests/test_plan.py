@@ -152,7 +152,7 @@ USERS = (
 def test_a_frame_has_a_row_per_user_in_natural_units():
     plan, nan = plan_of(*USERS), np.nan
     table = plan.to_frame(NAMES, jnp.tile(X, (4, 1)))
-    features = [n + what for n in NAMES for what in ("", " (action)", " (expected)")]
+    features = [n + what for n in NAMES for what in (" (now)", " (action)", " (expected)")]
     first = ["status", "cost", "valid", "robust_valid", "intervention_set"]
     assert list(table.columns) == [*first, *features, "sentence"]
     assert list(table.status) == ["found", "already_favourable", "not_found", "found"]
@@ -160,7 +160,7 @@ def test_a_frame_has_a_row_per_user_in_natural_units():
     assert list(table.valid) == [True, True, False, True]
     assert list(table.robust_valid) == [True, False, False, False]
     assert list(table.intervention_set) == ["income", "none", "none", "savings+debt"]
-    np.testing.assert_array_equal(table.income, [2100] * 4)
+    np.testing.assert_array_equal(table["income (now)"], [2100] * 4)
     # A shift, of hard interventions too, and NaN for none.
     np.testing.assert_allclose(table["income (action)"], [310, nan, nan, nan])
     np.testing.assert_allclose(table["savings (action)"], [nan, nan, nan, 100])

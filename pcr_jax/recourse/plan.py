@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jax import Array
 
+from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
 
@@ -112,28 +113,33 @@ class Plan:
         Parameters
         ----------
         names : sequence of str
-            Of the d features.
-        x : Array
-            Shape (num_users, d): the features that the plan was made for.
+            Of the d features, in the order of the plan: ``graph.nodes``.
+        x : Array or DataFrame
+            Shape (num_users, d): the features that the plan was made for. A table's columns are put
+            into the order of ``names``; its index is kept.
 
         Returns
         -------
         pandas.DataFrame
             Columns ``status``, ``cost``, ``valid``, ``robust_valid``, ``intervention_set``; for
-            every feature its present value, the ``(action)`` on it (a shift; NaN for none), what
-            is ``(expected)`` to follow; and ``sentence``.
+            every feature its present value ``(now)``, the ``(action)`` on it (a shift; NaN for
+            none), what is ``(expected)`` to follow; and ``sentence``.
 
         Raises
         ------
         ValueError
-            If ``names`` or ``x`` do not fit the plan.
+            If ``names`` or ``x`` do not fit the plan, or two names read the same.
         """
         shape = self.action.value.shape
+        given = list(names)
+        names = [f"{name}" for name in given]
         if len(names) != shape[1]:
             raise ValueError(f"Expected names of {shape[1]} features; got {len(names)}.")
-        if np.shape(x) != shape:
-            raise ValueError(f"Expected x of shape {shape}; got {np.shape(x)}.")
-        now, after = np.asarray(x), np.asarray(self.x_counterfactual)
+        if len(set(names)) != len(names):
+            raise ValueError(f"Expected distinct names; got {given}.")
+        index = x.index if isinstance(x, pd.DataFrame) else None
+        now = np.asarray(_checks.array(x, "x", shape, names=given))
+        after = np.asarray(self.x_counterfactual)
         intervened = np.asarray(self.action.intervened)
         hard = np.asarray(self.action.hard)
         shift = np.asarray(self.action.value) - np.where(hard, now, 0.0)
@@ -146,14 +152,14 @@ class Plan:
             "intervention_set": [set_name(row, names) for row in intervened],
         }
         for j, name in enumerate(names):
-            columns[name] = now[:, j]
+            columns[f"{name} (now)"] = now[:, j]
             columns[f"{name} (action)"] = np.where(intervened[:, j], shift[:, j], np.nan)
             columns[f"{name} (expected)"] = after[:, j]
         columns["sentence"] = [
             _sentence(names, *row)
             for row in zip(status, intervened, hard, shift, now, after, strict=True)
         ]
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns, index=index)
 
     def __repr__(self):
         counts = ", ".join(f"{n} {k}" for k, n in self.status_counts().items() if n)
