@@ -6,7 +6,8 @@ and pass; their shapes and types are checked.
 """
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +117,39 @@ def _entries(value, name, kind) -> np.ndarray:
         entry = found.flat[0].item() if found.size else found.dtype
         _refuse(name, kind, shown(entry) if found.dtype.kind in "US" else f"{found.dtype}")
     return found
+
+
+def listed(value, name) -> list:
+    """``value`` as a list."""
+    if isinstance(value, Iterable) and not isinstance(value, Mapping):
+        with suppress(TypeError):
+            return list(value)
+    raise TypeError(f"Expected {name} to be a sequence; got {shown(value)}.")
+
+
+def names(value, name) -> tuple:
+    """``value`` as names, which are strings or numbers, no two the same."""
+    found = tuple(listed(value, name))
+    if isinstance(value, set | frozenset):
+        raise TypeError(f"Expected {name} in an order; got a set.")
+    if not found:
+        raise ValueError(f"Expected names for {name}; got none.")
+    for label in found:
+        if isinstance(label, bool | np.bool_) or not isinstance(label, str | numbers.Real):
+            raise TypeError(f"Expected {name} to be names; got {shown(label)}.")
+    if len(set(found)) != len(found):
+        raise ValueError(f"Expected distinct names for {name}; got {list(found)}.")
+    return found
+
+
+def unnamed(value, name):
+    """Raise if ``value`` has names, which there is nothing here to compare with."""
+    labelled = isinstance(value, pd.Series) and not _plain(value.index)
+    if labelled or names_of(value) is not None:
+        raise TypeError(
+            f"Expected {name} without names, in the order of graph.nodes; got a "
+            f"{type(value).__name__} with names. Put it into that order and pass its to_numpy()."
+        )
 
 
 def same_names(came, names, name):
@@ -269,10 +303,15 @@ def positive(value, name, *shapes, names=None, rows=None):
 
 
 def non_negative(value, name, *shapes, names=None, rows=None):
-    """The array; raise unless every entry is finite and >= 0."""
+    """The array; raise unless every entry is finite and 0 or positive, in JAX's precision too."""
     found, entries = _checked(value, name, shapes, float, names, rows)
-    if entries is not None and not np.all(np.isfinite(entries) & (entries >= 0)):
-        raise ValueError(f"Expected {name} >= 0; got {value}.")
+    if entries is not None:
+        least = np.finfo(_float()).tiny
+        if not np.all(np.isfinite(entries) & ((entries == 0) | (entries >= least))):
+            raise ValueError(
+                f"Expected {name} >= 0 (0, or at least {least:.2g}, the smallest {_float()}); "
+                f"got {value}."
+            )
     return found
 
 

@@ -41,6 +41,7 @@ class Action:
     hard: Array
 
     def __post_init__(self):
+        _checks.unnamed(self.value, "the action's value")
         value = _checks.finite(self.value, "the action's value")
         hard = _checks.array(self.hard, "hard", value.shape, kind=bool)
         object.__setattr__(self, "value", value)
@@ -49,6 +50,7 @@ class Action:
     @classmethod
     def soft(cls, shift: Array) -> Action:
         """Shift every node by ``shift`` (..., d); 0 where nothing is done."""
+        _checks.unnamed(shift, "shift")
         shift = _checks.finite(shift, "shift")
         return cls(shift, jnp.zeros(shift.shape, bool))
 
@@ -65,6 +67,8 @@ class Action:
     @classmethod
     def do(cls, value: Array, nodes: Array) -> Action:
         """Set the nodes where ``nodes`` (..., d) is True to ``value`` (..., d)."""
+        _checks.unnamed(value, "value")
+        _checks.unnamed(nodes, "nodes")
         hard = _checks.array(nodes, "nodes", kind=bool)
         value = _checks.finite(value, "value", (), hard.shape)
         return cls(jnp.where(hard, value, 0.0), hard)

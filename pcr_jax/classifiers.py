@@ -312,7 +312,8 @@ def outside_model(
             f"Expected no favourable class for a callable, which has none; got {favourable!r}. "
             "It is favourable from the threshold on."
         )
-    host = _Host(model, method, favourable, least, None if names is None else tuple(names))
+    given = None if names is None else _checks.names(names, "names")
+    host = _Host(model, method, favourable, least, given)
     host.position()
     host.order()
     return OutsideModel(host)
@@ -366,10 +367,10 @@ class _Host:
                     "not 0 and 1; got none."
                 )
             favourable = 1
-        if favourable not in classes:
+        if np.ndim(favourable) or favourable not in classes:
             raise ValueError(
                 f"Expected favourable to be one of the classes {classes} of the model; "
-                f"got {favourable!r}."
+                f"got {_checks.shown(favourable)}."
             )
         return classes.index(favourable)
 

@@ -216,7 +216,7 @@ def intervention_pattern(
         If shapes disagree.
     """
     _checks.instance(action, Action, "action")
-    _checks.instance(nodes, list | tuple, "nodes")
+    nodes = _checks.names(nodes, "nodes")
     intervened = np.asarray(action.intervened)
     if intervened.shape[1:] != (len(nodes),):
         raise ValueError(

@@ -30,18 +30,6 @@ if TYPE_CHECKING:
     import networkx as nx
 
 
-def _names(nodes) -> tuple:
-    """Names of nodes, checked."""
-    _checks.instance(nodes, Iterable, "nodes")
-    nodes = tuple(nodes)
-    if not nodes:
-        raise ValueError("Expected at least one node; got none.")
-    for name in nodes:
-        if isinstance(name, bool) or not isinstance(name, str | int | np.integer):
-            raise TypeError(f"Expected nodes to be names; got {_checks.shown(name)}.")
-    return nodes
-
-
 @dataclass(frozen=True)
 class Graph:
     """A DAG whose nodes are in topological order.
@@ -49,7 +37,7 @@ class Graph:
     Parameters
     ----------
     nodes : tuple of str
-        Names, every parent before its children. Integers can be names as well.
+        Names, every parent before its children. Numbers can be names as well.
     parents : tuple of tuple of int
         For each node, the positions of its parents in ``nodes``, increasing.
 
@@ -66,14 +54,12 @@ class Graph:
     parents: tuple[tuple[int, ...], ...]
 
     def __post_init__(self):
-        object.__setattr__(self, "nodes", _names(self.nodes))
+        object.__setattr__(self, "nodes", _checks.names(self.nodes, "nodes"))
         _checks.instance(self.parents, list | tuple, "parents")
         for pa in self.parents:
             _checks.array(pa, "the parents of a node", ("num_parents",), kind=int)
         parents = tuple(tuple(int(p) for p in pa) for pa in self.parents)
         object.__setattr__(self, "parents", parents)
-        if len(set(self.nodes)) != len(self.nodes):
-            raise ValueError(f"Expected distinct names for nodes; got {list(self.nodes)}.")
         if len(self.parents) != len(self.nodes):
             raise ValueError(
                 f"Expected parents for each of the {len(self.nodes)} nodes; "
@@ -98,9 +84,8 @@ class Graph:
             If an edge names an unknown node, the edges form a cycle, or ``nodes`` is not a
             topological order (the message proposes one).
         """
-        nodes = _names(nodes)
-        _checks.instance(edges, Iterable, "edges")
-        edges = list(edges)
+        nodes = _checks.names(nodes, "nodes")
+        edges = _checks.listed(edges, "edges")
         for edge in edges:
             if (
                 not isinstance(edge, Sequence)
@@ -369,6 +354,13 @@ class SCM:
             action = Action.empty(self.num_nodes)
         _checks.instance(action, Action, "action", _ACTIONS)
         _checks.features(action.value, self.num_nodes, "action")
+        try:
+            np.broadcast_shapes(noise.shape, action.value.shape)
+        except ValueError:
+            raise ValueError(
+                "Expected an action of a shape that broadcasts against the features'; got "
+                f"{action.value.shape} and {noise.shape}."
+            ) from None
         terms = jnp.broadcast_arrays(noise, action.value, action.hard)
         matrix = self._matrix()
         if matrix is not None:

@@ -108,6 +108,7 @@ def check_history(history: History, graph: Graph) -> History:
 
 def _answers(answer, name: str, shape: tuple[int, ...]) -> Array:
     """Answers as an array: finite, or NaN where not reported."""
+    _checks.unnamed(answer, name)
     answer = _checks.array(answer, name, shape)
     if (array := _checks.concrete(answer)) is not None and np.isinf(array).any():
         raise ValueError(f"Expected {name} to be finite, or NaN where not reported; got infinity.")

@@ -36,10 +36,10 @@ SOLVERS: dict[str, Callable[[], Algorithm1 | Optimal]] = {"optimal": Optimal, "p
 def check_problem(score, scm: SCM, x, scale, epsilon):
     """Check what recourse and its evaluation have in common; the score as a pytree, and arrays."""
     _checks.instance(scm, SCM, "the SCM", " See pcr_jax.linear_scm and posterior_scms.")
-    if np.shape(x)[:1] == (0,):
-        raise ValueError("Expected at least one user in x; got none.")
     nodes = scm.graph.nodes
     x = _checks.features(x, scm.num_nodes, ndim=2, names=nodes)
+    if not len(x):
+        raise ValueError("Expected at least one user in x; got none.")
     scale = _checks.positive(scale, "scale", (scm.num_nodes,), names=nodes)
     _checks.non_negative(epsilon, "epsilon", ())
     if scm.batch_shape not in ((), (len(x),)):

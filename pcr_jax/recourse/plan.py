@@ -131,12 +131,12 @@ class Plan:
             If ``names`` or ``x`` do not fit the plan, or two names read the same.
         """
         shape = self.action.value.shape
-        given = list(names)
+        given = _checks.names(names, "names")
         names = [f"{name}" for name in given]
         if len(names) != shape[1]:
             raise ValueError(f"Expected names of {shape[1]} features; got {len(names)}.")
         if len(set(names)) != len(names):
-            raise ValueError(f"Expected distinct names; got {given}.")
+            raise ValueError(f"Expected names that read differently; got {list(given)}.")
         index = x.index if isinstance(x, pd.DataFrame) else None
         now = np.asarray(_checks.array(x, "x", shape, names=given))
         after = np.asarray(self.x_counterfactual)
