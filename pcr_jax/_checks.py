@@ -121,7 +121,7 @@ def _entries(value, name, kind) -> np.ndarray:
 
 def listed(value, name) -> list:
     """``value`` as a list."""
-    if isinstance(value, Iterable) and not isinstance(value, Mapping):
+    if isinstance(value, Iterable) and not isinstance(value, dict):
         with suppress(TypeError):
             return list(value)
     raise TypeError(f"Expected {name} to be a sequence; got {shown(value)}.")
