@@ -91,6 +91,11 @@ def _entries(value, name, kind) -> np.ndarray:
         return _column(pd.Series(value), name, kind)
     if value is None or isinstance(value, str | bytes | Mapping | set):
         _refuse(name, kind, shown(value))
+    if hasattr(value, "columns") or hasattr(value, "coords"):
+        raise TypeError(
+            f"Expected {name} to be a pandas.DataFrame; got {shown(value)}, whose names would be "
+            "lost. Call its to_pandas()."
+        )
     if isinstance(value, np.ma.MaskedArray) and value.mask.any():
         raise ValueError(f"Expected no masked values in {name}; got {int(value.mask.sum())}.")
     try:
@@ -342,9 +347,11 @@ def features(x, num_nodes, name="x", ndim=None, *, names=None, rows=None):
 
 
 def count(value, name, minimum=1):
-    """Raise unless ``value`` is an integer >= ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(f"Expected an integer {name} >= {minimum}; got {shown(value)}.")
+    """Raise unless ``value`` is an integer >= ``minimum`` that JAX can count to."""
+    is_count = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_count or not minimum <= value < 2**31:
+        most = "" if is_count and value < minimum else " and < 2**31"
+        raise ValueError(f"Expected an integer {name} >= {minimum}{most}; got {shown(value)}.")
 
 
 def choice(value, options, name):

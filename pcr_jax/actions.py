@@ -211,12 +211,12 @@ def intervention_sets(num_nodes: int, max_size: int | None = None) -> np.ndarray
     sets: list[list[bool]] = []
     for size in range(1, largest + 1):
         for members in combinations(range(num_nodes), size):
-            sets.append([j in members for j in range(num_nodes)])
-            if len(sets) > 4095:
+            if len(sets) == 4095 or num_nodes > 4095:
                 raise ValueError(
                     f"Expected at most 4095 intervention sets; got more for num_nodes={num_nodes}, "
                     f"max_size={max_size}. Lower max_size."
                 )
+            sets.append([j in members for j in range(num_nodes)])
     return np.array(sets)
 
 

@@ -458,9 +458,15 @@ def _as_pytree(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return score if is_pytree else jax.tree_util.Partial(score)
 
 
-@jax.jit  # so that a score is traced once, not at every call
+# Compiled, so that a score is traced once, not at every call.
+@jax.jit
 def _logit(score, x):
     return score(x)
+
+
+@jax.jit
+def _slope(score, x):
+    return jax.grad(score)(x)
 
 
 _SCORE = "x (d,) -> logit ()"
@@ -474,11 +480,13 @@ def as_score(score: Callable[[Array], Array], num_nodes: int) -> Callable[[Array
     TypeError
         If ``score`` is not callable.
     ValueError
-        If it does not map features of shape (d,) to one logit of shape (), a floating-point number.
+        If it does not map features of shape (d,) to one logit of shape (), a floating-point number,
+        or has no gradient and does not say so.
     """
     _checks.function(score, "score", f"{_SCORE}, or pcr_jax.outside_model(...) of one")
     score = _as_pytree(score)
-    out = jax.eval_shape(_logit, score, jax.ShapeDtypeStruct((num_nodes,), jnp.zeros(0).dtype))
+    like = jax.ShapeDtypeStruct((num_nodes,), jnp.zeros(0).dtype)
+    out = jax.eval_shape(_logit, score, like)
     if not isinstance(out, jax.ShapeDtypeStruct) or out.shape != ():
         raise ValueError(
             f"Expected score to map features of shape ({num_nodes},) to a logit of shape (); "
@@ -486,6 +494,14 @@ def as_score(score: Callable[[Array], Array], num_nodes: int) -> Callable[[Array
         )
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise ValueError(f"Expected score to be a logit, favourable from 0 on; got {out.dtype}.")
+    if differentiable(score):
+        try:
+            jax.eval_shape(_slope, score, like)
+        except Exception as error:
+            raise ValueError(
+                f"Expected a gradient of score; got {type(error).__name__}: {error} Set "
+                "score.differentiable = False if it has none."
+            ) from error
     return score
 
 

@@ -336,7 +336,8 @@ class Breaks:
 @pytest.mark.parametrize("calls", [0, 1])
 def test_what_a_model_raises_comes_as_it_is_and_once(calls, caplog, plan):
     outside = pcr.outside_model(Breaks(calls))
-    wrapped = jax.tree_util.Partial(lambda model, x: 2 * model(x), outside)
+    wrapped = lambda x: 2 * outside(x)  # noqa: E731
+    wrapped.differentiable = False
     for broken in (outside, wrapped) if calls == 0 else (outside,):
         with caplog.at_level(logging.ERROR), pytest.raises(Broken, match=WORDS):
             pcr.find_recourse(broken, SCM, X, scale=SCALE)
@@ -373,6 +374,9 @@ def test_a_score_of_ones_own_may_say_that_it_has_no_gradient():
         assert not differentiable(as_score(own, 3))
     with pytest.raises(ValueError, match="with a gradient"):
         pcr.find_recourse(steps, SCM, X, scale=SCALE, solver="paper")
+    outside = pcr.outside_model(lambda rows: rows[:, 0])
+    with pytest.raises(ValueError, match=r"a gradient of score; got .*Set score.differentiable"):
+        as_score(lambda x: 2 * outside(x), 3)
 
 
 # Evaluation searches nothing.
@@ -416,12 +420,9 @@ def test_names_that_read_the_same_are_refused(names, plan):
 
 def test_what_works_on_the_host_says_that_it_cannot_be_traced(plan):
     x, scale = X[NODES].to_numpy(np.float32), SCALE[NODES].to_numpy()
-    history = pcr.History.empty(6, 1, 3)
-    user = pcr.SimulatedUser(SCM)
     traced = {
         "find_recourse": lambda x: pcr.find_recourse(score, SCM, x, scale=scale).cost,
         "evaluate": lambda x: pcr.evaluate(score, SCM, x, plan, scale=scale).cost,
-        "elicit": lambda x: pcr.elicit(KEY, user, x, num_queries=1, history=history).shift,
     }
     for name, call in traced.items():
         for transform in (jax.jit, lambda f: jax.jit(lambda _: f(x))):
@@ -444,12 +445,27 @@ def test_what_can_be_traced_still_can():
     expected = scm.counterfactual(x, pcr.Action.soft(shift))
     np.testing.assert_allclose(outcome(x, shift, 0.3), expected, rtol=1e-5)
 
+    def ask(key, history):
+        user = pcr.SimulatedUser(SCM, num_draws=3)
+        return pcr.elicit(key, user, X, num_queries=1, history=history)
+
+    room = pcr.History.empty(6, 1, 3)
+    asked = jax.jit(ask)(KEY, room), ask(KEY, room)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *asked)
+
 
 # Arrays of every kind.
 
 
 def frame(**columns):
     return X[NODES].assign(**columns)
+
+
+class OtherTable:
+    columns = NODES
+
+    def __array__(self, dtype=None, copy=None):
+        return np.zeros((6, 3))
 
 
 MISSING = pd.array([1, None, 2, 3, 4, 5], dtype="Int64")
@@ -464,6 +480,7 @@ NOT_NUMBERS = {
     "dates": (np.zeros((6, 3), "datetime64[D]"), TypeError, "x to be numbers; got datetime64"),
     "too large": (np.full((6, 3), 1e300), ValueError, r"x in the range of float32.*got 1e\+300"),
     "far too large": ([[10**400] * 3] * 6, ValueError, "x in the range of float32"),
+    "another table": (OtherTable(), TypeError, r"x to be a pandas.DataFrame; got .*OtherTable"),
     "a set": ({1, 2, 3}, TypeError, "x to be numbers; got {1, 2, 3}"),
     "text column": (frame(debt="a"), TypeError, "column 'debt' of x to be numbers; got"),
     "mixed column": (
@@ -557,6 +574,7 @@ def test_a_key_is_one_of_jax(key, error):
     assert SCM.sample(jax.random.PRNGKey(0), 3).shape == (3, 3)
 
 
+M1 = pcr.library.m1()
 OTHERS = {
     "scm": lambda: pcr.find_recourse(score, GRAPH, X, scale=SCALE),
     "constraints": lambda: pcr.find_recourse(score, SCM, X, scale=SCALE, constraints={}),
@@ -571,6 +589,7 @@ OTHERS = {
     "history": lambda: pcr.tell({}, pcr.Query(jnp.zeros(1, int), jnp.ones(1)), jnp.zeros((1, 3))),
     "query": lambda: pcr.tell(pcr.History.empty(1, 1, 3), (0, 1.0), jnp.zeros((1, 3))),
     "wrong": lambda: pcr.SimulatedUser(SCM, wrong=GRAPH),
+    "wrong to have the nodes": lambda: pcr.SimulatedUser(SCM, wrong=M1),
     "the other report": lambda: pcr.Report(*[np.ones(3)] * 4).regret_mean(1.0),
     "nodes": lambda: pcr.Graph(({"a"},), ((),)),
 }
@@ -580,6 +599,16 @@ OTHERS = {
 def test_objects_of_another_kind_are_refused_by_name(name):
     with pytest.raises((TypeError, ValueError), match=f"(?i)^Expected .*{name}.*; got "):
         OTHERS[name]()
+
+
+@pytest.mark.parametrize("count", [10**30, 0, 2.0, "3", True, None])
+def test_a_count_is_an_integer_that_jax_can_count(count):
+    for call in (
+        lambda: SCM.sample(KEY, -1 if count == 0 else count),
+        lambda: pcr.intervention_sets(count),
+    ):
+        with pytest.raises(ValueError, match=r"^Expected (an integer|at most 4095)"):
+            call()
 
 
 def test_a_linear_mechanism_has_a_coefficient_for_every_parent():
@@ -599,7 +628,6 @@ def test_directions_are_not_made_up(kind):
 # Histories made by hand.
 
 
-M1 = pcr.library.m1()
 NODE = np.array([[0, 1, -1], [1, -1, -1]])
 ANSWER = np.where(M1.graph.descendants[NODE] & (NODE >= 0)[..., None], 0.5, np.nan)
 HISTORY = {"node": NODE, "shift": np.ones((2, 3)), "answer": ANSWER}

@@ -52,7 +52,6 @@ def elicit(
         respondent has SCMs for another number of users, or ``history`` is not one of these users
         (see `check_history`).
     """
-    _checks.untraced("elicit", key, respondent, x, history)
     _checks.key(key)
     for method in ("answer", "scm", "wrong"):
         if not hasattr(respondent, method):
@@ -80,7 +79,8 @@ def elicit(
     history = check_history(history, graph)
     if history.num_users != len(x):
         raise ValueError(f"Expected a history of {len(x)} users; got {history.num_users}.")
-    room = history.node.shape[1] - int(history.num_queries.max())
+    asked = _checks.concrete(history.num_queries)
+    room = history.node.shape[1] - (0 if asked is None else asked.max())
     if room < num_queries:
         raise ValueError(
             f"Expected room for {num_queries} more queries in history; got {room}. See "

@@ -39,7 +39,7 @@ class SimulatedUser:
         If an argument is of another type.
     ValueError
         If ``error_rate`` is outside [0, 1], ``num_draws < 1``, ``noise < 0``, ``report`` is
-        unknown, or ``wrong`` has another number of nodes.
+        unknown, or ``wrong`` has other nodes.
     """
 
     scm: SCM
@@ -61,6 +61,11 @@ class SimulatedUser:
         if self.wrong.num_nodes != self.scm.num_nodes:
             raise ValueError(
                 f"Expected wrong to have {self.scm.num_nodes} nodes; got {self.wrong.num_nodes}."
+            )
+        if self.wrong.graph.nodes != self.scm.graph.nodes:
+            raise ValueError(
+                f"Expected wrong to have the nodes {list(self.scm.graph.nodes)}, in this order; "
+                f"got {list(self.wrong.graph.nodes)}."
             )
 
     def answer(self, key: Array, query: Query) -> Array:

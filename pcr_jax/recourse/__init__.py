@@ -183,7 +183,8 @@ def find_recourse(
     score : callable
         x (d,), natural units -> logit (); at or above 0 is the favourable decision. For models
         that are not JAX functions see `pcr_jax.outside_model`. Features come in the order of
-        ``scm.graph.nodes``; a score with ``names`` has to have these.
+        ``scm.graph.nodes``; a score with ``names`` has to have these. It is compiled once, with
+        all that it refers to: pass a new one when that has changed.
     scm : SCM
         One for all users, or with leading axis (num_users,), as from `posterior_scms`.
     x : Array or DataFrame
@@ -227,7 +228,8 @@ def find_recourse(
     TypeError
         If ``score`` is not callable, an argument is of another type, or one is being traced.
     """
-    _checks.untraced("find_recourse", score, scm, x, scale, epsilon, weights, constraints)
+    arguments = (score, scm, x, scale, epsilon, weights, constraints, learning_rate)
+    _checks.untraced("find_recourse", *arguments)
     if isinstance(solver, str):
         _checks.choice(solver, SOLVERS, "solver")
         solver = SOLVERS[solver]()
