@@ -115,7 +115,9 @@ def _entries(value, name, kind) -> np.ndarray:
         try:
             return found.astype(kind)
         except OverflowError:
-            raise ValueError(f"Expected {name} in the range of {_float()}; got more.") from None
+            raise ValueError(
+                f"Expected {name} in the range of {jnp.result_type(kind)}; got more."
+            ) from None
     if not found.size and kind is not float:
         return found.astype(kind)  # an empty list, of whatever
     if not any(jnp.issubdtype(found.dtype, allowed) for allowed in _ALLOWED[kind]):
@@ -231,17 +233,19 @@ def _checked(value, name, shapes=(), kind=float, names=None, rows=None):
         return found.astype(_float()) if kind is float else found, None
     entries = _entries(_in_order(value, name, names, rows), name, kind)
     _fits(entries.shape, shapes, name)
-    if kind is float:
-        largest = np.finfo(_float()).max
-        if entries.dtype.itemsize > 4:
-            entries = entries.astype(float, copy=False)
-            beyond = np.isfinite(entries) & (np.abs(entries) > largest)
+    if kind is not bool:
+        dtype = jnp.result_type(kind)
+        if kind is float and not np.issubdtype(entries.dtype, np.floating):
+            entries = entries.astype(float)
+        largest = (np.finfo if kind is float else np.iinfo)(dtype).max
+        if entries.dtype != dtype:
+            beyond = ~np.isinf(entries) & (np.abs(entries) > largest)
             if beyond.any():
                 raise ValueError(
-                    f"Expected {name} in the range of {_float()}, up to {largest:.2g}; got "
+                    f"Expected {name} in the range of {dtype}, up to {largest:.2g}; got "
                     f"{entries[beyond][0]:g}. Use larger units, or JAX's x64 mode."
                 )
-        entries = entries.astype(_float(), copy=False)
+            entries = entries.astype(dtype)
     same = isinstance(value, jax.Array) and value.dtype == entries.dtype
     return value if same else jnp.asarray(entries), entries
 

@@ -366,7 +366,7 @@ class _Host:
                     "not 0 and 1; got none."
                 )
             favourable = 1
-        if np.ndim(favourable) or favourable not in classes:
+        if not np.isscalar(favourable) or favourable not in classes:
             raise ValueError(
                 f"Expected favourable to be one of the classes {classes} of the model; "
                 f"got {_checks.shown(favourable)}."
