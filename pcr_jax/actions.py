@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jax import Array
 
 from pcr_jax import _checks
@@ -27,36 +28,61 @@ class Action:
         Shape (..., d), natural units.
     hard : Array
         Shape (..., d), boolean.
+
+    Raises
+    ------
+    TypeError
+        If ``value`` is no numbers, or ``hard`` is not boolean.
+    ValueError
+        If their shapes differ, or a value is not finite.
     """
 
     value: Array
     hard: Array
 
+    def __post_init__(self):
+        _checks.unnamed(self.value, "the action's value")
+        value = _checks.finite(self.value, "the action's value")
+        hard = _checks.array(self.hard, "hard", value.shape, kind=bool)
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "hard", hard)
+
     @classmethod
     def soft(cls, shift: Array) -> Action:
         """Shift every node by ``shift`` (..., d); 0 where nothing is done."""
-        shift = jnp.asarray(shift, float)
+        _checks.unnamed(shift, "shift")
+        shift = _checks.finite(shift, "shift")
         return cls(shift, jnp.zeros(shift.shape, bool))
 
     @classmethod
     def shift_node(cls, node: Array, shift: Array, num_nodes: int) -> Action:
         """Shift one node by ``shift`` (); ``node`` () is its position, or -1 for none."""
+        _checks.count(num_nodes, "num_nodes")
+        node = _checks.array(node, "node", (), kind=int)
+        if not _checks.traced(node) and not -1 <= node < num_nodes:
+            raise ValueError(f"Expected node in -1, ..., {num_nodes - 1}; got {node}.")
+        shift = _checks.finite(shift, "shift", ())
         return cls.soft(jnp.where(node == jnp.arange(num_nodes), shift, 0.0))
 
     @classmethod
     def do(cls, value: Array, nodes: Array) -> Action:
         """Set the nodes where ``nodes`` (..., d) is True to ``value`` (..., d)."""
-        hard = jnp.asarray(nodes, bool)
-        return cls(jnp.where(hard, jnp.asarray(value, float), 0.0), hard)
+        _checks.unnamed(value, "value")
+        _checks.unnamed(nodes, "nodes")
+        hard = _checks.array(nodes, "nodes", kind=bool)
+        value = _checks.finite(value, "value", (), hard.shape)
+        return cls(jnp.where(hard, value, 0.0), hard)
 
     @classmethod
     def by(cls, x: Array, shift: Array, hard: bool) -> Action:
         """Move features ``x`` by ``shift``, both (..., d), with hard or soft interventions."""
+        x, shift = _checks.array(x, "x"), _checks.array(shift, "shift")
         return cls.do(x + shift, shift != 0) if hard else cls.soft(shift)
 
     @classmethod
     def empty(cls, num_nodes: int) -> Action:
         """Do nothing."""
+        _checks.count(num_nodes, "num_nodes")
         return cls.soft(jnp.zeros(num_nodes))
 
     @property
@@ -65,9 +91,20 @@ class Action:
         return self.hard | (self.value != 0)
 
 
+_FIELDS: dict[str, type] = {
+    "actionable": bool,
+    "lower": float,
+    "upper": float,
+    "increase_only": bool,
+    "decrease_only": bool,
+}
+
+
 @pytree()
 class Constraints:
     """What a user can do. Every field has shape (d,), or (num_users, d) to differ by user.
+
+    A Series or dictionary by name, or a table, is put into the order of the graph's nodes.
 
     Parameters
     ----------
@@ -79,6 +116,11 @@ class Constraints:
         Unbounded by default.
     increase_only, decrease_only : array of bool, optional
         Directions; both on one node make it immutable.
+
+    Raises
+    ------
+    TypeError
+        If a field is of another kind: 0 and 1, or ``"False"``, are not boolean.
     """
 
     actionable: Array | None = None
@@ -87,30 +129,50 @@ class Constraints:
     increase_only: Array | None = None
     decrease_only: Array | None = None
 
-    def shift_bounds(self, x: Array) -> tuple[Array, Array]:
+    def __post_init__(self):
+        for name, kind in _FIELDS.items():
+            value = getattr(self, name)
+            if value is not None:
+                names = tuple(value) if isinstance(value, Mapping) else None
+                _checks.array(value, f"constraints.{name}", kind=kind, names=names)
+
+    def shift_bounds(
+        self, x: Array, names: Sequence[str] | None = None, rows: pd.Index | None = None
+    ) -> tuple[Array, Array]:
         """The smallest and largest shift of each feature, each of the shape of ``x`` (..., d).
+
+        Parameters
+        ----------
+        x : Array
+            Shape (..., d), natural units.
+        names : sequence of str, optional
+            Of the d features: ``graph.nodes``, which named fields are compared with.
+        rows : pandas.Index, optional
+            Of the users, which the rows of tables are compared with.
 
         Raises
         ------
         ValueError
-            If a field does not broadcast against ``x``, or bounds exclude a present value.
+            If a field does not broadcast against ``x`` or has other names, or bounds exclude a
+            present value.
         """
-        shape = np.shape(x)
+        x = _checks.finite(x, "x")
+        shape = x.shape
 
-        def field(name, default, dtype):
-            value = getattr(self, name)
-            value = jnp.asarray(default if value is None else value, dtype)
+        def field(name, default):
+            value, kind = getattr(self, name), _FIELDS[name]
+            if value is None:
+                return jnp.asarray(default, kind)
+            said = f"constraints.{name}"
+            value = _checks.array(
+                value, said, (), shape[-1:], shape, kind=kind, names=names, rows=rows
+            )
             array = _checks.concrete(value)
             if array is not None and np.isnan(array).any():
-                raise ValueError(f"Expected no NaN in constraints.{name}; got {array}.")
-            if value.shape not in ((), shape[-1:], shape):
-                raise ValueError(
-                    f"Expected constraints.{name} of shape {shape[-1:]} or {shape}; "
-                    f"got shape {value.shape}."
-                )
+                raise ValueError(f"Expected no NaN in {said}; got {array}.")
             return value
 
-        lower, upper = field("lower", -jnp.inf, float), field("upper", jnp.inf, float)
+        lower, upper = field("lower", -jnp.inf), field("upper", jnp.inf)
         x_value, low_value, high_value = map(_checks.concrete, (x, lower, upper))
         if x_value is not None and low_value is not None and high_value is not None:
             outside = (x_value < low_value) | (x_value > high_value)
@@ -122,9 +184,9 @@ class Constraints:
                     f"[{np.broadcast_to(low_value, shape)[at]}, "
                     f"{np.broadcast_to(high_value, shape)[at]}]."
                 )
-        actionable = field("actionable", True, bool)
-        low = jnp.where(actionable & ~field("increase_only", False, bool), lower - x, 0.0)
-        high = jnp.where(actionable & ~field("decrease_only", False, bool), upper - x, 0.0)
+        actionable = field("actionable", True)
+        low = jnp.where(actionable & ~field("increase_only", False), lower - x, 0.0)
+        high = jnp.where(actionable & ~field("decrease_only", False), upper - x, 0.0)
         return low, high
 
 
@@ -149,15 +211,15 @@ def intervention_sets(num_nodes: int, max_size: int | None = None) -> np.ndarray
     sets: list[list[bool]] = []
     for size in range(1, largest + 1):
         for members in combinations(range(num_nodes), size):
-            sets.append([j in members for j in range(num_nodes)])
-            if len(sets) > 4095:
+            if len(sets) == 4095 or num_nodes > 4095:
                 raise ValueError(
                     f"Expected at most 4095 intervention sets; got more for num_nodes={num_nodes}, "
                     f"max_size={max_size}. Lower max_size."
                 )
+            sets.append([j in members for j in range(num_nodes)])
     return np.array(sets)
 
 
 def set_name(members: Sequence[bool], nodes: Sequence[str]) -> str:
     """A set's name, such as ``"X1+X3"``; ``"none"`` if it is empty."""
-    return "+".join(n for n, member in zip(nodes, members, strict=True) if member) or "none"
+    return "+".join(f"{n}" for n, member in zip(nodes, members, strict=True) if member) or "none"

@@ -14,8 +14,10 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
+from pcr_jax.classifiers import raises_as_itself, refuse_probabilities
 from pcr_jax.recourse import ball, check_problem, find_recourse, has_model, per_user
 from pcr_jax.recourse.plan import Plan
 from pcr_jax.recourse.verify import outcomes, withstand
@@ -38,7 +40,7 @@ class Report:
         Shape (num_users,), boolean; False where no action was found.
     cost : Array
         Shape (num_users,): the plan's; infinite where no action was found.
-    optimum : Array
+    optimum : Array, optional
         Shape (num_users,): cost of the cheapest action under the true SCM; infinite where none
         was found.
     """
@@ -46,7 +48,7 @@ class Report:
     valid: Array
     robust_valid: Array
     cost: Array
-    optimum: Array
+    optimum: Array | None = None
 
     @property
     def validity(self) -> float:
@@ -65,27 +67,47 @@ class Report:
 
     def cost_mean_common(self, others: Sequence[Report]) -> float:
         """Mean cost over the users whose action is valid here and in all ``others``."""
+        _checks.instance(others, list | tuple, "others")
+        for other in others:
+            _same_users(self, other)
         users = np.all([self.valid, *(other.valid for other in others)], axis=0)
         return _mean_over(self.cost, users)
 
     def regret_mean(self, reference: Report) -> float:
         """Mean of cost minus the reference's, over users valid in both (Definition 1)."""
+        _same_users(self, reference)
         users = np.asarray(self.valid & reference.valid)
         gap = np.subtract(self.cost, reference.cost, where=users, out=np.zeros(len(users)))
         return _mean_over(gap, users)
 
     @property
     def regret_to_optimum_mean(self) -> float:
-        """Mean of cost minus `optimum`, over valid users for whom an optimum is known."""
+        """Mean of cost minus `optimum`, over valid users for whom an optimum is known.
+
+        NaN if there are none, and without `optimum`.
+        """
+        if self.optimum is None:
+            return float("nan")
         users = np.asarray(self.valid & jnp.isfinite(self.optimum))
         gap = np.subtract(self.cost, self.optimum, where=users, out=np.zeros(len(users)))
         return _mean_over(gap, users)
 
     def __str__(self):
-        return (
+        said = (
             f"{len(self.valid)} users: validity {self.validity:.3f}, "
-            f"robust validity {self.robust_validity:.3f}, cost {self.cost_mean:.3f}, "
-            f"regret to the optimum {self.regret_to_optimum_mean:.3f}"
+            f"robust validity {self.robust_validity:.3f}, cost {self.cost_mean:.3f}"
+        )
+        if self.optimum is None:
+            return said
+        return f"{said}, regret to the optimum {self.regret_to_optimum_mean:.3f}"
+
+
+def _same_users(report, other):
+    """Raise unless ``other`` is a report of as many users."""
+    _checks.instance(other, Report, "the other report")
+    if np.shape(other.valid) != np.shape(report.valid):
+        raise ValueError(
+            f"Expected reports of the same {len(report.valid)} users; got {len(other.valid)}."
         )
 
 
@@ -103,6 +125,7 @@ def optimum_cost(
     return jnp.where(plan.robust_valid, plan.cost, jnp.inf)
 
 
+@raises_as_itself
 def evaluate(
     score: Callable[[Array], Array],
     truth: SCM,
@@ -123,8 +146,8 @@ def evaluate(
         x (d,), natural units -> logit ().
     truth : SCM
         One for all users, or with leading axis (num_users,).
-    x : Array
-        Shape (num_users, d), natural units.
+    x : Array or DataFrame
+        Shape (num_users, d), natural units; see `pcr_jax.find_recourse` for names.
     plan : Plan
         From `find_recourse`, under whichever SCM.
     scale : Array
@@ -135,8 +158,8 @@ def evaluate(
     norm : {"l2", "linf"}
         Of that ball.
     optimum : Array, optional
-        Shape (num_users,), from `optimum_cost` with the settings of the plan; if not given, that
-        of the L1 cost without constraints.
+        Shape (num_users,), from `optimum_cost` with the settings of the plan. Without it there is
+        no regret.
     key : Array, optional
         Of the perturbations that are tried; the same ones by default.
 
@@ -146,27 +169,31 @@ def evaluate(
 
     Raises
     ------
+    TypeError
+        If an argument is of another type, or is being traced.
     ValueError
-        If shapes disagree or a value is not finite.
+        If shapes or names disagree, a value is not finite, or ``score`` looks like a probability.
     """
+    _checks.untraced("evaluate", score, truth, x, plan, scale, epsilon, optimum)
+    _checks.instance(plan, Plan, "plan", " See pcr_jax.find_recourse.")
+    rows = _checks.rows_of(x)
     score, x, scale = check_problem(score, truth, x, scale, epsilon)
     if plan.action.value.shape != x.shape:
         raise ValueError(
             f"Expected a plan for x of shape {plan.action.value.shape}; got {x.shape}."
         )
+    if optimum is not None:
+        optimum = _checks.array(optimum, "optimum", (len(x),), rows=rows)
     truths = per_user(truth, len(x))
     if not bool(has_model(truths).all()):
         raise ValueError("Expected truth with finite coefficients; got NaN or infinite ones.")
     _, logit = outcomes(score, truths, x, plan.action)
+    refuse_probabilities(score, x, scale, logit)
     acted, lowest, region = jnp.isfinite(plan.cost), logit, ball(epsilon, norm)
     if region is not None:
-        key = jax.random.key(1) if key is None else key
+        key = jax.random.key(1) if key is None else _checks.key(key)
         chosen = np.asarray(acted)
         lowest = withstand(key, score, truths, x, plan.action, scale, region, logit, chosen).logit
-    if optimum is None:
-        optimum = optimum_cost(score, truth, x, scale=scale, epsilon=epsilon, norm=norm)
-    if np.shape(optimum) != (len(x),):
-        raise ValueError(f"Expected optimum of shape ({len(x)},); got {np.shape(optimum)}.")
     cost = jnp.where(acted, plan.cost, jnp.inf)
     return Report(acted & (logit >= 0), acted & (lowest >= 0), cost, optimum)
 
@@ -189,8 +216,23 @@ def intervention_pattern(
     -------
     dict
         Share of the counted users by set name such as ``"X1+X3"``, sorted by name.
+
+    Raises
+    ------
+    TypeError
+        If ``users`` is not boolean, or an argument is of another type.
+    ValueError
+        If shapes disagree.
     """
-    chosen = np.asarray(action.intervened)[np.asarray(users)]
+    _checks.instance(action, Action, "action")
+    nodes = _checks.names(nodes, "nodes")
+    intervened = np.asarray(action.intervened)
+    if intervened.shape[1:] != (len(nodes),):
+        raise ValueError(
+            f"Expected an action of shape (num_users, {len(nodes)}), as many as nodes; "
+            f"got {intervened.shape}."
+        )
+    chosen = intervened[np.asarray(_checks.array(users, "users", intervened.shape[:1], kind=bool))]
     sets, counts = np.unique(chosen, axis=0, return_counts=True)
     shares = {set_name(s, nodes): float(c) for s, c in zip(sets, counts / len(chosen), strict=True)}
     return dict(sorted(shares.items()))

@@ -13,6 +13,8 @@ from pcr_jax import _checks
 from pcr_jax.classifiers import Classifier, train_mlp
 from pcr_jax.scm import SCM
 
+_SCMS = " See pcr_jax.library and pcr_jax.linear_scm."
+
 
 class Population(NamedTuple):
     """A trained classifier and the users it refused.
@@ -47,8 +49,17 @@ def sample_labels(key: Array, x: Array, *, rho: str = "mean") -> Array:
     -------
     Array
         Shape (num_samples,), 0.0 or 1.0.
+
+    Raises
+    ------
+    TypeError
+        If ``key`` is none, or ``x`` is no numbers.
+    ValueError
+        If ``x`` is not finite or of another shape, or ``rho`` is unknown.
     """
+    _checks.key(key)
     _checks.choice(rho, ("mean", "mean_abs"), "rho")
+    x = _checks.finite(x, "x", ("num_samples", "d"))
     total = x.sum(-1)
     unit = jnp.mean(total if rho == "mean" else jnp.abs(total))
     return jax.random.bernoulli(key, jax.nn.sigmoid(2.5 / unit * total)).astype(x.dtype)
@@ -83,11 +94,15 @@ def refused_population(
 
     Raises
     ------
+    TypeError
+        If ``key`` or ``scm`` is of another type.
     ValueError
         If a count is not positive.
     RuntimeError
         If the classifier refuses too few of ``max_draws`` users.
     """
+    _checks.key(key)
+    _checks.instance(scm, SCM, "scm", _SCMS)
     _checks.count(num_train, "num_train")
     _checks.count(num_users, "num_users")
     _checks.count(max_draws, "max_draws")
@@ -138,11 +153,15 @@ def refused_test_users(
 
     Raises
     ------
+    TypeError
+        If ``key`` or ``scm`` is of another type.
     ValueError
         If ``num_samples < 5`` or ``max_users < 1``.
     RuntimeError
         If the classifier refuses nobody of the test part.
     """
+    _checks.key(key)
+    _checks.instance(scm, SCM, "scm", _SCMS)
     _checks.count(num_samples, "num_samples", minimum=5)
     _checks.count(max_users, "max_users")
     k_sample, k_label, k_fit = jax.random.split(key, 3)

@@ -37,23 +37,29 @@ class Graph:
     Parameters
     ----------
     nodes : tuple of str
-        Names, every parent before its children.
+        Names, every parent before its children. Numbers can be names as well.
     parents : tuple of tuple of int
         For each node, the positions of its parents in ``nodes``, increasing.
 
     Raises
     ------
+    TypeError
+        If a name or a parent is of another type.
     ValueError
-        If a name is repeated, a parent is unknown or listed twice, or a parent does not come
-        before its child.
+        If there is no node, a name is repeated, a parent is unknown or listed twice, or a parent
+        does not come before its child.
     """
 
     nodes: tuple[str, ...]
     parents: tuple[tuple[int, ...], ...]
 
     def __post_init__(self):
-        if len(set(self.nodes)) != len(self.nodes):
-            raise ValueError(f"Expected distinct names for nodes; got {list(self.nodes)}.")
+        object.__setattr__(self, "nodes", _checks.names(self.nodes, "nodes"))
+        _checks.instance(self.parents, list | tuple, "parents")
+        for pa in self.parents:
+            _checks.array(pa, "the parents of a node", ("num_parents",), kind=int)
+        parents = tuple(tuple(int(p) for p in pa) for pa in self.parents)
+        object.__setattr__(self, "parents", parents)
         if len(self.parents) != len(self.nodes):
             raise ValueError(
                 f"Expected parents for each of the {len(self.nodes)} nodes; "
@@ -72,16 +78,22 @@ class Graph:
 
         Raises
         ------
+        TypeError
+            If ``nodes`` are no names, or ``edges`` no pairs.
         ValueError
             If an edge names an unknown node, the edges form a cycle, or ``nodes`` is not a
             topological order (the message proposes one).
         """
-        nodes = tuple(nodes)
-        edges = list(edges)
+        nodes = _checks.names(nodes, "nodes")
+        edges = _checks.listed(edges, "edges")
         for edge in edges:
-            if len(edge) != 2 or any(end not in nodes for end in edge):
+            if (
+                not isinstance(edge, Sequence)
+                or len(edge) != 2
+                or any(end not in nodes for end in edge)
+            ):
                 raise ValueError(
-                    f"Expected edges to be (parent, child) pairs of {list(nodes)}; got {edge}."
+                    f"Expected edges to be (parent, child) pairs of {list(nodes)}; got {edge!r}."
                 )
         import networkx as nx
 
@@ -89,7 +101,7 @@ class Graph:
         graph.add_nodes_from(nodes)
         graph.add_edges_from(edges)
         if not nx.is_directed_acyclic_graph(graph):
-            cycle = [parent for parent, _ in nx.find_cycle(graph)]
+            cycle = [f"{parent}" for parent, _ in nx.find_cycle(graph)]
             raise ValueError(
                 f"Expected an acyclic graph; got the cycle {' -> '.join([*cycle, cycle[0]])}."
             )
@@ -107,9 +119,28 @@ class Graph:
 
     @classmethod
     def from_networkx(cls, graph: nx.DiGraph) -> Graph:
-        """The same DAG from networkx, its nodes put in topological order."""
+        """The same DAG from networkx, its nodes put in topological order.
+
+        That is not the order in which they were added: what has names is put into the order of
+        ``nodes`` where the graph is used, what has none has to be in that order.
+
+        Raises
+        ------
+        TypeError
+            If ``graph`` is not a `networkx.DiGraph`: undirected, or with parallel edges.
+        ValueError
+            If it has a cycle.
+        """
         import networkx as nx
 
+        if not isinstance(graph, nx.Graph) or not graph.is_directed():
+            kind = type(graph).__name__
+            raise TypeError(
+                f"Expected graph to be a networkx.DiGraph; got a {kind}, which does not say what "
+                "is the cause and what the effect."
+            )
+        if graph.is_multigraph():
+            raise TypeError("Expected graph to be a networkx.DiGraph; got one of parallel edges.")
         if not nx.is_directed_acyclic_graph(graph):
             return cls.from_edges(list(graph.nodes), graph.edges)  # raises, naming the cycle
         return cls.from_edges(list(nx.topological_sort(graph)), graph.edges)
@@ -176,10 +207,24 @@ class Mechanism:
         ``function(coefficients, parents) -> value``, with parents of shape (..., num_parents)
         and value of shape (...). Define it once at module level: its identity is part of what
         `jax.jit` caches on.
+
+    Raises
+    ------
+    TypeError
+        If ``coefficients`` are no numbers, or ``function`` is not callable.
+    ValueError
+        If ``coefficients`` have no axis.
     """
 
     coefficients: Array
     function: Callable[[Array, Array], Array] = linear
+
+    def __post_init__(self):
+        coefficients = _checks.array(self.coefficients, "coefficients")
+        if not coefficients.ndim:
+            raise ValueError("Expected coefficients of shape (k,); got ().")
+        object.__setattr__(self, "coefficients", coefficients)
+        _checks.function(self.function, "function", "(coefficients, parents) -> value")
 
     def __call__(self, parents: Array) -> Array:
         """f_j of ``parents`` (..., num_parents); shape (...)."""
@@ -208,6 +253,9 @@ def _substitute(matrix: Array, noise: Array, value: Array, hard: Array) -> Array
     return jax.lax.scan(assign, unset, nodes)[0]
 
 
+_ACTIONS = " See Action.soft(shift) and Action.do(value, nodes)."
+
+
 @pytree(static=("graph",))
 class SCM:
     """A structural causal model with additive noise.
@@ -219,7 +267,16 @@ class SCM:
     mechanisms : tuple of Mechanism
         One per node; a root's receives parents of shape (0,).
     noise : tuple of numpyro.distributions.Distribution
-        The distribution of each U_j, univariate.
+        The distribution of each U_j, univariate; None where it is not needed, as for
+        counterfactuals.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another type.
+    ValueError
+        If there is not one mechanism and one distribution for every node, or a linear mechanism
+        has not one coefficient for every parent.
     """
 
     graph: Graph
@@ -227,11 +284,25 @@ class SCM:
     noise: tuple[dist.Distribution, ...]
 
     def __post_init__(self):
-        for name in ("mechanisms", "noise"):
+        _checks.instance(self.graph, Graph, "graph")
+        for name, kind in (("mechanisms", Mechanism), ("noise", dist.Distribution | None)):
+            _checks.instance(getattr(self, name), list | tuple, name)
+            object.__setattr__(self, name, tuple(getattr(self, name)))
             if len(getattr(self, name)) != self.graph.num_nodes:
                 raise ValueError(
                     f"Expected {name} for each of the {self.graph.num_nodes} nodes; "
                     f"got {len(getattr(self, name))}."
+                )
+            for node, value in zip(self.graph.nodes, getattr(self, name), strict=True):
+                _checks.instance(value, kind, f"the {name} of node {node!r}")
+        for node, pa, mechanism in zip(
+            self.graph.nodes, self.graph.parents, self.mechanisms, strict=True
+        ):
+            num = mechanism.coefficients.shape[-1]
+            if mechanism.function is linear and num != len(pa):
+                raise ValueError(
+                    f"Expected a coefficient for each of the {len(pa)} parents of node {node!r}, "
+                    f"whose mechanism is linear; got {num}."
                 )
 
     @property
@@ -266,8 +337,7 @@ class SCM:
         ValueError
             If the trailing dimension of ``x`` is not d or ``x`` is not finite.
         """
-        _checks.features(x, self.num_nodes)
-        x = jnp.asarray(x)
+        x = _checks.features(x, self.num_nodes, names=self.graph.nodes)
         matrix = self._matrix()
         if matrix is not None:
             return x - _times(matrix, x[..., None, :])
@@ -279,11 +349,18 @@ class SCM:
 
         A soft intervention adds its value to the mechanism; a hard one replaces the mechanism.
         """
-        _checks.features(noise, self.num_nodes, "noise")
-        noise = jnp.asarray(noise)
+        noise = _checks.features(noise, self.num_nodes, "noise", names=self.graph.nodes)
         if action is None:
             action = Action.empty(self.num_nodes)
+        _checks.instance(action, Action, "action", _ACTIONS)
         _checks.features(action.value, self.num_nodes, "action")
+        try:
+            np.broadcast_shapes(noise.shape, action.value.shape)
+        except ValueError:
+            raise ValueError(
+                "Expected an action of a shape that broadcasts against the features'; got "
+                f"{action.value.shape} and {noise.shape}."
+            ) from None
         terms = jnp.broadcast_arrays(noise, action.value, action.hard)
         matrix = self._matrix()
         if matrix is not None:
@@ -305,6 +382,10 @@ class SCM:
 
     def sample_noise(self, key: Array, num_samples: int) -> Array:
         """Draws of U, shape (num_samples, d)."""
+        _checks.key(key)
+        _checks.count(num_samples, "num_samples", minimum=0)
+        for node, distribution in zip(self.graph.nodes, self.noise, strict=True):
+            _checks.instance(distribution, dist.Distribution, f"the noise of node {node!r}")
         keys = jax.random.split(key, self.num_nodes)
         return jnp.stack(
             [u.sample(k, (num_samples,)) for u, k in zip(self.noise, keys, strict=True)], axis=-1
@@ -312,7 +393,6 @@ class SCM:
 
     def sample(self, key: Array, num_samples: int, action: Action | None = None) -> Array:
         """Draws of X, under an action if given; shape (num_samples, d)."""
-        _checks.count(num_samples, "num_samples", minimum=0)
         return self.predict(self.sample_noise(key, num_samples), action)
 
     @property
@@ -328,33 +408,39 @@ def linear_scm(graph: Graph, coefficients: ArrayLike, noise=None) -> SCM:
     ----------
     graph : Graph
     coefficients : Array
-        Shape (num_edges,), in the order of ``graph.edges``.
+        Shape (num_edges,), in the order of ``graph.edges``; a Series or a dictionary by
+        ``graph.edge_names``. NaN where there is no model.
     noise : sequence of distributions, optional
         One per node; standard normal by default.
 
     Raises
     ------
+    TypeError
+        If an argument is of another type.
     ValueError
-        If the trailing dimension of ``coefficients`` is not the number of edges.
+        If there is not one coefficient for every edge.
     """
-    coefficients = jnp.asarray(coefficients, float)
-    if coefficients.shape != (len(graph.edges),):
+    _checks.instance(graph, Graph, "graph")
+    edges = graph.edge_names
+    values = _checks.array(coefficients, "coefficients", names=edges)
+    if values.shape != (len(edges),):
         raise ValueError(
-            f"Expected coefficients of shape ({len(graph.edges)},), one per edge "
-            f"{list(graph.edge_names)}; got shape {coefficients.shape}."
+            f"Expected coefficients of shape ({len(edges)},), one per edge {list(edges)}; "
+            f"got shape {values.shape}."
         )
     ends = np.cumsum([0] + [len(pa) for pa in graph.parents])
     mechanisms = tuple(
-        Mechanism(jax.lax.slice_in_dim(coefficients, int(start), int(stop)))
+        Mechanism(jax.lax.slice_in_dim(values, int(start), int(stop)))
         for start, stop in pairwise(ends)
     )
     if noise is None:
         noise = [dist.Normal(0.0, 1.0)] * graph.num_nodes
-    return SCM(graph, mechanisms, tuple(noise))
+    return SCM(graph, mechanisms, noise)
 
 
 def non_causal(graph: Graph) -> SCM:
     """The non-causal prior: no feature affects another (all coefficients 0)."""
+    _checks.instance(graph, Graph, "graph")
     return linear_scm(graph, jnp.zeros(len(graph.edges)))
 
 
@@ -368,6 +454,7 @@ class _Negated:
 
 def inverted(scm: SCM) -> SCM:
     """The SCM with every causal effect inverted: f_j becomes -f_j (after Eq. 4 of the paper)."""
+    _checks.instance(scm, SCM, "scm")
     return SCM(
         scm.graph,
         tuple(Mechanism(m.coefficients, _Negated(m.function)) for m in scm.mechanisms),

@@ -178,7 +178,7 @@ def test_a_full_history_takes_no_more(history):
     answer = jnp.zeros((NUM_USERS, 3))
     with pytest.raises(ValueError, match="room for one more query; got 4 asked already"):
         tell(history, repeated(0, 0.5), answer)
-    with pytest.raises(ValueError, match="room for one more query"):
+    with pytest.raises(ValueError, match="room for 1 more queries in history; got 0"):
         elicit(KEY, M1_USER, X, num_queries=1, history=history)
     nobody = repeated(-1, 0.5)
     jax.tree.map(np.testing.assert_array_equal, tell(history, nobody, answer), history)

@@ -96,7 +96,7 @@ def test_actions_are_judged_under_the_true_scm_whatever_the_plan_says():
         np.testing.assert_array_equal(judged.cost, COST)  # in the plan's norm and weights
         assert judged.validity == pytest.approx(np.mean(logit >= 0))
         assert judged.cost_mean == COST
-        np.testing.assert_array_equal(judged.optimum, optimum_cost(SCORE, TRUTH, x, **settings))
+        assert judged.optimum is None
 
 
 def test_a_user_without_an_action_counts_as_invalid_even_where_the_score_is_favourable():

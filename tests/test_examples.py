@@ -18,7 +18,7 @@ def keeps_to_the_constraints(table, printed):
     assert (table.status == "found").mean() >= 0.75
     assert table["age (action)"].isna().all()
     assert not (table["income (action)"] < 0).any()
-    after = table["debt"] + table["debt (action)"]
+    after = table["debt (now)"] + table["debt (action)"]
     assert not (after < -1e-4).any()
     assert [line.split(": ", 1)[1] for line in printed.splitlines()] == list(table.sentence)
 

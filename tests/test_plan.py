@@ -12,7 +12,7 @@ NAMES = ["income", "savings", "debt"]
 X = jnp.array([2100.0, 800.0, 12.5])
 
 
-def plan_of(*users, decimals=(0, 0, 1)):
+def plan_of(*users, decimals=(0, 0, 1), x=X):
     """From (action, counterfactual, status) of every user."""
     actions, after, status = zip(*users, strict=True)
     value, hard = (jnp.stack([getattr(a, name) for a in actions]) for name in ("value", "hard"))
@@ -28,11 +28,14 @@ def plan_of(*users, decimals=(0, 0, 1)):
         np.full(len(users), 7),
         np.full(len(users), 9),
         np.tile(decimals, (len(users), 1)),
+        jnp.tile(x, (len(users), 1)),
+        tuple(NAMES),
+        "a score",
     )
 
 
 def sentence(action, after, status=PlanStatus.found, x=X, decimals=(0, 0, 1)):
-    plan = plan_of((action, after, status), decimals=decimals)
+    plan = plan_of((action, after, status), decimals=decimals, x=x)
     return plan.to_frame(NAMES, x[None]).sentence[0]
 
 
@@ -181,7 +184,7 @@ USERS = (
 def test_a_frame_has_a_row_per_user_in_natural_units():
     plan, nan = plan_of(*USERS), np.nan
     table = plan.to_frame(NAMES, jnp.tile(X, (4, 1)))
-    features = [n + what for n in NAMES for what in ("", " (action)", " (expected)")]
+    features = [n + what for n in NAMES for what in (" (now)", " (action)", " (expected)")]
     verified = ["valid", "robust_valid", "certified", "num_perturbations"]
     first = ["status", "cost", *verified, "intervention_set"]
     assert list(table.columns) == [*first, *features, "sentence"]
@@ -190,7 +193,7 @@ def test_a_frame_has_a_row_per_user_in_natural_units():
     assert list(table.valid) == [True, True, False, True]
     assert list(table.robust_valid) == [True, False, False, False]
     assert list(table.intervention_set) == ["income", "none", "none", "savings+debt"]
-    np.testing.assert_array_equal(table.income, [2100] * 4)
+    np.testing.assert_array_equal(table["income (now)"], [2100] * 4)
     # A shift, of hard interventions too, and NaN for none.
     np.testing.assert_allclose(table["income (action)"], [310, nan, nan, nan])
     np.testing.assert_allclose(table["savings (action)"], [nan, nan, nan, 100])

@@ -275,7 +275,7 @@ SCM_AB = linear_scm(GRAPH, jnp.ones(1))
         (lambda: SCM_AB.counterfactual(jnp.ones(2), Action.empty(3)), r"\(2,\) for action"),
         (lambda: SCM_AB.predict(jnp.ones((2, 3))), r"matching \(2,\) for noise"),
         (lambda: SCM_AB.predict(jnp.array([jnp.nan, 1])), "finite values for noise"),
-        (lambda: SCM_AB.predict(jnp.ones(2), Action.soft([jnp.nan, 0])), "values for action"),
+        (lambda: SCM_AB.predict(jnp.ones(2), Action.soft([jnp.nan, 0])), "values for shift"),
         (lambda: SCM_AB.sample(jax.random.key(0), -1), "num_samples >= 0"),
         (lambda: SCM_AB.sample(jax.random.key(0), 1.5), "integer num_samples"),
     ],

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from pcr_jax import _checks
 from pcr_jax.batching import user_keys
 from pcr_jax.elicitation.history import History, Query
 from pcr_jax.scm import Graph
@@ -27,6 +28,8 @@ class RandomDesign:
     high: float = 1.0
 
     def __post_init__(self):
+        _checks.finite(self.low, "low", ())
+        _checks.finite(self.high, "high", ())
         if not self.low < self.high:
             raise ValueError(f"Expected low < high; got low={self.low}, high={self.high}.")
 
@@ -35,9 +38,14 @@ class RandomDesign:
 
         Raises
         ------
+        TypeError
+            If an argument is of another type.
         ValueError
             If no node of ``graph`` has descendants.
         """
+        _checks.key(key)
+        _checks.instance(graph, Graph, "graph")
+        _checks.instance(history, History, "history")
         causes = jnp.asarray(np.flatnonzero(graph.descendants.any(1)))
         if not causes.size:
             raise ValueError("Expected a graph in which some node has descendants; got no edge.")

@@ -11,6 +11,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
+from pcr_jax.scm import Graph
 
 
 class Query(NamedTuple):
@@ -49,6 +50,9 @@ class History:
     @classmethod
     def empty(cls, num_users: int, max_queries: int, num_nodes: int) -> History:
         """Room for ``max_queries`` queries to each user."""
+        _checks.count(num_users, "num_users")
+        _checks.count(max_queries, "max_queries", minimum=0)
+        _checks.count(num_nodes, "num_nodes")
         return cls(
             jnp.full((num_users, max_queries), -1),
             jnp.zeros((num_users, max_queries)),
@@ -66,6 +70,61 @@ class History:
         return jnp.sum(self.node >= 0, axis=1)
 
 
+def check_history(history: History, graph: Graph) -> History:
+    """A history, made by hand or by `elicit`, as arrays that say something about ``graph``.
+
+    Raises
+    ------
+    TypeError
+        If ``history`` is none, or its fields are no numbers, or its nodes no integers.
+    ValueError
+        If the shapes of its fields do not agree with each other and the graph; a node does not
+        exist, or has no descendants to ask about; a query comes after one that was not asked; a
+        shift is not finite, or an answer is infinite.
+    """
+    _checks.instance(history, History, "history", " See History.empty and tell.")
+    num_nodes = graph.num_nodes
+    sizes = ("num_users", "T")
+    node = _checks.array(history.node, "history.node", sizes, kind=int)
+    shift = _checks.finite(history.shift, "history.shift", node.shape)
+    answer = _answers(history.answer, "history.answer", (*node.shape, num_nodes))
+    nodes = _checks.concrete(node)
+    if nodes is not None:
+        _existing(nodes, "history.node", num_nodes)
+        asked = nodes >= 0
+        mute = asked & np.logical_not(graph.descendants.any(1))[nodes]
+        if mute.any():
+            at = nodes[mute][0]
+            raise ValueError(
+                f"Expected history.node to be nodes with descendants; got {at} "
+                f"({graph.nodes[at]!r}), which has none to ask about. Positions begin at 0."
+            )
+        if (asked[:, 1:] & ~asked[:, :-1]).any():
+            raise ValueError(
+                "Expected the queries in history.node to come first; got -1 (not asked) before one."
+            )
+    return History(node, shift, answer)
+
+
+def _answers(answer, name: str, shape: tuple[int, ...]) -> Array:
+    """Answers as an array: finite, or NaN where not reported."""
+    _checks.unnamed(answer, name)
+    answer = _checks.array(answer, name, shape)
+    if (array := _checks.concrete(answer)) is not None and np.isinf(array).any():
+        raise ValueError(f"Expected {name} to be finite, or NaN where not reported; got infinity.")
+    return answer
+
+
+def _existing(nodes: np.ndarray, name: str, num_nodes: int) -> None:
+    """Raise unless nodes are positions in the graph, or -1."""
+    wrong = (nodes < -1) | (nodes >= num_nodes)
+    if wrong.any():
+        raise ValueError(
+            f"Expected {name} in -1, ..., {num_nodes - 1}; got {nodes[wrong][0]}. Positions begin "
+            "at 0."
+        )
+
+
 def tell(history: History, query: Query, answer: Array) -> History:
     """The history with one more query and answer for every user.
 
@@ -79,21 +138,25 @@ def tell(history: History, query: Query, answer: Array) -> History:
 
     Raises
     ------
+    TypeError
+        If an argument is of another type.
     ValueError
         If ``answer`` has another shape or an infinite number, a node of ``query`` does not exist,
         a shift is not finite, or a history is full.
     """
-    num_users, max_queries, num_nodes = history.answer.shape
-    if np.shape(answer) != (num_users, num_nodes):
+    _checks.instance(history, History, "history", " See History.empty.")
+    _checks.instance(query, Query, "query")
+    if np.ndim(history.answer) != 3:
         raise ValueError(
-            f"Expected answer of shape {(num_users, num_nodes)}; got {np.shape(answer)}."
+            f"Expected history.answer of shape (num_users, T, d); got {np.shape(history.answer)}."
         )
-    if (array := _checks.concrete(answer)) is not None and np.isinf(array).any():
-        raise ValueError("Expected answer to be finite, or NaN where not reported; got infinity.")
-    _checks.finite(query.shift, "query.shift")
-    nodes = _checks.concrete(query.node)
-    if nodes is not None and ((nodes < -1) | (nodes >= num_nodes)).any():
-        raise ValueError(f"Expected query.node in -1, ..., {num_nodes - 1}; got {nodes}.")
+    num_users, max_queries, num_nodes = np.shape(history.answer)
+    answer = _answers(answer, "answer", (num_users, num_nodes))
+    shift = _checks.finite(query.shift, "query.shift", (num_users,))
+    node = _checks.array(query.node, "query.node", (num_users,), kind=int)
+    if (nodes := _checks.concrete(node)) is not None:
+        _existing(nodes, "query.node", num_nodes)
+    query = Query(node, shift)
     told, full = _tell(history, query, answer)
     array = _checks.concrete(full)
     if array is not None and array.any():

@@ -35,9 +35,11 @@ class SimulatedUser:
 
     Raises
     ------
+    TypeError
+        If an argument is of another type.
     ValueError
         If ``error_rate`` is outside [0, 1], ``num_draws < 1``, ``noise < 0``, ``report`` is
-        unknown, or ``wrong`` has another number of nodes.
+        unknown, or ``wrong`` has other nodes.
     """
 
     scm: SCM
@@ -48,19 +50,28 @@ class SimulatedUser:
     report: str = "all"
 
     def __post_init__(self):
-        _checks.probability(self.error_rate, "error_rate")
+        _checks.instance(self.scm, SCM, "scm")
+        _checks.probability(self.error_rate, "error_rate", ())
         _checks.count(self.num_draws, "num_draws")
-        _checks.non_negative(self.noise, "noise")
+        _checks.non_negative(self.noise, "noise", ())
         _checks.choice(self.report, ("all", "one"), "report")
         if self.wrong is None:
             object.__setattr__(self, "wrong", inverted(self.scm))
+        _checks.instance(self.wrong, SCM, "wrong")
         if self.wrong.num_nodes != self.scm.num_nodes:
             raise ValueError(
                 f"Expected wrong to have {self.scm.num_nodes} nodes; got {self.wrong.num_nodes}."
             )
+        if self.wrong.graph.nodes != self.scm.graph.nodes:
+            raise ValueError(
+                f"Expected wrong to have the nodes {list(self.scm.graph.nodes)}, in this order; "
+                f"got {list(self.wrong.graph.nodes)}."
+            )
 
     def answer(self, key: Array, query: Query) -> Array:
         """Every user's answer, shape (num_users, d); NaN where nothing is reported."""
+        _checks.key(key)
+        _checks.instance(query, Query, "query")
         return _answer(self, user_keys(key, len(query.node)), query)
 
 

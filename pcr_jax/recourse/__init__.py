@@ -13,7 +13,13 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints, intervention_sets
 from pcr_jax.batching import map_users
-from pcr_jax.classifiers import as_score, differentiable
+from pcr_jax.classifiers import (
+    as_score,
+    differentiable,
+    names_of,
+    raises_as_itself,
+    refuse_probabilities,
+)
 from pcr_jax.recourse import algorithm1, optimal
 from pcr_jax.recourse.adversary import NORMS, Ball
 from pcr_jax.recourse.algorithm1 import Algorithm1
@@ -35,21 +41,25 @@ SOLVERS: dict[str, Callable[[], Algorithm1 | Optimal]] = {"optimal": Optimal, "p
 
 def check_problem(score, scm: SCM, x, scale, epsilon):
     """Check what recourse and its evaluation have in common; the score as a pytree, and arrays."""
-    if np.shape(x)[:1] == (0,):
+    _checks.instance(scm, SCM, "the SCM", " See pcr_jax.linear_scm and posterior_scms.")
+    nodes = scm.graph.nodes
+    x = _checks.features(x, scm.num_nodes, ndim=2, names=nodes)
+    if not len(x):
         raise ValueError("Expected at least one user in x; got none.")
-    _checks.features(x, scm.num_nodes, ndim=2)
-    if np.shape(scale) != (scm.num_nodes,):
-        raise ValueError(f"Expected scale of shape ({scm.num_nodes},); got {np.shape(scale)}.")
-    _checks.positive(scale, "scale")
-    _checks.non_negative(epsilon, "epsilon")
-    if np.shape(epsilon):
-        raise ValueError(f"Expected epsilon of shape (); got {np.shape(epsilon)}.")
+    scale = _checks.positive(scale, "scale", (scm.num_nodes,), names=nodes)
+    _checks.non_negative(epsilon, "epsilon", ())
     if scm.batch_shape not in ((), (len(x),)):
         raise ValueError(
             f"Expected one SCM, or one for each of the {len(x)} users; "
             f"got a batch of shape {scm.batch_shape}."
         )
-    return as_score(score, scm.num_nodes), jnp.asarray(x, float), jnp.asarray(scale, float)
+    names = names_of(score)
+    if names is not None and tuple(names) != nodes:
+        raise ValueError(
+            f"Expected a score of the features {list(nodes)}, in the order of the graph's nodes; "
+            f"got one of {list(names)}."
+        )
+    return as_score(score, scm.num_nodes), x, scale
 
 
 def ball(epsilon: float, norm: str) -> Ball | None:
@@ -80,6 +90,7 @@ def _costs(cost, action, x):
     return map_users(lambda c, a, x: c(a, x), cost, action, x)
 
 
+@raises_as_itself
 def find_recourse(
     score: Callable[[Array], Array],
     scm: SCM,
@@ -100,17 +111,21 @@ def find_recourse(
 ) -> Plan:
     """Recommend every user the cheapest intervention after which the score is favourable.
 
-    Solves Eq. 1 (``epsilon=0``) or Eq. 2 of the paper, all users in one compiled program.
+    Solves Eq. 1 (``epsilon=0``) or Eq. 2 of the paper, all users in compiled programs with work on
+    the host between them: it is not to be called inside `jax.jit`, `jax.vmap` or `jax.grad`.
 
     Parameters
     ----------
     score : callable
         x (d,), natural units -> logit (); at or above 0 is the favourable decision. For models
-        that are not JAX functions see `pcr_jax.outside_model`.
+        that are not JAX functions see `pcr_jax.outside_model`. Features come in the order of
+        ``scm.graph.nodes``; a score with ``names`` has to have these. It is compiled once, with
+        all that it refers to: pass a new one when that has changed.
     scm : SCM
         One for all users, or with leading axis (num_users,), as from `posterior_scms`.
-    x : Array
-        Shape (num_users, d), natural units.
+    x : Array or DataFrame
+        Shape (num_users, d), natural units. Tables, and Series of ``scale`` and ``weights``, are
+        put into the order of ``scm.graph.nodes``.
     scale : Array
         Shape (d,), natural units: the unit in which cost and epsilon are counted, by default
         in the experiments one population standard deviation.
@@ -147,38 +162,47 @@ def find_recourse(
     Raises
     ------
     ValueError
-        If shapes disagree, a value is not finite, the score is NaN for a user, ``scale`` or
+        If shapes or names disagree, a value is not finite, the score is NaN for a user or looks
+        like a probability (see `pcr_jax.classifiers.refuse_probabilities`), ``scale`` or
         ``weights`` or ``learning_rate`` is not positive, ``epsilon < 0``, a bound excludes a
         present value, no node is actionable, an option is unknown, or the solver lacks it.
     TypeError
-        If ``score`` is not callable.
+        If ``score`` is not callable, an argument is of another type, or one is being traced.
     """
+    arguments = (score, scm, x, scale, epsilon, weights, constraints, learning_rate)
+    _checks.untraced("find_recourse", *arguments)
     if isinstance(solver, str):
         _checks.choice(solver, SOLVERS, "solver")
         solver = SOLVERS[solver]()
-    given = score
+    _checks.instance(solver, Optimal | Algorithm1, "solver")
+    given, rows = score, _checks.rows_of(x)
     score, x, scale = check_problem(score, scm, x, scale, epsilon)
     num_users, num_nodes = x.shape
     _checks.choice(cost, ("l1", "l2"), "cost")
     _checks.choice(intervention, ("soft", "hard"), "intervention")
-    weights = jnp.ones(num_nodes) if weights is None else jnp.asarray(weights, float)
-    _checks.positive(weights, "weights")
-    if weights.shape not in ((num_nodes,), x.shape):
-        raise ValueError(
-            f"Expected weights of shape ({num_nodes},) or {x.shape}; got {weights.shape}."
-        )
-    low, high = (Constraints() if constraints is None else constraints).shift_bounds(x)
+    weights = jnp.ones(num_nodes) if weights is None else weights
+    nodes = scm.graph.nodes
+    weights = _checks.positive(weights, "weights", (num_nodes,), x.shape, names=nodes, rows=rows)
+    constraints = Constraints() if constraints is None else constraints
+    _checks.instance(constraints, Constraints, "constraints")
+    low, high = constraints.shift_bounds(x, nodes, rows)
     movable = np.asarray((low < 0) | (high > 0)).any(0)
     if not movable.any():
         raise ValueError("Expected constraints that let some node move; got none actionable.")
     if max_set_size is not None:
         _checks.count(max_set_size, "max_set_size")
+    if learning_rate is not None:
+        learning_rate = _checks.positive(learning_rate, "learning_rate", (), (num_users,))
+    if digits is not None:
+        _checks.count(digits, "digits")
+    key = jax.random.key(0) if key is None else _checks.key(key)
     region = ball(epsilon, norm)
     scms = per_user(scm, num_users)
     modelled = has_model(scms)
     scms = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0.0), scms)
     nothing = Action.soft(jnp.zeros(x.shape))
     _, before = outcomes(score, scms, x, nothing)
+    refuse_probabilities(score, x, scale, before)
     undefined = int(jnp.isnan(before).sum())
     if undefined:
         raise ValueError(
@@ -191,17 +215,14 @@ def find_recourse(
     hard = intervention == "hard"
     if isinstance(solver, Algorithm1):
         _check_algorithm1(cost, weights, norm, intervention, score)
-        rates = jnp.asarray(0.5 if learning_rate is None else learning_rate, float)
-        _checks.positive(rates, "learning_rate")
-        if rates.shape not in ((), (num_users,)):
-            raise ValueError(
-                f"Expected learning_rate of shape () or ({num_users},); got {rates.shape}."
-            )
         chosen = intervention_sets(int(movable.sum()), max_set_size)
         sets = np.zeros((len(chosen), num_nodes))
         sets[:, movable] = chosen
-        rates = jnp.broadcast_to(rates, num_users)
-        search = algorithm1.Search(solver, score, scale, region, jnp.asarray(sets), rates)
+        rate = 0.5 if learning_rate is None else learning_rate
+        rates = jnp.broadcast_to(jnp.asarray(rate, float), num_users)
+        search: algorithm1.Search | optimal.Search = algorithm1.Search(
+            solver, score, scale, region, jnp.asarray(sets), rates
+        )
     else:
         if learning_rate is not None:
             raise ValueError("Expected no learning_rate with the optimal solver; got one.")
@@ -212,7 +233,6 @@ def find_recourse(
     price = Cost(jnp.broadcast_to(scale, x.shape), weights, cost)
     robust = region is not None
     write = partial(written, score, tasks, scale, (low, high), price, robust, hard, digits)
-    key = jax.random.key(0) if key is None else key
 
     found = search.begin(tasks)
     lowest, num_perturbations = np.full(num_users, np.nan), np.zeros(num_users, int)
@@ -221,7 +241,7 @@ def find_recourse(
     for attempt in range(_ATTEMPTS):
         action, decimals = write(found.move, found.deltas)
         after, logit = outcomes(score, scms, x, action)
-        if not robust:
+        if region is None:
             lowest = np.asarray(logit)
             break
         key_now = jax.random.fold_in(key, attempt)
@@ -261,6 +281,9 @@ def find_recourse(
         num_evaluations=found.evaluations,
         num_perturbations=jnp.asarray(num_perturbations),
         decimals=jnp.asarray(decimals),
+        x=x,
+        nodes=nodes,
+        score=repr(given),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action
 
@@ -22,11 +23,19 @@ class Cost:
     weights : Array
         Shape (d,) or (num_users, d), positive.
     norm : {"l1", "l2"}
+
+    Raises
+    ------
+    ValueError
+        If ``norm`` is another.
     """
 
     scale: Array
     weights: Array
     norm: str = "l1"
+
+    def __post_init__(self):
+        _checks.choice(self.norm, ("l1", "l2"), "norm")
 
     def of_weighted(self, weighted: Array) -> Array:
         """The norm of weighted moves (..., d); shape (...)."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jax import Array
 
+from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
 from pcr_jax.recourse.rounding import EXACT, present
@@ -103,7 +104,7 @@ def _sentence(names, status, intervened, hard, value, now, after, decimals) -> s
     return sentence if status == "found" else f"{sentence} {_NOT_ROBUST}"
 
 
-@pytree()
+@pytree(static=("nodes", "score"))
 class Plan:
     """One recommendation per user.
 
@@ -133,6 +134,12 @@ class Plan:
     decimals : Array
         Shape (num_users, d): of the numbers in which an action is written, negative before the
         point; `pcr_jax.recourse.rounding.EXACT` for all that there are.
+    x : Array
+        Shape (num_users, d), natural units: the features that it was made for.
+    nodes : tuple of str
+        The d features' names, those of the graph.
+    score : str
+        What is to become favourable; of an outside model, its favourable class and threshold.
     """
 
     action: Action
@@ -145,40 +152,59 @@ class Plan:
     num_evaluations: Array
     num_perturbations: Array
     decimals: Array
+    x: Array
+    nodes: tuple[str, ...]
+    score: str
 
     def status_counts(self) -> dict[str, int]:
         """How many users ended with each status."""
         status = np.asarray(self.status)
         return {s.name: int(np.sum(status == s)) for s in PlanStatus}
 
-    def to_frame(self, names: Sequence[str], x: Array) -> pd.DataFrame:
+    def to_frame(
+        self, names: Sequence[str] | None = None, x: Array | pd.DataFrame | None = None
+    ) -> pd.DataFrame:
         """One row per user, in natural units, with a sentence that says what to do.
 
         Parameters
         ----------
-        names : sequence of str
-            Of the d features.
-        x : Array
-            Shape (num_users, d): the features that the plan was made for.
+        names : sequence of str, optional
+            What to call the d features, in the order of ``nodes``; these by default.
+        x : Array or DataFrame, optional
+            Shape (num_users, d): the features that the plan was made for, of which a table gives
+            its index to the result.
 
         Returns
         -------
         pandas.DataFrame
-            Columns ``status``, ``cost``, ``valid``, ``robust_valid``, ``intervention_set``; for
-            every feature its present value, the ``(action)`` on it (a shift; NaN for none), what
-            is ``(expected)`` to follow; and ``sentence``.
+            Columns ``status``, ``cost``, ``valid``, ``robust_valid``, ``certified``,
+            ``num_perturbations``, ``intervention_set``; for every feature its present value
+            ``(now)``, the ``(action)`` on it (a shift; NaN for none), what is ``(expected)`` to
+            follow; and ``sentence``. ``attrs["score"]`` says what is favourable.
 
         Raises
         ------
         ValueError
-            If ``names`` or ``x`` do not fit the plan.
+            If ``names`` or ``x`` are not those of the plan, or two names read the same.
         """
         shape = self.action.value.shape
+        given = self.nodes if names is None else _checks.names(names, "names")
+        if set(given) == set(self.nodes) and given != self.nodes:
+            raise ValueError(f"Expected names in the order {list(self.nodes)}; got {list(given)}.")
+        names = [f"{name}" for name in given]
         if len(names) != shape[1]:
             raise ValueError(f"Expected names of {shape[1]} features; got {len(names)}.")
-        if np.shape(x) != shape:
-            raise ValueError(f"Expected x of shape {shape}; got {np.shape(x)}.")
-        now, after = np.asarray(x), np.asarray(self.x_counterfactual)
+        if len(set(names)) != len(names):
+            raise ValueError(f"Expected names that read differently; got {list(given)}.")
+        index = x.index if isinstance(x, pd.DataFrame) else None
+        now = np.asarray(self.x)
+        if x is not None:
+            labels = _checks.names_of(x)
+            known = None if labels is None else given if set(labels) == set(given) else self.nodes
+            came = np.asarray(_checks.array(x, "x", shape, names=known))
+            if not np.array_equal(came, now):
+                raise ValueError("Expected x to be what the plan was made for; got other features.")
+        after = np.asarray(self.x_counterfactual)
         intervened = np.asarray(self.action.intervened)
         hard = np.asarray(self.action.hard)
         value = np.asarray(self.action.value)
@@ -194,7 +220,7 @@ class Plan:
             "intervention_set": [set_name(row, names) for row in intervened],
         }
         for j, name in enumerate(names):
-            columns[name] = now[:, j]
+            columns[f"{name} (now)"] = now[:, j]
             columns[f"{name} (action)"] = np.where(intervened[:, j], shift[:, j], np.nan)
             columns[f"{name} (expected)"] = after[:, j]
         columns["sentence"] = [
@@ -203,7 +229,9 @@ class Plan:
                 status, intervened, hard, value, now, after, np.asarray(self.decimals), strict=True
             )
         ]
-        return pd.DataFrame(columns)
+        table = pd.DataFrame(columns, index=index)
+        table.attrs["score"] = self.score
+        return table
 
     def __repr__(self):
         counts = ", ".join(f"{n} {k}" for k, n in self.status_counts().items() if n)

@@ -194,20 +194,21 @@ def withstand(
     num_first, num_examined = _tried(score, x.shape[1])
     num = np.zeros(len(x), int)
     if chosen.any():
-        users = (chosen, scms, x, action, lowest)
         lowest, delta = by_bucket(
-            lambda real, c, *u: _first(score, scale, ball, c & real, *u), *users
+            lambda real, c, *users: _first(score, scale, ball, c & real, *users),
+            *(chosen, scms, x, action, lowest),
         )
         num[chosen] = num_first
         chosen = chosen & np.asarray(lowest >= 0)
         rows = np.flatnonzero(chosen)
         if rows.size:
-            proved[rows] = certified(score, *take((scms, x, action), rows), scale, ball)
+            of_rows = (take(leaf, rows) for leaf in (scms, x, action))
+            proved[rows] = certified(score, *of_rows, scale, ball)
         chosen &= ~proved
     if chosen.any():
-        users = (chosen, scms, x, action, lowest, delta)
         lowest, delta = by_bucket(
-            lambda real, c, *u: _examine(key, score, scale, ball, c & real, *u), *users
+            lambda real, c, *users: _examine(key, score, scale, ball, c & real, *users),
+            *(chosen, scms, x, action, lowest, delta),
         )
         num[chosen] += num_examined
     return Withstood(lowest, delta, proved, num)
