@@ -67,6 +67,39 @@ def choice(value, options, name):
         raise ValueError(f"Expected {name} to be one of {sorted(options)}; got {value!r}.")
 
 
+def instance(value, kind, name):
+    """Raise unless ``value`` is a ``kind``."""
+    if not isinstance(value, kind):
+        raise TypeError(f"Expected {name} to be a {kind.__name__}; got {value!r}.")
+
+
+def key(value, name="key"):
+    """Raise unless ``value`` is one of JAX's random keys."""
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if isinstance(value, jax.Array) and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key):
+        if shape == ():
+            return
+        raise ValueError(f"Expected one {name}; got {shape} of them. See jax.random.split.")
+    if dtype != np.uint32 or shape is None or len(shape) != 1:
+        raise TypeError(
+            f"Expected {name} to be a random key, as from jax.random.key(0); got {value!r}."
+        )
+
+
+def number(value, name):
+    """Raise unless ``value`` is one real number; traced ones pass."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not isinstance(value, str | bytes | bool | np.bool_ | complex | None):
+        array = np.asarray(value)
+        if array.shape == () and array.dtype.kind in "fiu":
+            return
+        value = f"{type(value).__name__} of shape {array.shape}" if array.ndim else repr(value)
+    else:
+        value = repr(value)
+    raise TypeError(f"Expected {name} to be one number; got {value}.")
+
+
 def walkers(num_walkers, num_coefficients):
     """Raise unless an ensemble has at least two walkers for each coefficient."""
     if num_walkers < 2 * num_coefficients:

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
+from pcr_jax._nans import nan_is_a_value
 from pcr_jax._pytree import pytree
 
 
@@ -47,6 +48,7 @@ class History:
     answer: Array
 
     @classmethod
+    @nan_is_a_value
     def empty(cls, num_users: int, max_queries: int, num_nodes: int) -> History:
         """Room for ``max_queries`` queries to each user."""
         return cls(
@@ -66,6 +68,7 @@ class History:
         return jnp.sum(self.node >= 0, axis=1)
 
 
+@nan_is_a_value
 def tell(history: History, query: Query, answer: Array) -> History:
     """The history with one more query and answer for every user.
 
