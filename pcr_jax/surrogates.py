@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial, reduce
 
@@ -107,11 +108,10 @@ def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> Li
         ends = np.array([low, high]).astype(jnp.result_type(float))
     if not (np.isfinite(ends).all() and ends[0] < ends[1]):
         raise ValueError(f"Expected finite low < high; got low={low}, high={high}.")
-    if noise_mean is not None and np.ndim(noise_mean) != 1:
-        raise ValueError(
-            f"Expected noise_mean to be {graph.num_nodes} finite numbers; got {noise_mean!r}."
-        )
-    mean = (0.0,) * graph.num_nodes if noise_mean is None else tuple(noise_mean)
+    mean = (0.0,) * graph.num_nodes if noise_mean is None else noise_mean
+    if not isinstance(mean, Iterable):
+        raise TypeError(f"Expected noise_mean to be {graph.num_nodes} numbers; got {mean!r}.")
+    mean = tuple(mean)
     for value in mean:
         _checks.number(value, "each of noise_mean")
     mean = tuple(map(float, mean))
