@@ -24,7 +24,7 @@ from pcr_jax.inference.arviz_data import (
     write_netcdf,
 )
 from pcr_jax.inference.checks import check_history, check_model
-from pcr_jax.inference.cover import seek
+from pcr_jax.inference.cover import evaluate, seek
 from pcr_jax.inference.density import (
     Posterior,
     log_density,
@@ -189,11 +189,14 @@ class _Inference:
             self.best_agreement[user] = best
             if found.is_empty:
                 excluded[i] = num_found[i] == 0
-            elif found.box is None:
+                continue
+            if found.box is None:
                 self.status[user] = PosteriorStatus.no_start
-            else:
-                self.boxes[user], self.prior_acceptance[user] = found.box, found.acceptance
+                continue
+            self.boxes[user] = found.box
+            if num > num_found[i]:
                 draws[i, :num], num_found[i] = found.draws, num
+                self.prior_acceptance[user] = found.acceptance
         return draws, num_found, excluded
 
     def tempered_starts(self, keys, users) -> Iterator[tuple[int, np.ndarray]]:
@@ -279,6 +282,12 @@ class _Inference:
         silent = self.silent[users] & (self.status[users] == PosteriorStatus.ok)
         self.status[users[silent]] = PosteriorStatus.prior_only
         unfound = self.prior_acceptance[users] == 0
+        for i in np.flatnonzero(good & unfound):
+            last = run.draws[i, :, -1].reshape(-1, run.draws.shape[-1])
+            row = take(self.history, users[i])
+            _, share = evaluate(self.surrogate, self.likelihood, row, last)
+            best = max(self.best_agreement[users[i]], float(share.max()))
+            self.best_agreement[users[i]] = best
         ended = np.where(unfound, PosteriorStatus.no_start, PosteriorStatus.failed)
         self.status[users[~good]] = ended[~good]
         self.num_evaluations[users] = run.num_evaluations

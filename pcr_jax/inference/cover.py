@@ -28,6 +28,7 @@ from pcr_jax.surrogates import LinearSurrogate
 _PROBES = 4096  # points by which a cover is judged
 _GOOD = 1 / 256  # the share of them that is possible in a cover that need not be refined
 _HALVED = 1024  # boxes halved at once
+_NUMBERS = 2**21  # that many probes or halves take at once
 _MAX_BOXES = 2**15  # boxes looked at
 _MAX_STEPS = 2**11  # rounds times coefficients
 _LARGEST = 700.0  # exponents of double precision
@@ -267,14 +268,17 @@ def cover(
     box = problem.contracted(box)
     inner = problem.inner(box)
     looked_at = 0
+    num_queries, num_nodes = problem.answer.shape
+    num_halved = max(16, min(_HALVED, _NUMBERS // (num_queries * k)))
+    num_probes = max(256, min(_PROBES, _NUMBERS // (num_queries * num_nodes)))
     for _ in range(max(8, _MAX_STEPS // k)):
         if inner.all() or looked_at > _MAX_BOXES:
             break
-        points = Cover(*box).draws(rng, _PROBES)
+        points = Cover(*box).draws(rng, num_probes)
         if problem.inner(_Interval(points, points)).mean() > _GOOD:
             break
         volumes = np.where(inner, -np.inf, _log_volumes(*box))
-        order = np.argsort(-volumes, kind="stable")[: min(_HALVED, (~inner).sum())]
+        order = np.argsort(-volumes, kind="stable")[: min(num_halved, (~inner).sum())]
         rest = np.ones(len(inner), bool)
         rest[order] = False
         halves = problem.halved(_Interval(*(end[order] for end in box)))
@@ -312,7 +316,7 @@ class Sought(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def _evaluate(surrogate, likelihood, history, thetas):
+def evaluate(surrogate, likelihood, history, thetas):
     """Which thetas (n, k) are possible, and the share of answers that agree; each (n,)."""
 
     def one(theta):
@@ -357,7 +361,7 @@ def seek(
     best = 0.0
     while num_drawn < max_draws and len(draws) < num_wanted:
         thetas = found.draws(rng, BLOCK).astype(dtype)
-        possible, share = map(np.asarray, _evaluate(surrogate, likelihood, history, thetas))
+        possible, share = map(np.asarray, evaluate(surrogate, likelihood, history, thetas))
         num_drawn, num_possible = num_drawn + BLOCK, num_possible + int(possible.sum())
         best = max(best, float(share.max()))
         draws = np.concatenate([draws, thetas[possible]])
