@@ -1,3 +1,4 @@
+import inspect
 import json
 import logging
 import random
@@ -406,6 +407,10 @@ def test_a_missing_zeus_is_named_with_the_way_to_install_it(monkeypatch):
         infer(KEY, SURROGATE, noiseless([0.0, 0, 0]), likelihood=LIKELIHOOD, sampler="zeus")
     given = infer(KEY, SURROGATE, noiseless([0.0, 0, 0]), likelihood=LIKELIHOOD, sampler=Given())
     assert given.constant_data["status"] == [0]
+
+
+def test_the_default_sampler_needs_no_extra():
+    assert inspect.signature(infer).parameters["sampler"].default == "ess"
 
 
 @needs_zeus
