@@ -17,7 +17,6 @@ idata = pcr.infer(
     history,
     x,
     likelihood=pcr.tolerance(sigma=0.5, beta=0.1),
-    sampler="zeus",
 )
 scms = pcr.posterior_scms(idata)
 plan = pcr.find_recourse(score, scms, x, epsilon=0.1, scale=scale)

@@ -390,6 +390,20 @@ def function(value, name, signature):
         raise TypeError(f"Expected {name} to be callable, {signature}; got {shown(value)}.")
 
 
+def number(value, name):
+    """Raise unless ``value`` is one real number; traced ones pass."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not isinstance(value, str | bytes | bool | np.bool_ | complex | None):
+        array = np.asarray(value)
+        if array.shape == () and array.dtype.kind in "fiu":
+            return
+        value = f"{type(value).__name__} of shape {array.shape}" if array.ndim else repr(value)
+    else:
+        value = repr(value)
+    raise TypeError(f"Expected {name} to be one number; got {value}.")
+
+
 def walkers(num_walkers, num_coefficients):
     """Raise unless an ensemble has at least two walkers for each coefficient."""
     if num_walkers < 2 * num_coefficients:

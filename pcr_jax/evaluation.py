@@ -191,7 +191,8 @@ def evaluate(
     refuse_probabilities(score, x, scale, logit)
     acted, lowest, region = jnp.isfinite(plan.cost), logit, ball(epsilon, norm)
     if region is not None:
-        key = jax.random.key(1) if key is None else _checks.key(key)
+        key = jax.random.key(1) if key is None else key
+        _checks.key(key)
         chosen = np.asarray(acted)
         lowest = withstand(key, score, truths, x, plan.action, scale, region, logit, chosen).logit
     cost = jnp.where(acted, plan.cost, jnp.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 
 import jax
@@ -16,6 +17,10 @@ TEMPERATURE = 0.05
 
 # Slope of the path on which samplers approach the indicator, per tolerance of distance.
 _PATH_SLOPE = 200.0
+
+# What `Relaxed.reach` leaves out weighs exp(-15) of what is possible, were the likelihood of that
+# 1 throughout; it may be smaller by some powers of e.
+_NEGLIGIBLE = 15.0
 
 
 def _distances(norm: str, expected: Array, answer: Array) -> tuple[list[Array], list[Array]]:
@@ -79,6 +84,25 @@ class Tolerance:
         # The slack keeps rounding from forbidding a miss: 0.7 * 10 must allow 7.
         return answered - jnp.floor(self.beta * answered.astype(float) + 1e-4).astype(int)
 
+    def reach(self, answered: int, log_share: float) -> tuple[float, int] | None:
+        """Where the posterior is: so many answers agree within so much.
+
+        Parameters
+        ----------
+        answered : int
+            How many queries were answered.
+        log_share : float
+            Of the prior, the logarithm of the share that is `possible`.
+
+        Returns
+        -------
+        sigma : float
+        needed : int
+            Where fewer than ``needed`` answers agree within ``sigma``, there is no posterior, or
+            next to none. None if it may be anywhere.
+        """
+        return float(self.sigma), int(self.needed(jnp.asarray(answered)))
+
     def possible(self, expected: Array, answer: Array) -> Array:
         """Whether at most a share ``beta`` of the answers is missed; boolean, shape ()."""
         agreeing, answered = self.agreement(expected, answer)
@@ -119,6 +143,21 @@ class Relaxed(Tolerance):
         agreeing, answered = wider.agreement(expected, answer)
         return agreeing >= self.needed(answered) - 1
 
+    def reach(self, answered: int, log_share: float) -> tuple[float, int] | None:
+        """Where the posterior is, see `Tolerance.reach`: all but a share of 1e-4 or less.
+
+        What is possible has a likelihood of about 1. All else together must weigh less, although
+        there is ``exp(-log_share)`` times as much of it.
+        """
+        temperature = float(self.temperature)
+        least = int(self.needed(jnp.asarray(answered)))
+        # An answer missed by more than the wider sigma counts for exp(-10) at most.
+        beside = answered * math.exp(-10.0)
+        more = math.ceil((_NEGLIGIBLE - log_share) * temperature + beside - 0.5)
+        if more >= least:
+            return None
+        return float(self.sigma) * (1 + 10 * temperature), least - max(more, 0)
+
     def log_prob(self, expected: Array, answer: Array) -> Array:
         """Log of the outer sigmoid; finite, as is its gradient; shape ()."""
         distances, answered = _distances(self.norm, expected, answer)
@@ -136,9 +175,24 @@ class Relaxed(Tolerance):
 
 
 def _check(sigma, beta, norm):
-    _checks.positive(sigma, "sigma")
+    for value, name in ((sigma, "sigma"), (beta, "beta")):
+        _checks.number(value, name)
+    _positive(sigma, "sigma")
     _checks.probability(beta, "beta")
+    _checks.instance(norm, str, "norm")
     _checks.choice(norm, ("each", "joint"), "norm")
+
+
+def _positive(value, name):
+    """Raise unless a number is finite and > 0 in the precision that JAX computes in."""
+    _checks.positive(value, name)
+    array = _checks.concrete(value)
+    limits = jnp.finfo(jnp.result_type(float))
+    if array is not None and not limits.tiny <= array <= limits.max:
+        raise ValueError(
+            f"Expected {name} in the range of {limits.dtype}, {limits.tiny:.2g} to "
+            f"{limits.max:.2g}; got {value}. Use other units, or JAX's x64 mode."
+        )
 
 
 def tolerance(sigma: float, beta: float, *, norm: str = "each") -> Tolerance:
@@ -147,7 +201,7 @@ def tolerance(sigma: float, beta: float, *, norm: str = "each") -> Tolerance:
     Parameters
     ----------
     sigma : float
-        Tolerance, natural units.
+        Tolerance, natural units; one for all nodes.
     beta : float
         Share of the answers that may deviate; of T answers floor(beta T) may.
     norm : {"each", "joint"}
@@ -156,8 +210,11 @@ def tolerance(sigma: float, beta: float, *, norm: str = "each") -> Tolerance:
 
     Raises
     ------
+    TypeError
+        If ``sigma`` or ``beta`` is not one number.
     ValueError
-        If ``sigma <= 0``, ``beta`` is outside [0, 1], or ``norm`` is unknown.
+        If ``sigma <= 0`` or out of the range of JAX's precision, ``beta`` is outside [0, 1], or
+        ``norm`` is unknown.
     """
     _check(sigma, beta, norm)
     return Tolerance(sigma, beta, norm)
@@ -183,9 +240,10 @@ def relaxed(
 
     Raises
     ------
-    ValueError
-        If ``temperature <= 0``, or as for `tolerance`.
+    TypeError, ValueError
+        If ``temperature`` is not one number > 0, or as for `tolerance`.
     """
     _check(sigma, beta, norm)
-    _checks.positive(temperature, "temperature")
+    _checks.number(temperature, "temperature")
+    _positive(temperature, "temperature")
     return Relaxed(sigma, beta, norm, temperature)

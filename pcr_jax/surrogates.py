@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
+from pcr_jax import _checks
 from pcr_jax.actions import Action
 from pcr_jax.scm import SCM, Graph, linear_scm
 
@@ -90,14 +93,28 @@ def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> Li
 
     Raises
     ------
+    TypeError
+        If ``graph`` is no `Graph`, or something else is no number.
     ValueError
         If the graph has no edge, ``low >= high``, or ``noise_mean`` has another length.
     """
+    _checks.instance(graph, Graph, "graph")
+    for value, name in ((low, "low"), (high, "high")):
+        _checks.number(value, name)
     if not graph.edges:
         raise ValueError("Expected a graph with at least one edge; got none to infer.")
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    # In JAX's precision: 1e300 is infinite there, and 1 and 1 + 1e-9 may be the same.
+    with np.errstate(over="ignore"):
+        ends = np.array([low, high]).astype(jnp.result_type(float))
+    if not (np.isfinite(ends).all() and ends[0] < ends[1]):
         raise ValueError(f"Expected finite low < high; got low={low}, high={high}.")
-    mean = (0.0,) * graph.num_nodes if noise_mean is None else tuple(map(float, noise_mean))
+    mean = (0.0,) * graph.num_nodes if noise_mean is None else noise_mean
+    if not isinstance(mean, Iterable):
+        raise TypeError(f"Expected noise_mean to be {graph.num_nodes} numbers; got {mean!r}.")
+    mean = tuple(mean)
+    for value in mean:
+        _checks.number(value, "each of noise_mean")
+    mean = tuple(map(float, mean))
     if len(mean) != graph.num_nodes or not all(map(math.isfinite, mean)):
         raise ValueError(
             f"Expected noise_mean to be {graph.num_nodes} finite numbers; got {noise_mean}."

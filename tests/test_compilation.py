@@ -69,7 +69,7 @@ def test_a_search_makes_no_round_trip_to_the_host(solver):
 
 
 def test_importing_the_package_does_not_import_what_few_need():
-    heavy = ["arviz", "matplotlib", "networkx"]
+    heavy = ["arviz", "blackjax", "matplotlib", "networkx", "zeus"]
     code = f"import sys, pcr_jax; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert found.stdout.strip() == "[]"

@@ -1,3 +1,4 @@
+import inspect
 import json
 import logging
 import random
@@ -205,8 +206,8 @@ def theta_of(idata):
 def test_an_empty_posterior_is_reported_and_leaves_the_others_alone(mixed):
     history, _, idata = mixed
     constant = idata.constant_data
-    np.testing.assert_array_equal(constant["status"], [0, 1, 0, 0])
-    assert PosteriorStatus.empty == 1
+    assert (PosteriorStatus.empty, PosteriorStatus.prior_only) == (1, 5)
+    np.testing.assert_array_equal(constant["status"], [0, 1, 0, 5])
     assert json.loads(idata.attrs["status_codes"]) == {s.name: int(s) for s in PosteriorStatus}
     np.testing.assert_array_equal(constant["best_agreement"], [1, 0.75, 1, 1])
     acceptance = constant["prior_acceptance"].to_numpy()
@@ -323,14 +324,14 @@ def test_posterior_scms_have_the_mean_coefficients_or_every_draw(mixed):
         posterior_scms(idata, reduce="median")
 
 
-def test_without_a_feasible_draw_many_coefficients_prove_nothing():
+def test_contradictions_of_many_coefficients_are_proved():
     node, shift = jnp.array([[0, 1, -1, -1]]), jnp.full((1, T), 0.5)
     answer = jnp.full((1, T, 5), jnp.nan).at[0, :2, -1].set(jnp.array([0.0, 1e3]))
     surrogate = linear_surrogate(Graph.fully_connected(5))
     settings = {"likelihood": tolerance(1.0, 0.1), "sampler": Given(20)}
     history = History(node, shift, answer)
     idata = infer(KEY, surrogate, history, max_prior_draws=2**16, **settings)
-    assert idata.constant_data["status"] == [PosteriorStatus.no_start]
+    assert idata.constant_data["status"] == [PosteriorStatus.empty]
     assert idata.constant_data["best_agreement"] == [0.5]  # of two answers
     assert np.isnan(theta_of(idata)).all()
     assert np.isnan(coefficients(posterior_scms(idata))).all()
@@ -406,6 +407,10 @@ def test_a_missing_zeus_is_named_with_the_way_to_install_it(monkeypatch):
         infer(KEY, SURROGATE, noiseless([0.0, 0, 0]), likelihood=LIKELIHOOD, sampler="zeus")
     given = infer(KEY, SURROGATE, noiseless([0.0, 0, 0]), likelihood=LIKELIHOOD, sampler=Given())
     assert given.constant_data["status"] == [0]
+
+
+def test_the_default_sampler_needs_no_extra():
+    assert inspect.signature(infer).parameters["sampler"].default == "ess"
 
 
 @needs_zeus

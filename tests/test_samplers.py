@@ -134,7 +134,7 @@ def test_tempering_needs_no_feasible_prior_draw():
     settings = {"likelihood": pcr.tolerance(0.05, 0.0), "max_prior_draws": 2**14}
     idata = pcr.infer(KEY, surrogate, history, sampler=pcr.Smc(num_moves=10), **settings)
     constant = idata.constant_data
-    assert constant["prior_acceptance"] == 0
+    assert constant["prior_acceptance"] < 1e-9  # estimated from a cover, not from prior draws
     assert constant["status"] in (PosteriorStatus.ok, PosteriorStatus.poorly_mixed)
     assert constant["log_evidence"] < np.log(1e-9)
     np.testing.assert_allclose(theta_of(idata).mean((0, 1))[0], truth, atol=0.1)

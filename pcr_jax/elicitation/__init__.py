@@ -6,6 +6,7 @@ import jax
 from jax import Array
 
 from pcr_jax import _checks
+from pcr_jax._nans import nan_is_a_value
 from pcr_jax.elicitation.designs import RandomDesign
 from pcr_jax.elicitation.history import History, Query, check_history, tell
 from pcr_jax.elicitation.respondents import SimulatedUser
@@ -13,6 +14,7 @@ from pcr_jax.elicitation.respondents import SimulatedUser
 __all__ = ["History", "Query", "RandomDesign", "SimulatedUser", "elicit", "tell"]
 
 
+@nan_is_a_value
 def elicit(
     key: Array,
     respondent: SimulatedUser,

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
+from pcr_jax._nans import nan_is_a_value
 from pcr_jax._pytree import pytree
 from pcr_jax.scm import Graph
 
@@ -48,6 +49,7 @@ class History:
     answer: Array
 
     @classmethod
+    @nan_is_a_value
     def empty(cls, num_users: int, max_queries: int, num_nodes: int) -> History:
         """Room for ``max_queries`` queries to each user."""
         _checks.count(num_users, "num_users")
@@ -70,22 +72,35 @@ class History:
         return jnp.sum(self.node >= 0, axis=1)
 
 
-def check_history(history: History, graph: Graph) -> History:
+def check_history(history: History, graph: Graph, num_axes: int = 2) -> History:
     """A history, made by hand or by `elicit`, as arrays that say something about ``graph``.
+
+    ``num_axes`` of ``node`` are 2 for several users, 1 for one.
 
     Raises
     ------
     TypeError
         If ``history`` is none, or its fields are no numbers, or its nodes no integers.
     ValueError
-        If the shapes of its fields do not agree with each other and the graph; a node does not
-        exist, or has no descendants to ask about; a query comes after one that was not asked; a
-        shift is not finite, or an answer is infinite.
+        If the shapes of its fields do not agree with each other and the graph; there is no user; a
+        node does not exist, or has no descendants to ask about; a query comes after one that was
+        not asked, or one that was not asked is answered; a shift is not finite, or an answer is
+        infinite.
     """
     _checks.instance(history, History, "history", " See History.empty and tell.")
     num_nodes = graph.num_nodes
-    sizes = ("num_users", "T")
-    node = _checks.array(history.node, "history.node", sizes, kind=int)
+    node = _checks.array(history.node, "history.node", kind=int)
+    if node.ndim != num_axes:
+        whose = ("one user, with node of shape (T,)", "is the first user's.")
+        way_out = "jax.tree.map(lambda leaf: leaf[0], history)"
+        if num_axes == 2:
+            whose = ("several users, with node of shape (num_users, T)", "makes one user several.")
+            way_out = "jax.tree.map(lambda leaf: leaf[None], history)"
+        raise ValueError(
+            f"Expected history of {whose[0]}; got shape {node.shape}. {way_out} {whose[1]}"
+        )
+    if num_axes == 2 and not len(node):
+        raise ValueError("Expected at least one user in history; got none.")
     shift = _checks.finite(history.shift, "history.shift", node.shape)
     answer = _answers(history.answer, "history.answer", (*node.shape, num_nodes))
     nodes = _checks.concrete(node)
@@ -99,9 +114,14 @@ def check_history(history: History, graph: Graph) -> History:
                 f"Expected history.node to be nodes with descendants; got {at} "
                 f"({graph.nodes[at]!r}), which has none to ask about. Positions begin at 0."
             )
-        if (asked[:, 1:] & ~asked[:, :-1]).any():
+        if (asked[..., 1:] & ~asked[..., :-1]).any():
             raise ValueError(
                 "Expected the queries in history.node to come first; got -1 (not asked) before one."
+            )
+        said = _checks.concrete(answer)
+        if said is not None and (~np.isnan(said).all(-1) & ~asked).any():
+            raise ValueError(
+                "Expected no history.answer where history.node is -1 (not asked); got numbers."
             )
     return History(node, shift, answer)
 
@@ -125,6 +145,7 @@ def _existing(nodes: np.ndarray, name: str, num_nodes: int) -> None:
         )
 
 
+@nan_is_a_value
 def tell(history: History, query: Query, answer: Array) -> History:
     """The history with one more query and answer for every user.
 

@@ -13,8 +13,9 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
+from pcr_jax._nans import nan_is_a_value
 from pcr_jax.batching import chunks_of, over_devices, take, user_keys, width
-from pcr_jax.elicitation.history import History
+from pcr_jax.elicitation.history import History, check_history
 from pcr_jax.inference.arviz_data import (
     coefficients_of,
     graph_of,
@@ -22,9 +23,12 @@ from pcr_jax.inference.arviz_data import (
     to_arviz,
     write_netcdf,
 )
+from pcr_jax.inference.checks import check_model
+from pcr_jax.inference.cover import evaluate, seek
 from pcr_jax.inference.density import (
     Posterior,
     log_density,
+    prior_box,
     rotations,
     search_prior,
     search_priors,
@@ -66,10 +70,8 @@ __all__ = [
     "write_netcdf",
 ]
 
-SAMPLERS: dict[str, Callable[[], Sampler]] = {"zeus": Zeus, "ess": Ess, "nuts": Nuts, "smc": Smc}
+SAMPLERS: dict[str, Callable[[], Sampler]] = {"ess": Ess, "smc": Smc, "nuts": Nuts, "zeus": Zeus}
 
-# Up to this many coefficients, a million prior draws without success are taken as proof.
-_MAX_COEFFICIENTS_PROVED = 3
 # Users sampled at once, and users searched, by each device, for each unit of `width`. More share
 # the random numbers of a search and keep the cores busy; but all wait for the slowest, and padding
 # costs as much as users do.
@@ -92,16 +94,16 @@ def _on_all_devices(num_users: int) -> int:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _run_chunk(sampler, surrogate, likelihood, histories, keys, starts) -> Samples:
+def _run_chunk(sampler, surrogate, likelihood, histories, boxes, keys, starts) -> Samples:
     """The sampler on several users, all leaves with a leading user axis."""
 
     def run(likelihood, *users):
-        def one(history, key, starts):
-            return sampler.run(key, Posterior(surrogate, likelihood, history), starts)
+        def one(history, box, key, starts):
+            return sampler.run(key, Posterior(surrogate, likelihood, history, box), starts)
 
         return jax.vmap(one)(*users)
 
-    return over_devices(run, likelihood, histories, keys, starts)
+    return over_devices(run, likelihood, histories, boxes, keys, starts)
 
 
 @partial(jax.jit, static_argnums=(1, 6))
@@ -138,9 +140,12 @@ class _Inference:
         self.surrogate, self.likelihood, self.history = surrogate, likelihood, history
         self.sampler, self.max_prior_draws = sampler, max_prior_draws
         n = history.num_users
+        self.dtype = jnp.result_type(float)
+        self.boxes = np.repeat(np.asarray(prior_box(surrogate))[None], n, axis=0)
         self.arrays: dict[str, np.ndarray] = {}
         self.figures: dict[str, np.ndarray] = {}
         self.status = np.full(n, PosteriorStatus.ok)
+        self.silent = np.isnan(np.asarray(history.answer)).all((1, 2))
         self.num_evaluations = np.zeros(n, int)
         self.prior_acceptance, self.best_agreement = np.zeros(n), np.zeros(n)
 
@@ -154,10 +159,13 @@ class _Inference:
         return np.concatenate(possible), np.concatenate(best)
 
     def search(self, key, keys, users) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Possible prior draws of each user, how many there are, and who is proved to have none."""
+        """Possible prior draws of each user, how many there are, and who is proved to have none.
+
+        Of users whom prior draws do not serve, from a cover of what is possible.
+        """
         k = self.surrogate.num_coefficients
         wanted = max(self.sampler.num_starts, 1)
-        draws, num_found = np.zeros((len(users), wanted, k), np.float32), np.zeros(len(users), int)
+        draws, num_found = np.zeros((len(users), wanted, k), self.dtype), np.zeros(len(users), int)
         rotation = rotations(keys, k + 1)
         cells = in_reach, self.best_agreement[users] = self.cells(users)
         excluded = np.asarray(~in_reach.any(1))
@@ -171,8 +179,24 @@ class _Inference:
                 self.prior_acceptance[users[some]] = found.acceptance
                 self.best_agreement[users[some]] = found.best_agreement
             pending = pending[num_found[pending] < wanted]
-        if k <= _MAX_COEFFICIENTS_PROVED:
-            excluded |= num_found == 0
+        for i in pending:
+            row = take(self.history, users[i])
+            settings = (wanted, self.max_prior_draws)
+            key = jax.random.fold_in(keys[i], 0)
+            found = seek(key, self.surrogate, self.likelihood, row, *settings)
+            user, num = users[i], len(found.draws)
+            best = max(self.best_agreement[user], found.best_agreement)
+            self.best_agreement[user] = best
+            if found.is_empty:
+                excluded[i] = num_found[i] == 0
+                continue
+            if found.box is None:
+                self.status[user] = PosteriorStatus.no_start
+                continue
+            self.boxes[user] = found.box
+            if num > num_found[i]:
+                draws[i, :num], num_found[i] = found.draws, num
+                self.prior_acceptance[user] = found.acceptance
         return draws, num_found, excluded
 
     def tempered_starts(self, keys, users) -> Iterator[tuple[int, np.ndarray]]:
@@ -184,7 +208,13 @@ class _Inference:
         for some, padded in chunks_of(np.arange(len(users)), chunk):
             rows = take(self.history, users[padded])
             run = _run_chunk(
-                smc, self.surrogate, self.likelihood, rows, take(keys, padded), nothing
+                smc,
+                self.surrogate,
+                self.likelihood,
+                rows,
+                self.boxes[users[padded]],
+                take(keys, padded),
+                nothing,
             )
             draws, log_density = np.asarray(run.draws), np.asarray(run.log_density)
             for i in range(len(some)):
@@ -199,6 +229,7 @@ class _Inference:
         draws, num_found, hopeless = self.search(key, k_search, users)
         wanted = self.sampler.num_starts
         self.status[users[hopeless]] = PosteriorStatus.empty
+        hopeless |= self.status[users] == PosteriorStatus.no_start
         short = np.flatnonzero((num_found < wanted) & ~hopeless)
         for i, points in self.tempered_starts(take(k_temper, short), users[short]):
             num_found[short[i]] = len(points)
@@ -212,7 +243,8 @@ class _Inference:
         """Sample the users, yielding those that are done."""
         if self.sampler.host_only:
             for user, key, start in zip(users, keys, starts, strict=True):
-                posterior = Posterior(self.surrogate, self.likelihood, take(self.history, user))
+                row, box = take(self.history, user), self.boxes[user]
+                posterior = Posterior(self.surrogate, self.likelihood, row, box)
                 run = self.sampler.run(key, posterior, start)
                 one = np.array([user])
                 if run is None:
@@ -224,7 +256,14 @@ class _Inference:
         running: list[tuple] = []
         for some, padded in chunks_of(np.arange(len(users)), _on_all_devices(_CHUNK)):
             rows = take(self.history, users[padded])
-            args = (self.surrogate, self.likelihood, rows, take(keys, padded), starts[padded])
+            args = (
+                self.surrogate,
+                self.likelihood,
+                rows,
+                self.boxes[users[padded]],
+                take(keys, padded),
+                starts[padded],
+            )
             # Dispatched before the last chunk is stored, so that the device does not wait.
             running.append((users[some], _run_chunk(self.sampler, *args)))
             if len(running) > 1:
@@ -240,7 +279,15 @@ class _Inference:
         good = np.isfinite(run.log_density).all((1, 2, 3))
         if num_chains > 1:
             self.status[users[good & ~(rhat <= MAX_RHAT)]] = PosteriorStatus.poorly_mixed
+        silent = self.silent[users] & (self.status[users] == PosteriorStatus.ok)
+        self.status[users[silent]] = PosteriorStatus.prior_only
         unfound = self.prior_acceptance[users] == 0
+        for i in np.flatnonzero(good & unfound):
+            last = run.draws[i, :, -1].reshape(-1, run.draws.shape[-1])
+            row = take(self.history, users[i])
+            _, share = evaluate(self.surrogate, self.likelihood, row, last)
+            best = max(self.best_agreement[users[i]], float(share.max()))
+            self.best_agreement[users[i]] = best
         ended = np.where(unfound, PosteriorStatus.no_start, PosteriorStatus.failed)
         self.status[users[~good]] = ended[~good]
         self.num_evaluations[users] = run.num_evaluations
@@ -250,7 +297,7 @@ class _Inference:
             folded = np.moveaxis(values.reshape(len(users), chains, steps * walkers, *rest), 0, 2)
             shape = (*folded.shape[:2], self.history.num_users, *rest)
             if name not in self.arrays:
-                self.arrays[name] = np.full(shape, np.nan, np.float32)
+                self.arrays[name] = np.full(shape, np.nan, self.dtype)
             self.arrays[name][:, :, users[good]] = folded[:, :, good]
         for name, values in run.figures.items():
             if name not in self.figures:
@@ -267,7 +314,7 @@ class _Inference:
         answer = np.asarray(self.history.answer)
         num = thinned.shape[1] * thinned.shape[2]
         shape = (*thinned.shape[1:3], num_users, *answer.shape[1:])
-        out = np.full(shape, np.nan, np.float32)
+        out = np.full(shape, np.nan, self.dtype)
         with_draws = np.flatnonzero(np.isfinite(thinned[:, 0, 0, 0]))
         for users, padded in chunks_of(with_draws, _CHUNK * width()):
             flat = thinned[padded].reshape(len(padded), num, -1)
@@ -278,6 +325,7 @@ class _Inference:
         return out
 
 
+@nan_is_a_value
 def infer(
     key: Array,
     surrogate: LinearSurrogate,
@@ -285,7 +333,7 @@ def infer(
     x: Array | None = None,
     *,
     likelihood: Tolerance,
-    sampler: str | Sampler = "zeus",
+    sampler: str | Sampler = "ess",
     max_prior_draws: int = 2**20,
     on_user: Callable[[], None] | None = None,
 ):
@@ -302,10 +350,11 @@ def infer(
     likelihood : Tolerance
         From `tolerance` or `relaxed`; ``"nuts"`` needs the latter.
     sampler : str or Sampler
-        ``"zeus"``, ``"ess"``, ``"nuts"``, ``"smc"``, or an object with settings of your own
-        (`Zeus`, `Ess`, `Nuts`, `Smc`).
+        ``"ess"``, ``"smc"``, ``"nuts"``, ``"zeus"`` (the paper's), or an object with settings of
+        your own (`Ess`, `Smc`, `Nuts`, `Zeus`).
     max_prior_draws : int
-        How many prior draws may be searched for starting points, per user.
+        How many prior draws may be searched for starting points, per user; whom they do not serve
+        is given as many from boxes that cover what is possible.
     on_user : callable, optional
         Called once for each user who is done, for progress bars.
 
@@ -318,33 +367,41 @@ def infer(
         ``prior`` with draws of ``theta`` for any user; ``posterior_predictive`` with the expected
         ``answer`` under some of the draws; ``observed_data`` with the answers; ``constant_data``
         with the queries, and per user ``status`` (see `PosteriorStatus`), ``best_agreement`` and
-        ``prior_acceptance`` among the prior draws made, ``num_evaluations``, and the
+        ``prior_acceptance`` (the estimated share of the prior that is possible),
+        ``num_evaluations``, and the
         ``log_evidence`` where the sampler finds it. Draws of a user without a posterior are NaN.
         Attributes tell the graph, sampler, likelihood, versions and seconds.
 
     Raises
     ------
+    TypeError
+        If an argument is of another type.
     ValueError
-        If the sampler is unknown or unsuited, it needs a gradient that ``likelihood`` lacks, or
-        the shapes of ``history``, ``x`` and ``surrogate`` disagree.
+        If ``history`` is at odds with the graph (see `check_history`), the sampler is unknown or
+        unsuited, it needs a gradient that ``likelihood`` lacks, or ``x`` is of other users.
     ImportError
         If the sampler's package is not installed.
     """
+    _checks.key(key)
+    check_model(surrogate, likelihood)
     graph = surrogate.graph
+    history = check_history(history, graph)
+    if on_user is not None and not callable(on_user):
+        raise TypeError(f"Expected on_user to be callable or None; got {on_user!r}.")
     if isinstance(sampler, str):
         _checks.choice(sampler, SAMPLERS, "sampler")
         sampler = SAMPLERS[sampler]()
+    if isinstance(sampler, type) or not hasattr(sampler, "run"):
+        raise TypeError(
+            f"Expected sampler to be a name of {list(SAMPLERS)} or a sampler such as Ess(); "
+            f"got {sampler!r}."
+        )
     sampler.check(surrogate.num_coefficients)
     if sampler.needs_gradient and not likelihood.differentiable:
         raise ValueError(
             f"Expected a likelihood with a gradient for sampler {sampler.name!r}; got "
             f"{likelihood}, whose gradient is 0 wherever it exists. Use pcr.relaxed(sigma, beta) "
             "in its place, or a sampler that needs no gradient ('ess', 'smc')."
-        )
-    if history.answer.shape[-1] != graph.num_nodes:
-        raise ValueError(
-            f"Expected answers about {graph.num_nodes} nodes in history; "
-            f"got {history.answer.shape[-1]}."
         )
     num_users, k = history.num_users, surrogate.num_coefficients
     if x is not None:
@@ -370,7 +427,7 @@ def infer(
             report(len(done))
 
     if not run.arrays:  # nobody has a posterior: one draw of NaN says so
-        nan = np.full((1, 1, num_users), np.nan, np.float32)
+        nan = np.full((1, 1, num_users), np.nan, run.dtype)
         run.arrays = {"theta": np.repeat(nan[..., None], k, axis=-1), "lp": nan}
     statistics = {n: v for n, v in run.arrays.items() if n not in ("theta", "warmup")}
     warmup = run.arrays.get("warmup", np.zeros(0))
@@ -429,6 +486,7 @@ def infer(
     return to_arviz(groups, np.asarray(prior), coords, dims, attrs)
 
 
+@nan_is_a_value
 def posterior_scms(idata, *, reduce: str | None = "mean") -> SCM:
     """The users' SCMs under their posteriors.
 
@@ -446,7 +504,7 @@ def posterior_scms(idata, *, reduce: str | None = "mean") -> SCM:
         Leaves with leading axes (num_users,), or (num_users, num_draws) where not reduced. A
         user without a posterior has NaN coefficients, which `find_recourse` reports as a status.
     """
-    if reduce not in ("mean", None):
+    if not (reduce is None or (isinstance(reduce, str) and reduce == "mean")):
         raise ValueError(f"Expected reduce to be 'mean' or None; got {reduce!r}.")
     draws = np.moveaxis(coefficients_of(idata), 2, 0)  # (user, chain, draw, coefficient)
     theta = jnp.asarray(draws.reshape(len(draws), -1, draws.shape[-1]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -56,24 +57,106 @@ def to_arviz(
     return data
 
 
-def write_netcdf(data, path: str | os.PathLike) -> None:
-    """Write ArviZ data as netCDF with ArviZ's own writer."""
-    data.to_netcdf(str(path), engine="h5netcdf")
+_ATTRIBUTES = ("graph", "sampler", "num_walkers", "status_codes")
+
+
+def _is_ours(data) -> bool:
+    """Whether it is a posterior from `infer`."""
+    attrs = getattr(data, "attrs", None)
+    if not isinstance(attrs, Mapping) or any(name not in attrs for name in _ATTRIBUTES):
+        return False
+    return hasattr(data, "posterior") and hasattr(data, "constant_data")
+
+
+def check_posterior(data) -> None:
+    """Raise TypeError unless ``data`` is a posterior from `infer`."""
+    if not _is_ours(data):
+        kind = type(data).__name__
+        raise TypeError(
+            f"Expected idata to be from infer or read_netcdf; got a {kind} without its "
+            "groups and attributes."
+        )
+
+
+def _path(path) -> str:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"Expected path to be a str or a path; got {path!r}.")
+    return os.fspath(path)
+
+
+def write_netcdf(idata, path: str | os.PathLike) -> None:
+    """Write a posterior as netCDF with ArviZ's own writer.
+
+    Parameters
+    ----------
+    idata
+        From `infer`.
+    path : str or path
+
+    Raises
+    ------
+    TypeError
+        If ``idata`` is not from `infer`, or ``path`` is no path.
+    OSError
+        If it cannot be written, naming the file.
+    """
+    check_posterior(idata)
+    path = _path(path)
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise FileNotFoundError(f"Expected the folder of {path} to exist; got none.")
+    try:
+        idata.to_netcdf(path, engine="h5netcdf")
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
 
 
 def read_netcdf(path: str | os.PathLike):
-    """Read what `write_netcdf` wrote."""
-    return _arviz().from_netcdf(str(path), engine="h5netcdf")
+    """Read what `write_netcdf` wrote.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    arviz.InferenceData or xarray.DataTree
+        As `infer` returned it.
+
+    Raises
+    ------
+    TypeError
+        If ``path`` is no path.
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, or no posterior of this library, naming it.
+    """
+    path = _path(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"Expected a file written by write_netcdf; there is no {path}.")
+    try:
+        data = _arviz().from_netcdf(path, engine="h5netcdf")
+    except Exception as error:  # of h5py, h5netcdf and xarray: whatever is wrong with the file
+        raise ValueError(
+            f"Expected a file written by write_netcdf; {path} is damaged or no netCDF ({error})."
+        ) from error
+    if not _is_ours(data):
+        raise ValueError(
+            f"Expected a file written by write_netcdf; {path} holds other data than a posterior."
+        )
+    return data
 
 
 def graph_of(data) -> Graph:
     """The graph that the data's attributes describe."""
+    check_posterior(data)
     described = json.loads(data.attrs["graph"])
     return Graph(tuple(described["nodes"]), tuple(map(tuple, described["parents"])))
 
 
 def coefficients_of(data) -> np.ndarray:
     """Posterior draws, shape (chain, draw, user, coefficient); NaN for users without any."""
+    check_posterior(data)
     order = ("chain", "draw", "user", "coefficient")
     return data.posterior["theta"].transpose(*order).to_numpy()
 

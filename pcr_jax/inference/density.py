@@ -6,7 +6,8 @@ nothing is compiled again for the next user.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -24,7 +25,18 @@ BLOCK = 2**12
 """Prior draws that a search evaluates at once, per user."""
 
 _GRID = 5000  # points of the grid on which cells are judged, at most
-_SLACK = 1e-5  # of the answers, for rounding
+_SLACK = 1e-5  # of the terms that an expected answer is the sum of, for rounding
+
+
+def prior_box(surrogate: LinearSurrogate) -> Array:
+    """The lowest and the highest value of each coefficient, shape (2, num_coefficients)."""
+    ends = jnp.array([surrogate.low, surrogate.high], float)
+    return jnp.tile(ends[:, None], (1, surrogate.num_coefficients))
+
+
+def from_unit(box: Array, unit: Array) -> Array:
+    """The point of ``box`` (2, k) at ``unit`` (..., k) of the unit cube."""
+    return box[0] + (box[1] - box[0]) * unit
 
 
 @pytree(static=("surrogate",))
@@ -39,19 +51,37 @@ class Posterior:
     likelihood : Tolerance
     history : History
         Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
+    box : Array, optional
+        Shape (2, num_coefficients): a part of the prior's box outside of which there is no
+        posterior, or next to none; all of it by default. Samplers look nowhere else.
     """
 
     surrogate: LinearSurrogate
     likelihood: Tolerance
     history: History
+    box: Array | None = None
 
     def __call__(self, thetas: Array) -> Array:
         """Log densities, compiled once per shape."""
-        return batch_log_density(self.surrogate, self.likelihood, self.history, thetas)
+        return _batch_log_density(self, thetas)
+
+    @property
+    def reach(self) -> Array:
+        """``box``, or the prior's."""
+        return prior_box(self.surrogate) if self.box is None else self.box
+
+    def log_prior(self, theta: Array) -> Array:
+        """Of one theta (num_coefficients,): the prior's log density, -inf outside `reach`; ()."""
+        log_prior = self.surrogate.log_prior(theta)
+        if self.box is None:
+            return log_prior
+        sides = zip(*map(jnp.unstack, (self.box[0], theta, self.box[1])), strict=True)
+        inside = reduce(jnp.logical_and, [(low <= t) & (t <= high) for low, t, high in sides])
+        return jnp.where(inside, log_prior, -jnp.inf)
 
     def log_density(self, theta: Array) -> Array:
         """Of one theta (num_coefficients,), up to a constant; shape ()."""
-        return log_density(self.surrogate, self.likelihood, self.history, theta)
+        return self.log_prior(theta) + self.log_likelihood(theta)
 
     def path(self, theta: Array) -> Array:
         """The log likelihood where there is any, and a finite slope towards it elsewhere; ()."""
@@ -84,14 +114,12 @@ def log_density(
     Array
         Shape (); -inf outside the prior's box.
     """
-    expected = surrogate.expected_answers(theta, history.node, history.shift)
-    return surrogate.log_prior(theta) + likelihood.log_prob(expected, history.answer)
+    return Posterior(surrogate, likelihood, history).log_density(theta)
 
 
-@partial(jax.jit, static_argnums=0)
-def batch_log_density(surrogate, likelihood, history, thetas: Array) -> Array:
-    """`log_density` of many thetas (n, num_coefficients) for one user; shape (n,)."""
-    return jax.vmap(partial(log_density, surrogate, likelihood, history))(thetas)
+@jax.jit
+def _batch_log_density(posterior, thetas):
+    return jax.vmap(posterior.log_density)(thetas)
 
 
 def rotations(keys: Array, num_columns: int) -> Array:
@@ -114,8 +142,8 @@ def cells_per_axis(num_coefficients: int) -> int:
     return max(1, min(16, int(_GRID ** (1 / num_coefficients) + 1e-9) - 1))
 
 
-def possible_cells(surrogate, likelihood, history, possible=None) -> tuple[Array, Array]:
-    """Which cells of the prior's box can hold possible draws of one user.
+def possible_cells(surrogate, likelihood, history, possible=None, box=None) -> tuple[Array, Array]:
+    """Which cells of a box can hold possible draws of one user.
 
     An expected answer is linear in each coefficient by itself, so that over a cell it lies
     between the extremes at the corners. A cell is excluded if too many answers are out of reach.
@@ -124,6 +152,8 @@ def possible_cells(surrogate, likelihood, history, possible=None) -> tuple[Array
     ----------
     possible : callable, optional
         What is possible, if not ``likelihood.possible``.
+    box : Array, optional
+        Shape (2, num_coefficients); the prior's by default.
 
     Returns
     -------
@@ -138,7 +168,8 @@ def possible_cells(surrogate, likelihood, history, possible=None) -> tuple[Array
     if parts == 1:
         return jnp.ones(1, bool), jnp.zeros(())
     axes = jnp.meshgrid(*[jnp.linspace(0.0, 1.0, parts + 1)] * k, indexing="ij")
-    corners = surrogate.quantile(jnp.stack([axis.ravel() for axis in axes], -1))
+    box = prior_box(surrogate) if box is None else box
+    corners = from_unit(box, jnp.stack([axis.ravel() for axis in axes], -1))
     expected = jax.vmap(surrogate.expected_answers, (0, None, None))(
         corners, history.node, history.shift
     )
@@ -149,7 +180,12 @@ def possible_cells(surrogate, likelihood, history, possible=None) -> tuple[Array
         high_end = partial(jax.lax.slice_in_dim, start_index=1, limit_index=parts + 1, axis=axis)
         least = jnp.minimum(low_end(least), high_end(least))
         most = jnp.maximum(low_end(most), high_end(most))
-    slack = _SLACK * (1 + jnp.abs(least) + jnp.abs(most))
+    # The same sum with every term's absolute value bounds what rounding can do.
+    mean = tuple(map(abs, surrogate.noise_mean))
+    terms = replace(surrogate, noise_mean=mean).expected_answers(
+        jnp.abs(box).max(0), history.node, jnp.abs(history.shift)
+    )
+    slack = _SLACK * (terms + jnp.abs(jnp.nan_to_num(history.answer)))
     nearest = jnp.clip(history.answer, least - slack, most + slack)
     nearest = nearest.reshape(-1, *history.answer.shape)
     return jax.vmap(lambda e: possible(e, history.answer))(nearest), best
@@ -160,25 +196,25 @@ def numbers_of(cells: Array) -> Array:
     return jnp.nonzero(cells, size=cells.size)[0]
 
 
-def uniform_over(surrogate, order: Array, num_cells: Array, unit: Array) -> Array:
-    """Draws (n, num_coefficients) from some cells of the box, given uniforms (n, 1 + k).
+def uniform_over(box: Array, order: Array, num_cells: Array, unit: Array) -> Array:
+    """Draws (n, num_coefficients) from some cells of a box, given uniforms (n, 1 + k).
 
     ``order`` (all cells,) has the ``num_cells`` () to draw from first.
     """
-    k = surrogate.num_coefficients
+    k = box.shape[1]
     parts = cells_per_axis(k)
     cell = order[jnp.minimum((unit[:, 0] * num_cells).astype(int), num_cells - 1)]
     corner = jnp.stack(jnp.unravel_index(cell, (parts,) * k), -1) if parts > 1 else 0
-    return surrogate.quantile((corner + unit[:, 1:]) / parts)
+    return from_unit(box, (corner + unit[:, 1:]) / parts)
 
 
-def cell_of(surrogate, theta: Array) -> Array:
-    """The number of the cell that ``theta`` (num_coefficients,) lies in; ()."""
-    k = surrogate.num_coefficients
+def cell_of(box: Array, theta: Array) -> Array:
+    """The number of the cell of a box that ``theta`` (num_coefficients,) lies in; ()."""
+    k = box.shape[1]
     parts = cells_per_axis(k)
     if parts == 1:
         return jnp.asarray(0)
-    place = ((theta - surrogate.low) / (surrogate.high - surrogate.low) * parts).astype(int)
+    place = ((theta - box[0]) / (box[1] - box[0]) * parts).astype(int)
     return jnp.ravel_multi_index(tuple(jnp.clip(place, 0, parts - 1)), (parts,) * k, mode="clip")
 
 
@@ -245,7 +281,7 @@ def search_priors(
     A user who is done is left alone while others go on. ``cells`` are of `users_cells`,
     ``rotation`` (num_users, num_coefficients + 1) is that of `shared_uniforms`.
     """
-    k = surrogate.num_coefficients
+    box = prior_box(surrogate)
     in_reach, best = cells
     num_cells = in_reach.sum(1)
     kept = jax.vmap(numbers_of)(in_reach)
@@ -265,7 +301,7 @@ def search_priors(
     def block(carry):
         i, found = carry
         unit = shared_uniforms(jax.random.fold_in(key, i), rotation, BLOCK)
-        thetas = jax.vmap(partial(uniform_over, surrogate))(kept, num_cells, unit)
+        thetas = jax.vmap(partial(uniform_over, box))(kept, num_cells, unit)
         possible, agreement = jax.vmap(jax.vmap(evaluate, (None, 0)))(history, thetas)
         going = unfinished(found)
         possible &= going[:, None]
@@ -286,7 +322,7 @@ def search_priors(
 
     users = len(rotation)
     none = jnp.zeros(users, int)
-    draws = jnp.zeros((users, num_wanted, k))
+    draws = jnp.zeros((users, num_wanted, box.shape[1]))
     nothing = PriorSearch(draws, none, none, none, num_cells / in_reach.shape[1], best)
     return jax.lax.while_loop(lambda carry: unfinished(carry[1]).any(), block, (0, nothing))[1]
 

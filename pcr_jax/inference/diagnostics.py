@@ -39,10 +39,16 @@ def diagnose(idata) -> pd.DataFrame:
         a user without a posterior. As ArviZ computes them (Vehtari et al. 2021); the ESS of an
         ensemble follows each walker.
 
+    Raises
+    ------
+    TypeError
+        If ``idata`` is not from `infer`.
+
     Warns
     -----
     PosteriorWarning
-        Counting and naming the users with an R-hat above 1.01, and those without a posterior.
+        Counting and naming the users with an R-hat above 1.01, those without a posterior, and those
+        who answered nothing.
     """
     theta = np.moveaxis(coefficients_of(idata), 2, 0)
     users = idata.posterior["user"].to_numpy()
@@ -57,11 +63,16 @@ def diagnose(idata) -> pd.DataFrame:
         rows.append(row)
     columns = ["status", "rhat", "ess_bulk", "ess_tail"]
     table = pd.DataFrame(rows, index=pd.Index(users, name="user"), columns=columns)
-    missing = ~np.isfinite(theta).all((1, 2, 3))
-    apart = (table["rhat"] > MAX_RHAT).to_numpy()
+    kinds = {
+        "have no posterior": ~np.isfinite(theta).all((1, 2, 3)),
+        "answered nothing, so that their posterior is the prior": (
+            codes == PosteriorStatus.prior_only
+        ),
+        f"have R-hat > {MAX_RHAT}": (table["rhat"] > MAX_RHAT).to_numpy(),
+    }
     parts = [
         f"{flag.sum()} of {len(users)} users {what} (user {_name(users[flag])})"
-        for flag, what in ((missing, "have no posterior"), (apart, f"have R-hat > {MAX_RHAT}"))
+        for what, flag in kinds.items()
         if flag.any()
     ]
     if parts:

@@ -11,8 +11,10 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
+from pcr_jax._nans import nan_is_a_value
 from pcr_jax.batching import chunks_of, take, user_keys, width
-from pcr_jax.elicitation.history import History
+from pcr_jax.elicitation.history import History, check_history
+from pcr_jax.inference.checks import check_model
 from pcr_jax.inference.density import Posterior, rotations, shared_uniforms
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
@@ -78,6 +80,7 @@ def _block_sums(key, surrogate, likelihood, history, rotation, num_blocks):
     return sums.swapaxes(0, 1), unit_log
 
 
+@nan_is_a_value
 def exact_posterior(
     key: Array,
     surrogate: LinearSurrogate,
@@ -109,9 +112,15 @@ def exact_posterior(
 
     Raises
     ------
+    TypeError
+        If an argument is of another type.
     ValueError
-        If there are more coefficients than draws from a box can serve.
+        If ``history`` is at odds with the graph (see `check_history`), or there are more
+        coefficients than draws from a box can serve.
     """
+    _checks.key(key)
+    check_model(surrogate, likelihood)
+    history = check_history(history, surrogate.graph)
     k = surrogate.num_coefficients
     if k > _MAX_COEFFICIENTS:
         raise ValueError(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from pcr_jax.elicitation.history import History
+from pcr_jax.elicitation.history import History, check_history
+from pcr_jax.inference.checks import check_model
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
 
@@ -37,20 +37,13 @@ def numpyro_model(
 
     Raises
     ------
+    TypeError
+        If an argument is of another type.
     ValueError
-        If the history is of several users, or about another number of nodes.
+        If the history is of several users, or at odds with the graph (see `check_history`).
     """
-    if np.ndim(history.node) != 1:
-        raise ValueError(
-            "Expected history of one user, with node of shape (T,); "
-            f"got shape {np.shape(history.node)}. jax.tree.map(lambda leaf: leaf[0], history) is "
-            "the first user's."
-        )
-    if history.answer.shape[-1] != surrogate.graph.num_nodes:
-        raise ValueError(
-            f"Expected answers about {surrogate.graph.num_nodes} nodes in history; "
-            f"got {history.answer.shape[-1]}."
-        )
+    check_model(surrogate, likelihood)
+    history = check_history(history, surrogate.graph, num_axes=1)
 
     def model():
         box = dist.Uniform(surrogate.low, surrogate.high)

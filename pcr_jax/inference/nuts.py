@@ -72,6 +72,7 @@ class Nuts:
             "num_jumps",
         ):
             _checks.count(getattr(self, field), field)
+        _checks.number(self.target_accept, "target_accept")
         if not 0 < self.target_accept < 1:
             raise ValueError(f"Expected target_accept in (0, 1); got {self.target_accept}.")
 
@@ -85,7 +86,8 @@ class Nuts:
 
     def run(self, key: Array, posterior: Posterior, starts: Array) -> Samples:
         """Sample one user's posterior; see `pcr_jax.inference.Sampler`."""
-        low, high = posterior.surrogate.low, posterior.surrogate.high
+        box = posterior.reach
+        low, high = box
 
         def constrained(z):
             return low + (high - low) * jax.nn.sigmoid(z)
@@ -101,7 +103,7 @@ class Nuts:
         likelihood = posterior.likelihood
         assert isinstance(likelihood, Relaxed)
         cells, _ = possible_cells(
-            posterior.surrogate, likelihood, posterior.history, likelihood.nearly_possible
+            posterior.surrogate, likelihood, posterior.history, likelihood.nearly_possible, box
         )
         order = numbers_of(cells)
 
@@ -111,12 +113,12 @@ class Nuts:
             unit = jax.random.uniform(
                 k_propose, (self.num_jumps, 1 + posterior.surrogate.num_coefficients)
             )
-            proposals = uniform_over(posterior.surrogate, order, cells.sum(), unit)
+            proposals = uniform_over(box, order, cells.sum(), unit)
             offered = jax.vmap(posterior.log_likelihood)(proposals)
             limits = jnp.log(jax.random.uniform(k_accept, (self.num_jumps,)))
             theta = constrained(state.z)
             # From outside the cells, what is proposed could not be jumped back from.
-            inside = cells[cell_of(posterior.surrogate, theta)]
+            inside = cells[cell_of(box, theta)]
 
             def consider(present, offer):
                 proposed, log_likelihood, limit = offer

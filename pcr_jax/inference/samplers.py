@@ -73,5 +73,7 @@ class Sampler(Protocol):
     def run(self, key: Array, posterior: Posterior, starts: Array) -> Samples | None:
         """Sample from ``starts`` (num_starts, num_coefficients), distinct and possible.
 
+        There is nothing to look for outside of ``posterior.reach``.
+
         A sampler that gives up returns None, or draws whose log density is not finite.
         """

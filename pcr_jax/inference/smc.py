@@ -3,23 +3,31 @@
 Del Moral, Doucet & Jasra (2006), "Sequential Monte Carlo samplers". An indicator cannot be
 tempered: its log is 0 or -inf at every temperature. What is tempered instead is the likelihood's
 `path`, which falls with the tolerance that would have been needed; the last step weighs by the
-likelihood itself. The only file that imports blackjax.
+likelihood itself. The only file that imports blackjax, and only where it samples: importing that
+package starts JAX's backend.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import jax
 import jax.numpy as jnp
-from blackjax.mcmc import random_walk
-from blackjax.smc import adaptive_tempered
-from blackjax.smc.resampling import systematic
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.inference.density import Posterior
+from pcr_jax.inference.density import Posterior, from_unit
 from pcr_jax.inference.samplers import Samples
+
+
+@cache
+def _blackjax():
+    """Its modules ``random_walk``, ``adaptive_tempered`` and ``resampling``."""
+    with jax.ensure_compile_time_eval():  # imported while a program is traced
+        from blackjax.mcmc import random_walk
+        from blackjax.smc import adaptive_tempered, resampling
+    return random_walk, adaptive_tempered, resampling
 
 
 def _random_walk(key, state, log_density, factor):
@@ -29,17 +37,21 @@ def _random_walk(key, state, log_density, factor):
         noise = jnp.unstack(jax.random.normal(key, position.shape))
         return sum(n * column for n, column in zip(noise, jnp.unstack(factor, axis=1), strict=True))
 
+    random_walk, _, _ = _blackjax()
     return random_walk.build_additive_step()(key, state, log_density, random_step)
 
 
-def _proposal_factor(particles, weights):
-    """A Cholesky factor of the particles' covariance, times 2.38 / sqrt(dimension)."""
-    centred = particles - weights @ particles
+def _proposal_factor(particles, weights, width):
+    """A Cholesky factor of the particles' covariance, times 2.38 / sqrt(dimension).
+
+    ``width`` (dimension,) is the unit of each.
+    """
+    centred = (particles - weights @ particles) / width
     covariance = centred.T @ (weights[:, None] * centred)
     dimension = particles.shape[1]
     ridge = 1e-6 * jnp.trace(covariance) / dimension
     factor = jnp.linalg.cholesky(covariance + ridge * jnp.eye(dimension))
-    return 2.38 / dimension**0.5 * factor
+    return 2.38 / dimension**0.5 * width[:, None] * factor
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,7 @@ class Smc:
         for field in ("num_runs", "num_moves", "num_last_moves", "max_levels"):
             _checks.count(getattr(self, field), field)
         _checks.count(self.num_particles, "num_particles", minimum=2)
+        _checks.number(self.target_ess, "target_ess")
         if not 0 < self.target_ess < 1:
             raise ValueError(f"Expected target_ess in (0, 1); got {self.target_ess}.")
 
@@ -113,14 +126,16 @@ class Smc:
         )
 
     def _one(self, key, posterior):
-        surrogate, num = posterior.surrogate, self.num_particles
+        random_walk, adaptive_tempered, resampling = _blackjax()
+        box, num = posterior.reach, self.num_particles
+        width = box[1] - box[0]
         k_start, k_levels, k_resample, k_moves = jax.random.split(key, 4)
         kernel = adaptive_tempered.build_kernel(
-            surrogate.log_prior,
+            posterior.log_prior,
             posterior.path,
             _random_walk,
             random_walk.init,
-            systematic,
+            resampling.systematic,
             self.target_ess,
         )
 
@@ -130,13 +145,13 @@ class Smc:
 
         def temper(carry):
             state, log_evidence, level = carry
-            factor = _proposal_factor(state.particles, state.weights)
+            factor = _proposal_factor(state.particles, state.weights, width)
             key = jax.random.fold_in(k_levels, level)
             state, info = kernel(key, state, self.num_moves, {"factor": factor[None]})
             return state, log_evidence + info.log_likelihood_increment, level + 1
 
-        unit = jax.random.uniform(k_start, (num, surrogate.num_coefficients))
-        state = adaptive_tempered.init(surrogate.quantile(unit))
+        unit = jax.random.uniform(k_start, (num, box.shape[1]))
+        state = adaptive_tempered.init(from_unit(box, unit))
         state = state._replace(tempering_param=jnp.zeros(()))
         state, log_evidence, levels = jax.lax.while_loop(
             unfinished, temper, (state, jnp.zeros(()), 0)
@@ -150,8 +165,8 @@ class Smc:
         log_weights = jnp.where(state.tempering_param < 1, -jnp.inf, log_weights)
         log_sum = jax.scipy.special.logsumexp(log_weights)
         weights = jnp.where(log_sum > -jnp.inf, jnp.exp(log_weights - log_sum), state.weights)
-        factor = _proposal_factor(state.particles, weights)
-        particles = state.particles[systematic(k_resample, weights, num)]
+        factor = _proposal_factor(state.particles, weights, width)
+        particles = state.particles[resampling.systematic(k_resample, weights, num)]
 
         def last_moves(key, theta):
             def move(state, key):
@@ -162,4 +177,6 @@ class Smc:
 
         last = jax.vmap(last_moves)(jax.random.split(k_moves, num), particles)
         log_density = jnp.where(log_sum > -jnp.inf, last.logdensity, -jnp.inf)
-        return last.position, log_density, log_evidence + log_sum, levels
+        prior = posterior.surrogate
+        log_share = jnp.log(width / (prior.high - prior.low)).sum()
+        return last.position, log_density, log_share + log_evidence + log_sum, levels

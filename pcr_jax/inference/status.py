@@ -6,10 +6,12 @@ from enum import IntEnum
 class PosteriorStatus(IntEnum):
     """How inference ended for one user.
 
-    ``empty``: none of the prior draws is possible. ``no_start``: the same, in so many dimensions
-    that prior draws prove nothing; or the region found is too small to start in. ``failed``: the
+    ``empty``: bounds on the expected answers prove that no coefficients in the prior's box meet the
+    answers. ``no_start``: nothing is proved, but no place to start from was found, or the region
+    found is too small to start in, or it may be a part of the posterior only. ``failed``: the
     sampler gave up. ``poorly_mixed``: there are draws, but the chains do not agree: R-hat above
-    1.01. The draws are NaN unless ``ok`` or ``poorly_mixed``.
+    1.01. ``prior_only``: nothing was answered; the draws are the prior's. The draws are NaN unless
+    ``ok``, ``poorly_mixed`` or ``prior_only``.
     """
 
     ok = 0
@@ -17,3 +19,4 @@ class PosteriorStatus(IntEnum):
     no_start = 2
     failed = 3
     poorly_mixed = 4
+    prior_only = 5

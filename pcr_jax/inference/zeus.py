@@ -8,15 +8,50 @@ from __future__ import annotations
 
 import logging
 import random
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.inference.density import Posterior
 from pcr_jax.inference.samplers import Samples
+
+_one_at_a_time = Lock()
+
+
+class _Numpy:
+    """NumPy with a generator of its own in place of the process's."""
+
+    def __init__(self, seed):
+        self.random = np.random.RandomState(seed)
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+
+@contextmanager
+def _draws_from(seeds):
+    """Within, zeus draws from generators with these two seeds, and loggers are left alone.
+
+    zeus draws from the generators of the process, which other threads draw from as well, and
+    removes the handlers of the root logger.
+    """
+    from zeus import ensemble, moves
+
+    root = logging.getLogger()
+    with _one_at_a_time:
+        handlers, level = root.handlers[:], root.level
+        ensemble.np, moves.random = _Numpy(int(seeds[0])), random.Random(int(seeds[1]))
+        try:
+            yield
+        finally:
+            ensemble.np, moves.random = np, random
+            root.handlers[:], root.level = handlers, level
 
 
 @dataclass(frozen=True)
@@ -57,6 +92,7 @@ class Zeus:
         _checks.count(self.num_ensembles, "num_ensembles")
         if self.num_walkers % 2:
             raise ValueError(f"Expected an even num_walkers; got {self.num_walkers}.")
+        _checks.number(self.keep, "keep")
         if not 0 < self.keep <= 1:
             raise ValueError(f"Expected keep in (0, 1]; got {self.keep}.")
         try:
@@ -82,8 +118,7 @@ class Zeus:
         Parameters
         ----------
         key : Array
-            Seeds zeus, which draws from the global generators of `numpy.random` and `random`;
-            both are restored afterwards.
+            Seeds zeus, one run at a time in a process.
         posterior : Posterior
             Evaluated for all walkers at once, compiled for that shape.
         starts : Array
@@ -92,45 +127,33 @@ class Zeus:
 
         def padded(thetas):
             # zeus asks for some 30 batch sizes up to num_walkers; one shape, one compilation.
-            full = np.zeros((self.num_walkers, thetas.shape[1]), np.float32)
+            full = np.zeros((self.num_walkers, thetas.shape[1]), dtype)
             full[: len(thetas)] = thetas
             return np.asarray(posterior(full))[: len(thetas)]
 
-        states = np.random.get_state(), random.getstate()  # noqa: NPY002
-        root = logging.getLogger()
-        handlers, level = root.handlers[:], root.level
+        dtype = jnp.result_type(float)
+        seeds = np.asarray(jax.random.bits(key, (self.num_ensembles, 2), np.uint32))
+        parts = np.split(np.asarray(starts, float), self.num_ensembles)
         try:
-            ensembles = [
-                self._ensemble(seeds, padded, start)
-                for seeds, start in zip(
-                    np.asarray(jax.random.bits(key, (self.num_ensembles, 2))),
-                    np.split(np.asarray(starts, float), self.num_ensembles),
-                    strict=True,
-                )
-            ]
+            ensembles = [self._ensemble(*one, padded) for one in zip(seeds, parts, strict=True)]
         except RuntimeError:  # a slice was expanded or shrunk 10,000 times
             return None
-        finally:
-            np.random.set_state(states[0])  # noqa: NPY002
-            random.setstate(states[1])
-            root.handlers[:], root.level = handlers, level
-        chain = np.stack([sampler.get_chain() for sampler in ensembles]).astype(np.float32)
+        chain = np.stack([sampler.get_chain() for sampler in ensembles]).astype(dtype)
         log_density = np.stack([sampler.get_log_prob() for sampler in ensembles])
         warmup = self.num_steps - max(1, round(self.keep * self.num_steps))
         return Samples(
             draws=chain[:, warmup:],
-            log_density=log_density[:, warmup:].astype(np.float32),
+            log_density=log_density[:, warmup:].astype(dtype),
             warmup=chain[:, :warmup],
             num_evaluations=sum(int(sampler.ncall) for sampler in ensembles),
         )
 
-    def _ensemble(self, seeds, log_density, starts):
+    def _ensemble(self, seeds, starts, log_density):
         import zeus
 
-        np.random.seed(seeds[0])  # noqa: NPY002
-        random.seed(int(seeds[1]))
-        sampler = zeus.EnsembleSampler(
-            self.num_walkers, starts.shape[1], log_density, vectorize=True, verbose=False
-        )
-        sampler.run_mcmc(starts, self.num_steps, progress=False)
+        with _draws_from(seeds):
+            sampler = zeus.EnsembleSampler(
+                self.num_walkers, starts.shape[1], log_density, vectorize=True, verbose=False
+            )
+            sampler.run_mcmc(starts, self.num_steps, progress=False)
         return sampler

@@ -195,7 +195,8 @@ def find_recourse(
         learning_rate = _checks.positive(learning_rate, "learning_rate", (), (num_users,))
     if digits is not None:
         _checks.count(digits, "digits")
-    key = jax.random.key(0) if key is None else _checks.key(key)
+    key = jax.random.key(0) if key is None else key
+    _checks.key(key)
     region = ball(epsilon, norm)
     scms = per_user(scm, num_users)
     modelled = has_model(scms)

@@ -1,0 +1,153 @@
+"""What needs a process of its own: precision, threads, debugging flags, import."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+ALL = """
+import warnings
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pcr_jax as pcr
+
+key = jax.random.key(0)
+truth = pcr.library.m1()
+surrogate = pcr.linear_surrogate(truth.graph)
+tolerance, relaxed = pcr.tolerance(0.5, 0.1), pcr.relaxed(0.5, 0.1)
+history = pcr.elicit(key, pcr.SimulatedUser(truth, 0.0), jnp.zeros((2, 3)), num_queries=4)
+"""
+
+SAMPLERS = {
+    "ess": ("pcr.Ess(num_ensembles=2, num_walkers=8, num_steps=4)", "tolerance"),
+    "smc": ("pcr.Smc(num_runs=2, num_particles=64)", "tolerance"),
+    "nuts": ("pcr.Nuts(num_chains=2, num_warmup=8, num_steps=8)", "relaxed"),
+    "zeus": ("pcr.Zeus(num_walkers=8, num_steps=8)", "tolerance"),
+}
+
+
+def run(code, **environment):
+    """What a new process prints, with warnings as errors but for ArviZ's own."""
+    ignored = "ignore:\nArviZ is undergoing:FutureWarning"
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-W", ignored, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    return found.stdout.split()
+
+
+def infer_with(name):
+    if name == "zeus" and find_spec("zeus") is None:
+        pytest.skip("zeus-mcmc is not installed")
+    sampler, likelihood = SAMPLERS[name]
+    return (
+        ALL
+        + f"""
+idata = pcr.infer(key, surrogate, history, likelihood={likelihood}, sampler={sampler})
+theta = idata.posterior["theta"].to_numpy()
+assert np.isfinite(theta).all() and (np.abs(theta) <= 1).all()
+mean = pcr.posterior_scms(idata).mechanisms[2].coefficients
+assert np.isfinite(np.asarray(mean)).all()
+print(theta.dtype, history.answer.dtype, mean.dtype)
+"""
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_computes_in_double_precision_where_jax_does(name):
+    assert run(infer_with(name), JAX_ENABLE_X64="1") == ["float64"] * 3
+
+
+def test_double_precision_finds_posteriors_too_small_for_single():
+    code = (
+        ALL
+        + """
+few = pcr.linear_surrogate(pcr.Graph.fully_connected(2), low=-1e4, high=1e4)
+answer = jnp.array([[[jnp.nan, 9876.123456789]]])
+one = pcr.History(jnp.zeros((1, 1), int), jnp.ones((1, 1)), answer)
+sampler = pcr.Ess(num_ensembles=2, num_walkers=8, num_steps=4)
+settings = {"likelihood": pcr.tolerance(1e-9, 0.0), "sampler": sampler, "max_prior_draws": 2**12}
+idata = pcr.infer(key, few, one, **settings)
+print(np.abs(idata.posterior["theta"].to_numpy() - 9876.123456789).max() < 1.1e-9)
+"""
+    )
+    assert run(code, JAX_ENABLE_X64="1") == ["True"]
+
+
+def test_nan_is_no_mistake_where_jax_looks_for_it():
+    code = (
+        infer_with("ess")
+        + """
+exact = pcr.exact_posterior(key, surrogate, history, tolerance, num_draws=1)
+again = pcr.elicit(key, pcr.SimulatedUser(truth), jnp.zeros((2, 3)), num_queries=1, history=
+                   pcr.History.empty(2, 3, 3))
+told = pcr.tell(again, pcr.Query(jnp.zeros(2, int), jnp.ones(2)), np.full((2, 3), np.nan))
+nobody = pcr.infer(key, surrogate, pcr.History(
+    jnp.zeros((1, 2), int), jnp.ones((1, 2)), np.array([[[np.nan, 9, 9], [np.nan, -9, -9]]])),
+    likelihood=tolerance)
+assert np.isnan(np.asarray(pcr.posterior_scms(nobody).mechanisms[2].coefficients)).all()
+assert jax.config.jax_debug_nans
+"""
+    )
+    assert run(code, JAX_DEBUG_NANS="1") == ["float32"] * 3
+
+
+THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+import random
+import threading
+
+def work(_):
+    idata = pcr.infer(key, surrogate, history, likelihood=tolerance,
+                      sampler=pcr.Zeus(num_walkers=8, num_steps=60))
+    return idata.posterior["theta"].to_numpy()
+
+alone = work(0)
+done = threading.Event()
+
+def disturb():
+    while not done.is_set():
+        np.random.random()
+        random.random()
+
+other = threading.Thread(target=disturb)
+other.start()
+with ThreadPoolExecutor(3) as pool:
+    results = list(pool.map(work, range(3)))
+done.set()
+other.join()
+print(*[np.array_equal(alone, one) for one in results])
+"""
+
+
+@pytest.mark.skipif(find_spec("zeus") is None, reason="zeus-mcmc is not installed")
+def test_threads_with_one_key_give_what_one_thread_gives():
+    assert run(ALL + THREADS) == ["True"] * 3
+
+
+def test_importing_the_package_starts_no_backend_and_imports_no_sampler():
+    code = """
+import os
+import sys
+import pcr_jax
+import jax
+
+heavy = ["blackjax", "zeus", "arviz", "matplotlib", "networkx"]
+print(*[name for name in heavy if name in sys.modules])
+pcr_jax.tolerance(0.5, 0.1), pcr_jax.Smc(), pcr_jax.Ess(), pcr_jax.Nuts()
+graph = pcr_jax.Graph.fully_connected(3)
+pcr_jax.linear_surrogate(graph)
+jax.config.update("jax_num_cpu_devices", 2)  # refused once a backend has started
+child = os.fork()
+if not child:
+    os._exit(int(jax.numpy.ones(3).sum()))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), jax.device_count())
+"""
+    assert run(code) == ["3", "2"]
