@@ -6,6 +6,7 @@ display nor global state is needed.
 
 from __future__ import annotations
 
+import io
 import os
 import textwrap
 from typing import Any
@@ -20,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from pcr_jax._files import write
 from pcr_jax.batching import take
 from pcr_jax.inference import posterior_scms
 from pcr_jax.inference.arviz_data import coefficients_of
@@ -390,6 +392,9 @@ def posterior(idata, truth: SCM) -> Figure:
 
 @matplotlib.rc_context(_STYLE)
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Write ``path.png`` (150 dpi) and ``path.pdf``, the same bytes every time."""
-    figure.savefig(f"{os.fspath(path)}.png", dpi=150)
-    figure.savefig(f"{os.fspath(path)}.pdf", metadata={"CreationDate": None})
+    """Write ``path.png`` (150 dpi) and ``path.pdf`` in one step, the same bytes every time."""
+    options: dict[str, Any] = {"png": {"dpi": 150}, "pdf": {"metadata": {"CreationDate": None}}}
+    for kind, option in options.items():
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=kind, **option)
+        write(f"{os.fspath(path)}.{kind}", drawn.getvalue())

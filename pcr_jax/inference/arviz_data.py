@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pcr_jax._files import write
 from pcr_jax.scm import Graph
 
 _TAILS = (0.05, 0.95)
@@ -57,8 +58,24 @@ def to_arviz(
 
 
 def write_netcdf(data, path: str | os.PathLike) -> None:
-    """Write ArviZ data as netCDF with ArviZ's own writer."""
-    data.to_netcdf(str(path), engine="h5netcdf")
+    """Write ArviZ data as netCDF, in one step.
+
+    The bytes are made in memory: the HDF5 library, writing to a disk that is full, ends the
+    process.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; what was there before is left.
+    """
+    if _LEGACY:
+        import xarray as xr
+
+        tree = xr.DataTree.from_dict({group: data[group] for group in data.groups()})
+        tree.attrs.update(data.attrs)
+    else:
+        tree = data
+    write(path, tree.to_netcdf(engine="h5netcdf"))
 
 
 def read_netcdf(path: str | os.PathLike):
