@@ -22,6 +22,7 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,8 +37,8 @@ from pathlib import Path
 from typing import Any
 
 CLASSES = ("clear", "legitimate", "wrong", "unclear", "hang", "crash")
-TIME_LIMIT = 40.0  # seconds a call
-_FIRST = 300.0  # seconds of a valid call, which compiles
+CPU_LIMIT = 40.0  # seconds that a call may compute
+_WAIT = 300.0  # seconds that it may take, on a machine that others use as well
 
 
 # Values. Each is made anew for every call, given the valid argument in whose place it stands.
@@ -157,6 +158,9 @@ NUMBERS = {"array of integers", "named"}  # where there are no names to compare 
 FEATURES = {"array of integers"}
 REPORTED = {"array of integers", "array of NaN"}
 MASK = {"array of bool"}
+UNKNOWN = {"array of NaN"}  # coefficients of a user without a posterior
+NO_ROWS = {"shape (0, 3)"}
+EMPTY = {"empty list", *NO_ROWS}
 NONE = {"None"}
 FUNCTION = {"function"}
 KEY = {"key", "raw key"}
@@ -276,7 +280,7 @@ def cases() -> dict[str, Case]:
         return Case(_of(type(solver), use), *fields(solver, **right))
 
     find = {
-        "score": NOTHING,
+        "score": FUNCTION,
         "scm": NOTHING,
         "x": FEATURES,
         "scale": FEATURES,
@@ -318,7 +322,10 @@ def cases() -> dict[str, Case]:
         ),
         "Action.empty": Case(pcr.Action.empty, {"num_nodes": 3}, {"num_nodes": ONE}),
         "Constraints": Case(
-            _of(pcr.Constraints, lambda constraints: constraints.shift_bounds(x)),
+            _of(
+                pcr.Constraints,
+                lambda limits: pcr.find_recourse(score, truth, x, scale=ones, constraints=limits),
+            ),
             low,
             {
                 **masks,
@@ -326,7 +333,9 @@ def cases() -> dict[str, Case]:
                 "upper": NONE | above | {"array of infinity"},
             },
         ),
-        "Constraints.shift_bounds": Case(pcr.Constraints().shift_bounds, {"x": x}, {"x": NUMBERS}),
+        "Constraints.shift_bounds": Case(
+            pcr.Constraints().shift_bounds, {"x": x}, {"x": NUMBERS | NO_ROWS}
+        ),
         "intervention_sets": Case(
             pcr.intervention_sets,
             {"num_nodes": 3, "max_size": 2},
@@ -340,7 +349,7 @@ def cases() -> dict[str, Case]:
         "Graph.from_edges": Case(
             pcr.Graph.from_edges,
             {"nodes": list(nodes), "edges": edges},
-            {"nodes": NOTHING, "edges": {"empty list"}},
+            {"nodes": NOTHING, "edges": EMPTY},
         ),
         "Graph.from_networkx": Case(
             pcr.Graph.from_networkx, {"graph": nx.DiGraph(edges)}, {"graph": NOTHING}
@@ -352,19 +361,19 @@ def cases() -> dict[str, Case]:
         "Mechanism": Case(
             _of(pcr.Mechanism, in_scm),
             {"coefficients": jnp.ones(2), "function": truth.mechanisms[2].function},
-            {"coefficients": NUMBERS, "function": FUNCTION},
+            {"coefficients": NUMBERS | UNKNOWN | {"raw key"}, "function": FUNCTION},
         ),
         "SCM": Case(
             _of(pcr.SCM, lambda scm: scm.sample(key, 2)),
             {"graph": graph, "mechanisms": truth.mechanisms, "noise": truth.noise},
             {"graph": NOTHING, "mechanisms": NOTHING, "noise": NOTHING},
         ),
-        "SCM.abduct": Case(truth.abduct, {"x": x}, {"x": FEATURES}),
+        "SCM.abduct": Case(truth.abduct, {"x": x}, {"x": FEATURES | NO_ROWS}),
         "SCM.predict": Case(
             truth.predict, {"noise": x, "action": action}, {"noise": FEATURES, "action": NONE}
         ),
         "SCM.counterfactual": Case(
-            truth.counterfactual, {"x": x, "action": action}, {"x": FEATURES, "action": NOTHING}
+            truth.counterfactual, {"x": x, "action": action}, {"x": FEATURES, "action": NONE}
         ),
         "SCM.sample_noise": Case(
             truth.sample_noise,
@@ -379,7 +388,7 @@ def cases() -> dict[str, Case]:
         "linear_scm": Case(
             _of(pcr.linear_scm, lambda scm: scm.sample(key, 2)),
             {"graph": graph, "coefficients": ones, "noise": [dist.Normal(0.0, 1.0)] * 3},
-            {"graph": NOTHING, "coefficients": NUMBERS, "noise": NONE},
+            {"graph": NOTHING, "coefficients": NUMBERS | UNKNOWN, "noise": NONE},
         ),
         "non_causal": Case(pcr.non_causal, {"graph": graph}, {"graph": GRAPH}),
         "inverted": Case(pcr.inverted, {"scm": truth}, {"scm": ANY_SCM}),
@@ -387,7 +396,7 @@ def cases() -> dict[str, Case]:
         "MLP": Case(
             _of(pcr.MLP, lambda module: module.init(key, x)),
             {"hidden": (4,)},
-            {"hidden": {"empty list", "array of integers"}},
+            {"hidden": EMPTY | {"array of integers"}},
         ),
         "Classifier": Case(
             _of(pcr.Classifier, lambda score: pcr.find_recourse(score, truth, x, scale=ones)),
@@ -402,7 +411,7 @@ def cases() -> dict[str, Case]:
                 "key": KEY,
                 "x": NOTHING,  # constant columns have no scale
                 "y": {"array of integers", "array of bool"},
-                "hidden": {"empty list", "array of integers"},
+                "hidden": EMPTY | {"array of integers"},
                 "learning_rate": POSITIVE,
                 "epochs": ONE,
             },
@@ -434,7 +443,7 @@ def cases() -> dict[str, Case]:
                 "rho": NOTHING,
                 "learning_rate": POSITIVE,
                 "epochs": ONE,
-                "max_draws": NOTHING,
+                "max_draws": {"10**30"},
             },
         ),
         "History": Case(
@@ -451,7 +460,7 @@ def cases() -> dict[str, Case]:
         "History.empty": Case(
             pcr.History.empty,
             {"num_users": 3, "max_queries": 2, "num_nodes": 3},
-            {"num_users": ONE, "max_queries": {"one", "zero"}, "num_nodes": ONE},
+            {"num_users": {"one", "zero"}, "max_queries": {"one", "zero"}, "num_nodes": ONE},
         ),
         "tell": Case(
             pcr.tell,
@@ -558,11 +567,11 @@ def cases() -> dict[str, Case]:
                 "noise_mean": FEATURES,
             },
         ),
-        "LinearSurrogate.scm": Case(surrogate.scm, {"theta": theta}, {"theta": NUMBERS}),
+        "LinearSurrogate.scm": Case(surrogate.scm, {"theta": theta}, {"theta": NUMBERS | UNKNOWN}),
         "LinearSurrogate.expected_answers": Case(
             surrogate.expected_answers,
             {"theta": theta, "node": history.node[0], "shift": history.shift[0]},
-            {"theta": NUMBERS, "node": FEATURES, "shift": NUMBERS},
+            {"theta": NUMBERS | UNKNOWN, "node": FEATURES, "shift": NUMBERS},
         ),
         "Ess": settings(
             pcr.Ess(),
@@ -601,7 +610,7 @@ def cases() -> dict[str, Case]:
                 "x": FEATURES | NONE,
                 "likelihood": NOTHING,
                 "sampler": NOTHING,
-                "max_prior_draws": ONE,
+                "max_prior_draws": LIMIT,
                 "on_user": NONE | {"function", "class"},
             },
         ),
@@ -637,7 +646,7 @@ def cases() -> dict[str, Case]:
         "Optimal": settings(
             pcr.Optimal(),
             **{
-                name: LIMIT if isinstance(value, int) else POSITIVE
+                name: ONE if isinstance(value, int) else POSITIVE
                 for name, value in vars(pcr.Optimal()).items()
             },
         ),
@@ -654,7 +663,7 @@ def cases() -> dict[str, Case]:
             pcr.evaluate,
             reported,
             {
-                "score": NOTHING,
+                "score": FUNCTION,
                 "truth": NOTHING,
                 "x": FEATURES,
                 "plan": NOTHING,
@@ -670,7 +679,7 @@ def cases() -> dict[str, Case]:
             {"action": NOTHING, "nodes": NOTHING, "users": MASK},
         ),
         "Report.cost_mean_common": Case(
-            report.cost_mean_common, {"others": [report]}, {"others": {"empty list"}}
+            report.cost_mean_common, {"others": [report]}, {"others": EMPTY}
         ),
         "Report.regret_mean": Case(
             report.regret_mean, {"reference": report}, {"reference": NOTHING}
@@ -751,7 +760,9 @@ def _work() -> None:
             except Exception as error:
                 said = {"class": "unclear", "said": f"{type(error).__name__}: {error}"[:300]}
         else:
+            signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT)  # whose signal ends the process
             said = outcome(cases()[name], parameter, value)
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
         print(json.dumps(said), file=answers, flush=True)
 
 
@@ -764,7 +775,7 @@ class Worker:
         cached |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         self.environment = {**os.environ, **cached}
 
-    def ask(self, *question, limit: float) -> dict:
+    def ask(self, *question) -> dict:
         """The answer, or that there was none."""
         if self.process is None:
             command = [sys.executable, str(Path(__file__).resolve()), "--worker"]
@@ -774,21 +785,22 @@ class Worker:
             )
         self.process.stdin.write(json.dumps(question).encode() + b"\n")
         self.process.stdin.flush()
-        answered, _, _ = select.select([self.process.stdout], [], [], limit)
+        answered, _, _ = select.select([self.process.stdout], [], [], _WAIT)
         line = self.process.stdout.readline() if answered else b""
         if line:
             return json.loads(line)
+        crashed = answered and self.process.wait() != -signal.SIGPROF
         self.end()
-        return {"class": "crash" if answered else "hang", "said": ""}
+        return {"class": "crash" if crashed else "hang", "said": ""}
 
     def call(self, name: str, parameter: str, value: str) -> dict:
         """What comes of a malformed call, after a valid one."""
         if self.process is None or name not in self.ready:
-            valid = self.ask(name, None, None, limit=_FIRST)
+            valid = self.ask(name, None, None)
             if valid["class"] != "legitimate":
                 raise RuntimeError(f"The valid call of {name} fails: {valid}")
             self.ready.add(name)
-        return self.ask(name, parameter, value, limit=TIME_LIMIT)
+        return self.ask(name, parameter, value)
 
     def end(self) -> None:
         """Stop the process."""
@@ -822,7 +834,7 @@ def measure(out: Path, quick: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(folder)
         try:
-            known = worker.ask(None, None, None, limit=_FIRST)
+            known = worker.ask(None, None, None)
             calls = [
                 (name, parameter, value)
                 for name, (parameters, _) in known.items()
