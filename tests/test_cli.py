@@ -274,9 +274,11 @@ def is_gone(group, seconds=60):
     return False
 
 
-def wait_for(condition, seconds=200):
+def wait_for(process, condition, seconds=200):
+    """Until the condition holds; not for a process that has ended."""
     until = time.monotonic() + seconds
     while not condition():
+        assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.1)
 
@@ -288,21 +290,23 @@ def test_a_run_with_workers_ends_at_once_when_it_is_told_to_and_keeps_what_is_do
     """Ctrl-C, which goes to all processes, twice; or SIGTERM to the first."""
     out = tmp_path / "out"
     process = started(out, "long_work")
-    wait_for(lambda: len(list(out.glob("begun_*"))) == 4)
-    wait_for((out / "parts" / "recourse_m1_0.json").exists)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-        time.sleep(0.2)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
     try:
-        _, said = process.communicate(timeout=60)  # a unit takes that long, and one more waits
+        wait_for(process, lambda: len(list(out.glob("begun_*"))) == 4)
+        wait_for(process, (out / "parts" / "recourse_m1_0.json").exists)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+            time.sleep(0.2)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        # A unit takes a minute, and one more waits.
+        _, said = process.communicate(timeout=60)
         assert is_gone(process.pid)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
     parts = sorted(path.name for path in (out / "parts").iterdir())
     assert parts == ["posterior_m1_0.json", "recourse_m1_0.json"]
     if number == signal.SIGINT:
