@@ -18,13 +18,14 @@ def write(path: str | os.PathLike, data: bytes | memoryview) -> None:
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.pcr-jax-unfinished")
-    unfinished.unlink(missing_ok=True)
     try:
-        with open(unfinished, "xb") as file:
-            file.write(data)
-        unfinished.replace(path)
-    except BaseException as error:
         unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise type(error)(error.errno, error.strerror, str(path)) from None
-        raise
+        try:
+            with open(unfinished, "xb") as file:
+                file.write(data)
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None

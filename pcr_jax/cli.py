@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
         _stop(1, f"error: {error}")
     except OSError as error:
         where = error.filename or "the output"
-        _stop(1, f"error: cannot write {where}: {error.strerror}; what is finished is kept")
+        _stop(1, f"error: cannot write {where}: {error.strerror or error}; what is finished is kept")
     return 0
 
 
