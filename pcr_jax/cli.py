@@ -132,8 +132,8 @@ def main(argv: list[str] | None = None) -> int:
     except RuntimeError as error:
         _stop(1, f"error: {error}")
     except OSError as error:
-        where = error.filename or "the output"
-        _stop(1, f"error: cannot write {where}: {error.strerror or error}; what is finished is kept")
+        where, why = error.filename or "the output", error.strerror or error
+        _stop(1, f"error: cannot write {where}: {why}; what is finished is kept")
     return 0
 
 
