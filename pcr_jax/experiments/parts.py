@@ -14,6 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pcr_jax import library
 from pcr_jax._files import write
 from pcr_jax.actions import intervention_sets, set_name
@@ -205,8 +207,9 @@ def _is_posterior(path: Path, protocol: Protocol, scm: str) -> bool:
             graph_of(data) == surrogate.graph
             and tuple(names) == surrogate.coefficient_names
             and users == protocol.seeds * protocol.respondents
-            and draws.shape[1] % int(data.attrs["num_walkers"]) == 0
             and draws.dtype.kind == "f"
+            # One draw of NaN says that nobody has a posterior.
+            and (np.isnan(draws).all() or draws.shape[1] % int(data.attrs["num_walkers"]) == 0)
         )
     except Exception:  # of a file of unknown origin h5py may raise anything
         return False
