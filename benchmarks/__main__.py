@@ -9,6 +9,7 @@ from benchmarks import (
     inference,
     large,
     limits,
+    malformed,
     optimality,
     paper,
     posterior,
@@ -23,7 +24,7 @@ from benchmarks import (
 )
 from benchmarks.records import RESULTS
 
-MEASURED = (scm, inference, recourse, stages, paper, limits, start)
+MEASURED = (scm, inference, recourse, stages, paper, limits, start, malformed)
 
 
 def main():

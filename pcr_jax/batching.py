@@ -32,6 +32,7 @@ _first = jax.jit(lambda tree, number: take(tree, slice(number)), static_argnums=
 
 _BYTES = 2**29  # of an accelerator's memory for each unit of `width`
 _USERS = 256  # mapped at once, for each unit of `width`
+_MAX_WIDTH = 4096
 
 
 @cache
@@ -44,13 +45,18 @@ def width() -> int:
     Raises
     ------
     ValueError
-        If that variable is not a positive integer.
+        If that variable is not a positive integer, or more than 4096.
     """
     given = os.environ.get("PCR_JAX_WIDTH")
     if given is not None:
-        if not given.isdecimal() or int(given) == 0:
-            raise ValueError(f"Expected PCR_JAX_WIDTH to be a positive integer; got {given!r}.")
-        return int(given)
+        number = int(given[:9]) if given[:9].isdecimal() else 0
+        limits = "a positive integer" if number < 1 else f"at most {_MAX_WIDTH}"
+        if not 1 <= number <= _MAX_WIDTH or not given.isdecimal():
+            raise ValueError(
+                f"Expected PCR_JAX_WIDTH to be {limits}; got {given[:20]!r}. Without this "
+                "environment variable the width follows from the device's memory."
+            )
+        return number
     statistics = jax.local_devices()[0].memory_stats() or {}
     return max(1, statistics.get("bytes_limit", 0) // _BYTES)
 

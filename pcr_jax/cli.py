@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 import argparse
+import io
+import multiprocessing
 import os
+import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from rich.console import Console
 
 from pcr_jax import library
+from pcr_jax.batching import width
 from pcr_jax.experiments import PROTOCOLS, OutputError, quick, run
 from pcr_jax.inference import SAMPLERS
 
+_MAX_SEEDS = 10_000
+_MAX_JOBS = 1024
 
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
-    return number
+
+def _integer(most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text) if text.isdecimal() and len(text) < 10 else 0
+        if not 1 <= number <= most:
+            shown = text if len(text) < 40 else f"{text[:37]}..."
+            raise argparse.ArgumentTypeError(f"expected an integer from 1 to {most}, got {shown!r}")
+        return number
+
+    return parse
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected the name of a folder, got {text!r}")
+    return Path(text)
+
+
+class _Console(Console):
+    """A console whose reader may leave, as in ``pcr-jax reproduce | head``: the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Print no more."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,24 +73,36 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--quick", action="store_true", help="fewer users, repetitions and sweep points"
     )
-    reproduce.add_argument("--seeds", type=_positive, metavar="N", help="repetitions of recourse")
     reproduce.add_argument(
-        "--out", type=Path, metavar="DIR", help="where results go (default: out/PROTOCOL[-quick])"
+        "--seeds", type=_integer(_MAX_SEEDS), metavar="N", help="repetitions of recourse"
+    )
+    reproduce.add_argument(
+        "--out",
+        type=_folder,
+        metavar="DIR",
+        help="where results go (default: out/PROTOCOL[-quick])",
     )
     reproduce.add_argument("--sampler", choices=list(SAMPLERS), default="zeus")
     reproduce.add_argument(
         "--jobs",
-        type=_positive,
+        type=_integer(_MAX_JOBS),
         metavar="N",
         help="worker processes (default: one per core, or one with a GPU); results are the same",
     )
     return parser
 
 
+def _stop(code: int, message: str) -> NoReturn:
+    """End with one line on standard error, where there is one, whatever it can encode."""
+    if sys.stderr is not None:
+        line = " ".join(message.split())
+        print(f"pcr-jax: {line}", file=sys.stderr)
+    raise SystemExit(code)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Exits with 2 for a mistake, 1 for a failure, 130 if interrupted."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     protocol = PROTOCOLS[args.protocol]
     if args.quick:
         protocol = quick(protocol)
@@ -73,21 +110,30 @@ def main(argv: list[str] | None = None) -> int:
         protocol = replace(protocol, seeds=args.seeds)
     out = args.out or Path("out") / (args.protocol + ("-quick" if args.quick else ""))
     scms = [scm for scm in library.SCMS if scm in args.scm]
-    jobs = args.jobs or ((os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         SAMPLERS[args.sampler]()
+        width()
+        jobs = args.jobs or ((os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1)
     except ImportError as error:
-        parser.exit(2, f"pcr-jax: error: argument --sampler: {error}\n")
+        _stop(2, f"error: argument --sampler: {error}")
+    except (ValueError, RuntimeError) as error:  # of the environment's settings, JAX's or our own
+        _stop(2, f"error: {error}")
     try:
-        run(out, protocol, scms, args.sampler, jobs, Console())
+        run(out, protocol, scms, args.sampler, jobs, _Console())
     except OutputError as error:
-        parser.exit(2, f"pcr-jax: error: argument --out: {error}\n")
+        _stop(2, f"error: argument --out: {error}")
     except KeyboardInterrupt:
-        parser.exit(130, "\npcr-jax: stopped; the same command goes on from here\n")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end cannot be interrupted
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        _stop(130, "stopped; the same command goes on from here")
     except RuntimeError as error:
-        parser.exit(1, f"pcr-jax: error: {error}\n")
+        _stop(1, f"error: {error}")
     except OSError as error:
-        parser.exit(1, f"pcr-jax: error: cannot write to {out}: {error}\n")
+        where, why = error.filename or "the output", error.strerror or error
+        _stop(1, f"error: cannot write {where}: {why}; what is finished is kept")
     return 0
 
 

@@ -6,6 +6,7 @@ display nor global state is needed.
 
 from __future__ import annotations
 
+import io
 import os
 import textwrap
 from typing import Any
@@ -20,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from pcr_jax._files import write
 from pcr_jax.batching import take
 from pcr_jax.inference import posterior_scms
 from pcr_jax.inference.arviz_data import coefficients_of
@@ -55,14 +57,24 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 4,
     "pdf.fonttype": 42,
 }
+_LABELS = ("scm", "epsilon", "learning_rate", "variant", "seed")
 _RARE = 0.01
 _NUM_SAMPLES = 10_000
+
+
+def _columns(table: pd.DataFrame, *columns: str) -> None:
+    """Raise unless ``table`` is a table with these columns."""
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"Expected table to be a pandas.DataFrame; got {type(table).__name__}.")
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"Expected table with the columns {missing}; got {list(table.columns)}.")
 
 
 def _select(table: pd.DataFrame, **wanted) -> pd.DataFrame:
     """The rows with these values; ValueError if there are none."""
     for column, value in wanted.items():
-        held = sorted(table[column].unique().tolist())
+        held = sorted(table[column].unique().tolist(), key=str)
         if value not in held:
             raise ValueError(f"Expected {column} to be one of {held}; got {value!r}.")
         table = table[table[column] == value]
@@ -117,9 +129,12 @@ def recourse(table: pd.DataFrame, scm: str, epsilon: float) -> Figure:
 
     Raises
     ------
+    TypeError
+        If ``table`` is not a table.
     ValueError
-        If the table has no such rows.
+        If it lacks a column or has no such rows.
     """
+    _columns(table, *_LABELS, "validity", "robust_validity", "cost_mean")
     rows = _select(table, scm=scm, epsilon=epsilon)
     seeds = f"mean ± s.d. of {rows.seed.nunique()} seeds"
     figure = _figure(7.2, 3.1, rf"{scm}, $\epsilon$ = {epsilon:g}, {seeds}")
@@ -182,7 +197,15 @@ def interventions(table: pd.DataFrame, scm: str, epsilon: float, learning_rate: 
         ``"X1+X3"``), with share.
     scm : str
     epsilon, learning_rate : float
+
+    Raises
+    ------
+    TypeError
+        If ``table`` is not a table.
+    ValueError
+        If it lacks a column.
     """
+    _columns(table, *_LABELS, "intervention_set", "share")
     setting = rf"{scm}, $\epsilon$ = {epsilon:g}, $\gamma$ = {learning_rate:g}"
     match = (table.scm == scm) & (table.epsilon == epsilon) & (table.learning_rate == learning_rate)
     rows = table[match]
@@ -247,9 +270,14 @@ def estimation(table: pd.DataFrame, sweep: str) -> Figure:
 
     Raises
     ------
+    TypeError
+        If ``table`` is not a table.
     ValueError
-        If the table has no such rows.
+        If it lacks a column or has no such rows.
     """
+    _columns(
+        table, "scm", "sweep", "value", "repetition", "absolute_error", "prior_error", "status"
+    )
     rows = _select(table, sweep=sweep)
     scms = list(rows.scm.unique())
     figure = _figure(max(4.0, 0.7 + 2.3 * len(scms)), 3.3, "mean ± s.e. over repetitions")
@@ -390,6 +418,9 @@ def posterior(idata, truth: SCM) -> Figure:
 
 @matplotlib.rc_context(_STYLE)
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Write ``path.png`` (150 dpi) and ``path.pdf``, the same bytes every time."""
-    figure.savefig(f"{os.fspath(path)}.png", dpi=150)
-    figure.savefig(f"{os.fspath(path)}.pdf", metadata={"CreationDate": None})
+    """Write ``path.png`` (150 dpi) and ``path.pdf`` in one step, the same bytes every time."""
+    options: dict[str, Any] = {"png": {"dpi": 150}, "pdf": {"metadata": {"CreationDate": None}}}
+    for kind, option in options.items():
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=kind, **option)
+        write(f"{os.fspath(path)}.{kind}", drawn.getvalue())

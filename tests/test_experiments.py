@@ -225,7 +225,7 @@ def test_an_interrupted_run_resumes_with_what_is_missing_and_ends_the_same(
         reproduce(tmp_path)
     assert done == ["posterior_m1_0", "recourse_m1_0"]
     assert not list(tmp_path.glob("*.csv"))
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*unfinished*"))
     before = contents(tmp_path)
 
     reproduce(tmp_path)
@@ -433,10 +433,18 @@ def test_the_projection_of_a_linear_truth_is_its_coefficients():
 def test_a_point_of_two_sweeps_is_inferred_once(tmp_path, monkeypatch):
     inferred = []
 
+    names = pcr.linear_surrogate(library.m1().graph).coefficient_names
+
     def rows_of(protocol, scm, point, sampler):
         inferred.append(point)
-        row = {"sweep": point.sweep, "value": point.value, "posterior_mean": point.sigma}
-        return [row | {"scm": scm, "sigma": point.sigma, "num_queries": point.num_queries}]
+        row = {"scm": scm, "sweep": point.sweep, "value": point.value}
+        of_point = {"posterior_mean": point.sigma, "posterior_sd": point.num_queries}
+        rest = {"true": 0.0, "absolute_error": 0.0, "prior_error": 0.0, "status": "ok"}
+        return [
+            row | {"repetition": r, "coefficient": name} | of_point | rest
+            for r in range(protocol.sweep_respondents)
+            for name in names
+        ]
 
     monkeypatch.setattr(runs, "sweep_rows", rows_of)
     (tmp_path / "parts").mkdir()
@@ -450,9 +458,10 @@ def test_a_point_of_two_sweeps_is_inferred_once(tmp_path, monkeypatch):
     assert len(inferred) == len(set(first))
     for i, point in enumerate(points):
         path = tmp_path / "parts" / runs.Unit("sweep", "m1", i).name
-        (row,) = json.loads(path.read_text())["tables"]["estimation"]
-        assert (row["sweep"], row["value"]) == (point.sweep, point.value)
-        assert (row["sigma"], row["num_queries"]) == (point.sigma, point.num_queries)
+        for row in json.loads(path.read_text())["tables"]["estimation"]:
+            assert (row["sweep"], row["value"]) == (point.sweep, point.value)
+            assert row["posterior_mean"] == point.sigma
+            assert row["posterior_sd"] == point.num_queries
 
 
 def test_the_sweeps_are_those_of_section_5_1():

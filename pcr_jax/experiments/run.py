@@ -2,11 +2,12 @@
 
 A unit is one SCM's posteriors, one repetition of the recourse experiment, or one point of a
 sweep. Its result is written to ``OUT/parts`` in one step when it is complete; a run that is
-started again with the same ``OUT`` does the units that are missing.
+started again with the same ``OUT`` does the units that are missing, or damaged.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -15,7 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import chain
@@ -27,8 +29,10 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from pcr_jax import library, plots
+from pcr_jax._files import write
 from pcr_jax.experiments.estimation import (
     estimated_coefficients,
     first_alike,
@@ -36,85 +40,29 @@ from pcr_jax.experiments.estimation import (
     sweep_points,
     sweep_rows,
 )
+from pcr_jax.experiments.parts import (
+    TABLES,
+    Unit,
+    finished_part,
+    posterior_path,
+    read_part,
+    write_part,
+)
 from pcr_jax.experiments.protocol import Protocol
 from pcr_jax.experiments.variants import recourse_rows
 from pcr_jax.inference import read_netcdf, write_netcdf
-
-TABLES = {
-    "recourse": [
-        "scm",
-        "epsilon",
-        "learning_rate",
-        "variant",
-        "seed",
-        "num_users",
-        "validity",
-        "robust_validity",
-        "cost_mean",
-        "cost_mean_common",
-        "regret_mean",
-        "regret_to_optimum_mean",
-        "zero_gradient",
-        "reachable",
-    ],
-    "interventions": [
-        "scm",
-        "epsilon",
-        "learning_rate",
-        "variant",
-        "seed",
-        "intervention_set",
-        "share",
-    ],
-    "estimation": [
-        "scm",
-        "sweep",
-        "value",
-        "repetition",
-        "coefficient",
-        "true",
-        "posterior_mean",
-        "posterior_sd",
-        "absolute_error",
-        "prior_error",
-        "status",
-    ],
-}
 
 
 class OutputError(Exception):
     """The output folder cannot be used; nothing in it has been touched."""
 
 
-@dataclass(frozen=True)
-class Unit:
-    """One piece of work; ``index`` is the repetition, or the position among the sweep points."""
-
-    stage: str
-    scm: str
-    index: int = 0
-
-    @property
-    def name(self) -> str:
-        """Its file in ``OUT/parts``."""
-        return f"{self.stage}_{self.scm}_{self.index}.json"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file in one step: there is the whole of it, or none."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text)
-    unfinished.replace(path)
-
-
 def _work(out: Path, protocol: Protocol, sampler: str, unit: Unit) -> None:
     began = time.perf_counter()
     tables: dict[str, list[dict]] = {}
-    nc = out / f"posterior_{unit.scm}.nc"
+    nc = posterior_path(out, unit.scm)
     if unit.stage == "posterior":
-        unfinished = nc.with_name(f"{nc.name}.{os.getpid()}.tmp")
-        write_netcdf(posterior(protocol, unit.scm, sampler), unfinished)
-        unfinished.replace(nc)
+        write_netcdf(posterior(protocol, unit.scm, sampler), nc)
     elif unit.stage == "recourse":
         coefficients = estimated_coefficients(protocol, read_netcdf(nc), unit.index)
         recourse, interventions = recourse_rows(protocol, unit.scm, unit.index, coefficients)
@@ -125,17 +73,15 @@ def _work(out: Path, protocol: Protocol, sampler: str, unit: Unit) -> None:
         if first == unit.index:
             rows = sweep_rows(protocol, unit.scm, point, sampler)
         else:
-            same = json.loads((out / "parts" / replace(unit, index=first).name).read_text())
+            same = finished_part(out, protocol, replace(unit, index=first))
             label = {"sweep": point.sweep, "value": point.value}
             rows = [{**row, **label} for row in same["tables"]["estimation"]]
         tables = {"estimation": rows}
-    part = {"seconds": time.perf_counter() - began, "tables": tables}
-    _write(out / "parts" / unit.name, json.dumps(part))
+    write_part(out, unit, time.perf_counter() - began, tables)
 
 
 def _start_worker() -> None:
-    """End with the parent, and leave interruption to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -153,16 +99,25 @@ def _finished(work: Callable[[Unit], None], units: list[Unit], jobs: int) -> Ite
             work(unit)
             yield unit
         return
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as pool:
-        futures = {pool.submit(work, unit): unit for unit in units}
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+    try:
+        # Workers inherit the mask: interruption is left to this process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            futures = {pool.submit(work, unit): unit for unit in units}
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for future in as_completed(futures):
+            future.result()
+            yield futures[future]
+    except BaseException:  # nobody waits for what is begun
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.kill()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _settings(protocol: Protocol, scms: list[str], sampler: str) -> dict:
@@ -202,13 +157,15 @@ def _open(out: Path, settings: dict) -> dict:
     try:
         if not record.exists():
             out.mkdir(parents=True, exist_ok=True)
-            _write(record, json.dumps({"settings": settings}, indent=2))
-        run = json.loads(record.read_text())
+            write(record, json.dumps({"settings": settings}, indent=2).encode())
+        run = json.loads(record.read_bytes())
         held = run["settings"]
         held_protocol = dict(held["protocol"])
+        if not all(isinstance(s, float) for s in run.setdefault("wall_seconds", [])):
+            raise TypeError
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+        raise OutputError(f"cannot use {out}: {error.strerror}: {error.filename}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise OutputError(f"{record} is not the record of a run; choose another folder") from None
     if held != settings:
         pairs = {**settings, **settings["protocol"]}.items()
@@ -216,16 +173,66 @@ def _open(out: Path, settings: dict) -> dict:
         raise OutputError(
             f"{out} holds a run with other settings ({', '.join(names)}); choose another folder"
         )
-    (out / "parts").mkdir(exist_ok=True)
     return run
 
 
-def _collect(out: Path, units: list[Unit]) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
+@contextmanager
+def _alone(parts: Path) -> Iterator[None]:
+    """The folder of parts, for this process alone until it ends, in whatever way.
+
+    On file systems that cannot lock nobody is kept out; there two runs do the same work twice.
+
+    Raises
+    ------
+    OutputError
+        If another run is at work there, or the folder cannot be written.
+    """
+    try:
+        parts.mkdir(exist_ok=True)
+        folder = os.open(parts, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"cannot use {parts}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"another run is at work in {parts.parent}") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
+def _missing(out: Path, protocol: Protocol, units: list[Unit], console: Console) -> list[Unit]:
+    """The units without a result; says so of those that have something else in its place.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be read.
+    """
+    missing = []
+    for unit in units:
+        try:
+            if read_part(out, protocol, unit) is None:
+                missing.append(unit)
+        except ValueError as error:
+            console.print(Text(f"{error}; it is done again."), soft_wrap=True)
+            missing.append(unit)
+        except OSError as error:
+            raise OutputError(f"cannot read {error.filename}: {error.strerror}") from None
+    return missing
+
+
+def _collect(
+    out: Path, protocol: Protocol, units: list[Unit]
+) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
     """The tables of all units, in the units' order, and the seconds of each stage."""
     rows: dict[str, list[dict]] = {name: [] for name in TABLES}
     seconds: dict[str, float] = {}
     for unit in units:
-        part = json.loads((out / "parts" / unit.name).read_text())
+        part = finished_part(out, protocol, unit)
         seconds[unit.stage] = seconds.get(unit.stage, 0.0) + part["seconds"]
         for name, part_rows in part["tables"].items():
             rows[name] += part_rows
@@ -238,7 +245,7 @@ def _draw(out: Path, protocol: Protocol, scms: list[str], tables: dict[str, pd.D
     rates = protocol.learning_rates
     rate = 0.75 if 0.75 in rates else rates[0]  # that of the paper's Fig. 4 and 5
     for scm in scms:
-        idata, truth = read_netcdf(out / f"posterior_{scm}.nc"), library.get(scm)
+        idata, truth = read_netcdf(posterior_path(out, scm)), library.get(scm)
         plots.save(plots.posterior(idata, truth), out / f"posterior_{scm}")
         for epsilon in protocol.epsilons:
             figure = plots.recourse(tables["recourse"], scm, epsilon)
@@ -260,7 +267,7 @@ def _table(title: str, columns: str, rows: list[list[str]]) -> Table:
     return table
 
 
-def summary(tables: dict[str, pd.DataFrame]) -> list[Table]:
+def summary(tables: dict[str, pd.DataFrame], plus_minus: str = "±") -> list[Table]:
     """Tables for the terminal: recourse at one learning rate, and the ends of the sweeps."""
     recourse, estimation = tables["recourse"], tables["estimation"]
     rate = min(recourse["learning_rate"].unique(), key=lambda r: abs(r - 0.5))
@@ -268,11 +275,11 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[Table]:
     measures = ["validity", "robust_validity", "cost_mean", "regret_mean", "regret_to_optimum_mean"]
     rows = []
     for (scm, epsilon, variant), group in chosen.groupby(["scm", "epsilon", "variant"], sort=False):
-        cells = [f"{group[m].mean():.2f}±{group[m].std():.2f}" for m in measures]
+        cells = [f"{group[m].mean():.2f}{plus_minus}{group[m].std():.2f}" for m in measures]
         rows.append([f"{scm} {epsilon:g} {variant}", *cells])
     shown = [
         _table(
-            f"Recourse at learning rate {rate:g}: mean ± sd over repetitions",
+            f"Recourse at learning rate {rate:g}: mean {plus_minus} sd over repetitions",
             "SCM,_epsilon,_variant validity robust cost regret to_optimum",
             rows,
         )
@@ -312,55 +319,67 @@ def run(
     Raises
     ------
     OutputError
-        If ``out`` cannot be written or holds a run with other settings.
+        If ``out`` cannot be written, holds a run with other settings, or another run is at work
+        there.
+    OSError
+        If a result cannot be written; what is finished is kept.
+    RuntimeError
+        If a worker process or the computation fails; what is finished is kept.
     """
     began = time.perf_counter()
     settings = _settings(protocol, scms, sampler)
     record = _open(out, settings)
-    stages = {
-        "posterior": [Unit("posterior", scm) for scm in scms],
-        "recourse": [Unit("recourse", scm, i) for scm in scms for i in range(protocol.seeds)],
-        "sweep": [
-            Unit("sweep", scm, i) for scm in scms for i in range(len(sweep_points(protocol, scm)))
-        ],
-    }
-    work = partial(_work, out, protocol, sampler)
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        bars, missing = {}, {}
-        for stage, units in stages.items():
-            missing[stage] = [u for u in units if not (out / "parts" / u.name).exists()]
-            done = len(units) - len(missing[stage])
-            bars[stage] = progress.add_task(stage, total=len(units), completed=done)
-        points = {scm: sweep_points(protocol, scm) for scm in scms}
-        copied = [u for u in missing["sweep"] if first_alike(points[u.scm], u.index) != u.index]
-        rest = missing["recourse"] + [u for u in missing["sweep"] if u not in copied]
-        processes = max(1, min(jobs, len(rest)))
-        # Recourse needs the posteriors, and copies their originals.
-        for unit in chain(
-            _finished(work, missing["posterior"], 1),
-            _finished(work, rest, processes),
-            _finished(work, copied, 1),
-        ):
-            progress.advance(bars[unit.stage])
-
-    drawing = time.perf_counter()
-    tables, seconds = _collect(out, [unit for units in stages.values() for unit in units])
-    for name, table in tables.items():
-        _write(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
-    _draw(out, protocol, scms, tables)
-    seconds["figures"] = time.perf_counter() - drawing
-    record = {
-        "settings": settings,
-        "seconds": seconds,
-        "wall_seconds": [*record.get("wall_seconds", []), time.perf_counter() - began],
-        "jobs": jobs,
-    }
-    _write(out / "run.json", json.dumps(record, indent=2))
-    for abandoned in out.rglob("*.tmp"):  # by a run that was killed while it wrote
-        abandoned.unlink()
-    for table in summary(tables):
+    with _alone(out / "parts"):
+        tables, seconds = _results(out, protocol, scms, sampler, jobs, console)
+        drawing = time.perf_counter()
+        for name, table in tables.items():
+            text = table.to_csv(index=False, float_format="%.6g")
+            write(out / f"{name}.csv", text.encode())
+        _draw(out, protocol, scms, tables)
+        seconds["figures"] = time.perf_counter() - drawing
+        record = {
+            "settings": settings,
+            "seconds": seconds,
+            "wall_seconds": [*record["wall_seconds"], time.perf_counter() - began],
+            "jobs": jobs,
+        }
+        write(out / "run.json", json.dumps(record, indent=2).encode())
+    plain = not console.encoding.startswith("utf")
+    for table in summary(tables, "+-" if plain else "±"):
         console.print(table)
     times = ", ".join(f"{stage} {s:.0f} s" for stage, s in seconds.items())
     console.print(f"Work by stage (summed over processes): {times}.")
-    console.print(f"{record['wall_seconds'][-1]:.0f} s in all; results in {out}.")
+    last = f"{record['wall_seconds'][-1]:.0f} s in all; results in {out}."
+    console.print(Text(last), soft_wrap=True)
+
+
+def _results(
+    out: Path, protocol: Protocol, scms: list[str], sampler: str, jobs: int, console: Console
+) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
+    """Do the units that are missing; the tables of all, and the seconds of each stage."""
+    points = {scm: sweep_points(protocol, scm) for scm in scms}
+    stages = {
+        "posterior": [Unit("posterior", scm) for scm in scms],
+        "recourse": [Unit("recourse", scm, i) for scm in scms for i in range(protocol.seeds)],
+        "sweep": [Unit("sweep", scm, i) for scm in scms for i in range(len(points[scm]))],
+    }
+    missing = {stage: _missing(out, protocol, units, console) for stage, units in stages.items()}
+    copied = [u for u in missing["sweep"] if first_alike(points[u.scm], u.index) != u.index]
+    rest = missing["recourse"] + [u for u in missing["sweep"] if u not in copied]
+    work = partial(_work, out, protocol, sampler)
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        bars = {
+            stage: progress.add_task(
+                stage, total=len(units), completed=len(units) - len(missing[stage])
+            )
+            for stage, units in stages.items()
+        }
+        # Recourse needs the posteriors, and copies their originals.
+        for unit in chain(
+            _finished(work, missing["posterior"], 1),
+            _finished(work, rest, max(1, min(jobs, len(rest)))),
+            _finished(work, copied, 1),
+        ):
+            progress.advance(bars[unit.stage])
+    return _collect(out, protocol, [unit for units in stages.values() for unit in units])

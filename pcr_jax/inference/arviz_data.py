@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pcr_jax._files import write
 from pcr_jax.scm import Graph
 
 _TAILS = (0.05, 0.95)
@@ -85,7 +86,10 @@ def _path(path) -> str:
 
 
 def write_netcdf(idata, path: str | os.PathLike) -> None:
-    """Write a posterior as netCDF with ArviZ's own writer.
+    """Write a posterior as netCDF, in one step.
+
+    The bytes are made in memory: the HDF5 library, writing to a disk that is full, ends the
+    process.
 
     Parameters
     ----------
@@ -98,16 +102,18 @@ def write_netcdf(idata, path: str | os.PathLike) -> None:
     TypeError
         If ``idata`` is not from `infer`, or ``path`` is no path.
     OSError
-        If it cannot be written, naming the file.
+        If it cannot be written, naming the file; what was there before is left.
     """
     check_posterior(idata)
     path = _path(path)
-    if not os.path.isdir(os.path.dirname(path) or "."):
-        raise FileNotFoundError(f"Expected the folder of {path} to exist; got none.")
-    try:
-        idata.to_netcdf(path, engine="h5netcdf")
-    except OSError as error:
-        raise OSError(f"{path} could not be written: {error}") from error
+    if _LEGACY:
+        import xarray as xr
+
+        tree = xr.DataTree.from_dict({group: idata[group] for group in idata.groups()})
+        tree.attrs.update(idata.attrs)
+    else:
+        tree = idata
+    write(path, tree.to_netcdf(engine="h5netcdf"))
 
 
 def read_netcdf(path: str | os.PathLike):

@@ -344,17 +344,21 @@ class Cells(NamedTuple):
     upper: np.ndarray
 
 
-def _tree_of(score: Callable) -> tuple[Any, np.ndarray] | None:
-    """scikit-learn's ``tree_`` of a score and which nodes are favourable leaves, or None."""
-    host: Any = score.function if isinstance(score, OutsideModel) else None
-    model: Any = getattr(host, "model", None)
+def _tree_of(score: Callable) -> tuple[Any, np.ndarray, list[int]] | None:
+    """scikit-learn's ``tree_`` of a score, which nodes are favourable leaves, and which of the
+    score's features each of the tree's is; None of other scores.
+    """
+    if not isinstance(score, OutsideModel):
+        return None
+    host, model = score.host, score.host.model
     own = type(model).__module__.startswith("sklearn.tree.")  # a subclass may predict otherwise
     if not (own and hasattr(model, "tree_") and model.n_outputs_ == 1):
         return None
-    _, method, least = host.key
-    if method != "predict_proba":
+    if host.method != "predict_proba":
         return None
-    return model.tree_, model.tree_.value[:, 0, -1] - least >= 0
+    order = host.order()
+    places = range(model.n_features_in_) if order is None else map(host.names.index, order)
+    return model.tree_, model.tree_.value[:, 0, host.position()] - host.least >= 0, list(places)
 
 
 def _tree_proof(score: Callable) -> Callable[[Image, str], np.ndarray] | None:
@@ -362,13 +366,13 @@ def _tree_proof(score: Callable) -> Callable[[Image, str], np.ndarray] | None:
     found = _tree_of(score)
     if found is None:
         return None
-    tree, favourable = found
+    tree, favourable, places = found
     lower = np.full((tree.node_count, tree.n_features), -np.inf)
     upper = -lower
     for node in range(tree.node_count):  # parents come before their children
         left, right = tree.children_left[node], tree.children_right[node]
         if left != right:
-            cut, feature = tree.threshold[node], tree.feature[node]
+            cut, feature = tree.threshold[node], places[tree.feature[node]]
             lower[[left, right]], upper[[left, right]] = lower[node], upper[node]
             upper[left, feature] = min(cut, upper[node, feature])
             lower[right, feature] = max(cut, lower[node, feature])

@@ -492,11 +492,12 @@ class Solver(NamedTuple):
         features = axes[jax.lax.top_k(depth, num)[1]]
         shares = jnp.linspace(0.0, 1.0, _SHARES)[:, None, None]
         first, second = np.array(list(combinations(range(num), 2)), int).reshape(-1, 2).T
-        rays = [
+        pairs = [
             sign * (1 - shares) * features[first] + other * shares * features[second]
             for sign, other in product((1, -1), repeat=2)
         ]
-        rays = jnp.concatenate([jnp.concatenate(rays).reshape(-1, self.num_nodes), axes, -axes])
+        both = jnp.concatenate(pairs).reshape(-1, self.num_nodes)
+        rays = jnp.concatenate([both, axes, -axes])
         costs = low + (high - low) * jnp.arange(1, _SCANNED_COSTS + 1) / _SCANNED_COSTS
         moves = jax.vmap(partial(self.at_cost, task, rays))(costs).reshape(-1, self.num_nodes)
         favourable = (self.own_values(task, state, moves)[0] >= 0) & moves.any(1)

@@ -94,9 +94,10 @@ def ways(x: np.ndarray, shift: np.ndarray, scale: np.ndarray, digits: int | None
     moved = shift != 0
     order = np.argsort(np.argsort(-np.abs(shift / scale), axis=1, kind="stable"), axis=1)
     shifts, targets, decimals = [], [], []
-    for finer in range(_FINER if digits is not None else 0):
-        grid = np.broadcast_to(decimals_of(scale, digits) + finer, shift.shape)
-        outer, inner = _on_grid(np.abs(shift), grid, 1), _on_grid(np.abs(shift), grid, -1)
+    grids = [] if digits is None else [decimals_of(scale, digits) + k for k in range(_FINER)]
+    for grid in grids:
+        grid = np.broadcast_to(grid, shift.shape)
+        outer, inner = (_on_grid(np.abs(shift), grid, np.array(way)) for way in (1, -1))
         for choice in product((True, False), repeat=_VARIED):
             outwards = np.ones(shift.shape, bool)
             for place, out in enumerate(choice):
