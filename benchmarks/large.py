@@ -21,7 +21,8 @@ from benchmarks.timing import peak_memory, timed
 from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import surrogate_of
-from pcr_jax.recourse import ball, outcomes, per_user
+from pcr_jax.recourse import ball, per_user
+from pcr_jax.recourse.verify import judge
 
 PRECISIONS = ("default", "high", "highest")
 
@@ -36,7 +37,8 @@ def recourse_row(num_users: int, epsilon: float, precision: str) -> dict:
         plan, measured = timed(find, 1)
     with jax.default_matmul_precision("highest"):
         scms = per_user(truth, num_users)
-        _, logit, worst = outcomes(score, scms, x, plan.action, scale, ball(epsilon, "l2"))
+        region = ball(epsilon, "l2")
+        logit, worst = judge(jax.random.key(1), score, scms, x, plan.action, scale, region)
     valid, robust = np.asarray(plan.valid), np.asarray(plan.robust_valid)
     return {
         "work": f"recourse, epsilon {epsilon:g}",

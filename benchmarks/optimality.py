@@ -18,9 +18,10 @@ from benchmarks.reference import framed
 from benchmarks.timing import timed
 from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER
-from pcr_jax.recourse import _algorithm1, _optimal, algorithm1, per_user
+from pcr_jax.recourse import algorithm1, optimal, per_user
 from pcr_jax.recourse.adversary import Ball
 from pcr_jax.recourse.cost import Cost
+from pcr_jax.recourse.search import Task
 
 CLASSIFIERS = {"well-trained": {}, "saturated": {"learning_rate": 0.5, "epochs": 100}}
 UNBOUNDED = jnp.inf
@@ -330,7 +331,7 @@ def speed_rows(num_users: int, repeats: int) -> list[dict]:
     truth = pcr.library.m1()
     score, x, scale = population("m1", 0, num_users)
     scms, ones = per_user(truth, num_users), jnp.ones(x.shape)
-    bounds, real = (-UNBOUNDED * ones, UNBOUNDED * ones), jnp.ones(num_users, bool)
+    tasks = Task(scms, x, -UNBOUNDED * ones, UNBOUNDED * ones, ones)
     sets = jnp.asarray(pcr.intervention_sets(3), float)
     price, rates = Cost(scale, jnp.ones(3)), jnp.full(num_users, 0.5)
     paper, rows = pcr.Algorithm1(), []
@@ -338,11 +339,11 @@ def speed_rows(num_users: int, repeats: int) -> list[dict]:
         radius = jnp.asarray(epsilon) if epsilon else None
         ball = Ball(radius) if epsilon else None
         searches = {
-            "optimal": lambda ball=ball: _optimal(
-                pcr.Optimal(), False, 3, score, price, ball, real, scms, x, *bounds, ones
+            "optimal": partial(
+                optimal.Search(pcr.Optimal(), score, price, ball, False, 3).begin, tasks
             ),
-            "paper": lambda radius=radius: _algorithm1(
-                paper, score, sets, scale, radius, real, scms, x, *bounds, rates
+            "paper": partial(
+                algorithm1.Search(paper, score, scale, ball, sets, rates).begin, tasks
             ),
             "paper, 500 fixed steps": lambda radius=radius: _fixed_steps(
                 paper, score, scms, x, sets, scale, radius, jnp.asarray(0.5)
@@ -355,9 +356,9 @@ def speed_rows(num_users: int, repeats: int) -> list[dict]:
                 cost, validity = costs[np.isfinite(costs)].mean(), np.isfinite(costs).mean()
                 evaluations = 7 * 500 * (2 if epsilon else 1)
             else:
-                costs, found = np.abs(np.asarray(result[0])).sum(1), np.asarray(result[1])
-                cost, validity = costs[found].mean(), found.mean()
-                evaluations = np.mean(result[-1])
+                costs = np.abs(np.asarray(result.move)).sum(1)
+                cost, validity = costs[costs > 0].mean(), (costs > 0).mean()
+                evaluations = np.mean(result.evaluations)
             rows.append(
                 {
                     "epsilon": epsilon,

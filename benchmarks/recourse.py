@@ -24,7 +24,8 @@ from benchmarks import plain
 from benchmarks.optimality import dense_ball, population, slsqp
 from benchmarks.records import show, write_record
 from benchmarks.timing import timed
-from pcr_jax.recourse import ball, outcomes, per_user
+from pcr_jax.recourse import ball, per_user
+from pcr_jax.recourse.verify import judge
 
 PACKAGES = {"PyTorch": "torch", "DiCE": "dice_ml"}
 SCIPY_RUNS = 10
@@ -200,9 +201,10 @@ def _judged(score, truth, x, scale, epsilon, moves) -> dict[str, np.ndarray]:
     moves = np.asarray(moves, np.float32)
     action = pcr.Action.soft(moves * scale)
     scms = per_user(truth, len(x))
-    _, logit, worst = outcomes(score, scms, x, action, scale, ball(epsilon, "l2"))
+    key = jax.random.key(1)
+    _, worst = judge(key, score, scms, jnp.asarray(x), action, scale, ball(epsilon, "l2"))
     acted = moves.any(1)
-    valid = acted & (np.asarray(worst if epsilon else logit) >= 0)
+    valid = acted & (np.asarray(worst) >= 0)
     cost = np.where(valid, np.abs(moves).sum(1), np.inf)
     return {"moves": moves, "valid": valid, "cost": cost}
 

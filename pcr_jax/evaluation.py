@@ -20,7 +20,7 @@ from pcr_jax.actions import Action, set_name
 from pcr_jax.classifiers import raises_as_itself, refuse_probabilities
 from pcr_jax.recourse import ball, check_problem, find_recourse, has_model, per_user
 from pcr_jax.recourse.plan import Plan
-from pcr_jax.recourse.verify import outcomes, withstand
+from pcr_jax.recourse.verify import judge
 from pcr_jax.scm import SCM
 
 
@@ -187,14 +187,11 @@ def evaluate(
     truths = per_user(truth, len(x))
     if not bool(has_model(truths).all()):
         raise ValueError("Expected truth with finite coefficients; got NaN or infinite ones.")
-    _, logit = outcomes(score, truths, x, plan.action)
+    key = jax.random.key(1) if key is None else key
+    _checks.key(key)
+    logit, lowest = judge(key, score, truths, x, plan.action, scale, ball(epsilon, norm))
     refuse_probabilities(score, x, scale, logit)
-    acted, lowest, region = jnp.isfinite(plan.cost), logit, ball(epsilon, norm)
-    if region is not None:
-        key = jax.random.key(1) if key is None else key
-        _checks.key(key)
-        chosen = np.asarray(acted)
-        lowest = withstand(key, score, truths, x, plan.action, scale, region, logit, chosen).logit
+    acted = jnp.isfinite(plan.cost)
     cost = jnp.where(acted, plan.cost, jnp.inf)
     return Report(acted & (logit >= 0), acted & (lowest >= 0), cost, optimum)
 

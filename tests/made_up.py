@@ -40,11 +40,16 @@ def posterior(protocol=PROTOCOL):
     graph, num_users = library.m1().graph, protocol.seeds * protocol.respondents
     theta = np.random.default_rng(0).normal(size=(1, 20, num_users, 3)).astype(np.float32)
     return to_arviz(
-        {"posterior": {"theta": theta}},
+        {"posterior": {"theta": theta}, "constant_data": {"status": np.zeros(num_users, int)}},
         theta[:, :, 0],
         {"user": np.arange(num_users), "coefficient": list(NAMES)},
-        {"theta": ["user", "coefficient"]},
-        {"graph": {"nodes": graph.nodes, "parents": graph.parents}, "num_walkers": 10},
+        {"theta": ["user", "coefficient"], "status": ["user"]},
+        {
+            "graph": {"nodes": graph.nodes, "parents": graph.parents},
+            "num_walkers": 10,
+            "sampler": "zeus",
+            "status_codes": {"ok": 0},
+        },
     )
 
 

@@ -316,7 +316,8 @@ def test_what_is_not_finite_is_not_certified(score):
     proved = certified(score, scms, x, action, SCALE, ball())
     user = np.flatnonzero(proved)[0]
     for bad in (np.nan, np.inf, 1e38):
-        broken = Action(action.value.at[user].set(bad), action.hard)
+        values = [action.value.at[user].set(bad), action.hard]
+        broken = jax.tree.unflatten(jax.tree.structure(action), values)
         again = certified(score, scms, x, broken, SCALE, ball())
         assert not again[user]
         np.testing.assert_array_equal(np.delete(again, user), np.delete(proved, user))

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 import pcr_jax as pcr
-from pcr_jax import classifiers, library, recourse
+from pcr_jax import classifiers, library
 from pcr_jax.classifiers import as_score
+from pcr_jax.recourse import algorithm1, optimal, verify
 
 NUM_USERS = 20
 HIDDEN = (16, 16)
@@ -73,7 +74,7 @@ def test_a_classifier_is_a_pytree_whose_leaves_are_its_numbers():
 def test_a_new_classifier_compiles_nothing_anew():
     """Nor do other users, SCMs of the same form, scales, radii, rates, weights or bounds."""
     truth, one = library.m1(), np.ones(3, np.float32)
-    programs = [recourse._algorithm1, recourse._optimal, recourse._outcomes]
+    programs = [algorithm1._search, optimal._search, verify._outcomes]
 
     def everything(seed, scm, x, scale, epsilon, rate, weights, constraints):
         score = random_classifier(seed)

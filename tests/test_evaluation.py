@@ -8,8 +8,9 @@ import pytest
 import pcr_jax as pcr
 from pcr_jax import Action, Plan, PlanStatus, Report, evaluate, intervention_pattern, library
 from pcr_jax.evaluation import optimum_cost
-from pcr_jax.recourse import outcomes, per_user
+from pcr_jax.recourse import per_user
 from pcr_jax.recourse.adversary import Ball
+from pcr_jax.recourse.verify import judge
 
 NAN, INF = float("nan"), float("inf")
 COST = 77.0
@@ -76,8 +77,10 @@ def plan_of(shift, status=None):
     status = np.zeros(len(shift), int) if status is None else status
     wrong = np.zeros(len(shift), bool)
     nowhere = jnp.full(jnp.shape(shift), 7.0)
-    cost, spent = np.full(len(shift), COST), np.zeros(len(shift), int)
-    return Plan(Action.soft(shift), nowhere, cost, wrong, wrong, status, spent)
+    without = (PlanStatus.not_found, PlanStatus.zero_gradient, PlanStatus.no_model)
+    cost, spent = np.where(np.isin(status, without), INF, COST), np.zeros(len(shift), int)
+    verified = (wrong, wrong, wrong, status, spent, spent, np.zeros(np.shape(shift), int))
+    return Plan(Action.soft(shift), nowhere, cost, *verified, nowhere, ("X1", "X2", "X3"), "score")
 
 
 def test_actions_are_judged_under_the_true_scm_whatever_the_plan_says():
@@ -104,7 +107,8 @@ def test_a_user_without_an_action_counts_as_invalid_even_where_the_score_is_favo
     status = np.resize([int(s) for s in PlanStatus], NUM_USERS)
     plan = plan_of(np.zeros_like(x), status)
     judged = evaluate(SCORE, TRUTH, x, plan, scale=SCALE, epsilon=0.3)
-    acted = (status == PlanStatus.found) | (status == PlanStatus.already_favourable)
+    acted = np.isfinite(plan.cost)
+    assert 0 < acted.mean() < 1
     np.testing.assert_array_equal(judged.valid, acted)
     np.testing.assert_array_equal(judged.robust_valid, acted)
     np.testing.assert_array_equal(judged.cost, np.where(acted, COST, INF))
@@ -224,7 +228,9 @@ def test_a_user_is_judged_the_same_alone_and_in_a_crowd():
     jax.tree.map(np.testing.assert_array_equal, few, jax.tree.map(lambda a: a[places], crowd))
     # The logits behind the decisions, which show a difference in the last bit.
     region = Ball(jnp.asarray(0.1, float))
-    logits = outcomes(score, per_user(TRUTH, 500), x, plan.action, SCALE, region)
-    again = outcomes(score, per_user(TRUTH, NUM_USERS), x[places], some.action, SCALE, region)
+    key = jax.random.key(1)
+    logits = judge(key, score, per_user(TRUTH, 500), x, plan.action, SCALE, region)
+    theirs = (per_user(TRUTH, NUM_USERS), x[places], some.action)
+    again = judge(key, score, *theirs, SCALE, region)
     jax.tree.map(np.testing.assert_array_equal, again, jax.tree.map(lambda a: a[places], logits))
     assert 0 < few.validity < 1

@@ -403,7 +403,7 @@ def test_without_an_optimum_there_is_no_regret(plan):
 def test_every_feature_has_its_columns_whatever_its_name(names, plan):
     table = plan.to_frame(names, X[NODES].to_numpy())
     assert table.columns.is_unique
-    assert table.shape == (6, 5 + 3 * 3 + 1)
+    assert table.shape == (6, 7 + 3 * 3 + 1)
     for j, name in enumerate(names):
         np.testing.assert_array_equal(table[f"{name} (now)"], X[NODES[j]].astype(np.float32))
     assert set(table["status"]) == {"found"}

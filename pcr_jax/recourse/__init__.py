@@ -256,7 +256,9 @@ def find_recourse(
         found = search.go_on(tasks, found, pending, tried.delta)
 
     valid = (logit >= 0) & modelled
-    action = jax.tree.map(lambda leaf: jnp.where(valid[:, None], leaf, 0), action)
+    action = jax.tree.map(
+        lambda leaf: jnp.where(valid[:, None], leaf, jnp.zeros_like(leaf)), action
+    )
     acts = action.intervened.any(1)
     robust_valid = valid & (lowest >= 0)
     status = jnp.select(

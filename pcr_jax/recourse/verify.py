@@ -29,6 +29,7 @@ _BLOCK, _BLOCKS = 2048, 4  # random points at once, and how often
 _WORST, _NEAR = 32, 32  # of the worst points, so many more around each
 _SHARES = (0.3, 0.1, 0.03, 0.01)  # of the radius, their distances
 _DESCENTS, _STEPS = 16, 30
+_WIDER = 1.001
 _FIRST_LANES, _LANES = 16, 2  # users at once, for each unit of `width`
 
 
@@ -82,9 +83,10 @@ def examine(
     """The lowest logit found in the ball, and where (d,), in units of ``scale``; one user.
 
     Stronger than `pcr_jax.recourse.adversary.attack`, which searches use, and random; see the
-    module. Parameters as there.
+    module. Parameters as there. The ball is taken a little wider, as random points leave gaps.
     """
     num_nodes = x.shape[-1]
+    ball = Ball(_WIDER * ball.radius, ball.norm)
 
     def logit(delta):
         value = outcome(score, scm, x, action, scale, delta)
@@ -202,8 +204,8 @@ def withstand(
         chosen = chosen & np.asarray(lowest >= 0)
         rows = np.flatnonzero(chosen)
         if rows.size:
-            of_rows = (take(leaf, rows) for leaf in (scms, x, action))
-            proved[rows] = certified(score, *of_rows, scale, ball)
+            theirs = take((scms, x, action), rows)
+            proved[rows] = certified(score, theirs[0], theirs[1], theirs[2], scale, ball)
         chosen &= ~proved
     if chosen.any():
         lowest, delta = by_bucket(
@@ -212,3 +214,20 @@ def withstand(
         )
         num[chosen] += num_examined
     return Withstood(lowest, delta, proved, num)
+
+
+def judge(
+    key: Array,
+    score: Callable,
+    scms: SCM,
+    x: Array,
+    action: Action,
+    scale: Array,
+    ball: Ball | None,
+) -> tuple[Array, Array]:
+    """Logits after the actions, and the lowest in the ball, which is that without one; (num_users,)."""
+    _, logit = outcomes(score, scms, x, action)
+    if ball is None:
+        return logit, logit
+    everybody = np.ones(len(x), bool)
+    return logit, withstand(key, score, scms, x, action, scale, ball, logit, everybody).logit
