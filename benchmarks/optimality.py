@@ -340,10 +340,10 @@ def speed_rows(num_users: int, repeats: int) -> list[dict]:
         ball = Ball(radius) if epsilon else None
         searches = {
             "optimal": partial(
-                optimal.Search(pcr.Optimal(), score, price, ball, False, 3).begin, tasks
+                optimal.Search(pcr.Optimal(), score, price, ball, False, 3).begin, tasks, rates
             ),
             "paper": partial(
-                algorithm1.Search(paper, score, scale, ball, sets, rates).begin, tasks
+                algorithm1.Search(paper, score, scale, ball, sets).begin, tasks, rates
             ),
             "paper, 500 fixed steps": lambda radius=radius: _fixed_steps(
                 paper, score, scms, x, sets, scale, radius, jnp.asarray(0.5)

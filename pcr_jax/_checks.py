@@ -64,7 +64,7 @@ def _refuse(name, kind, came):
 def _column(value: pd.Series, name, kind) -> np.ndarray:
     """The entries of a Series, NaN where they are missing."""
     if value.dtype == object:
-        return _entries(value.to_numpy(), name, kind)
+        return entries_of(value.to_numpy(), name, kind)
     is_bool = pd.api.types.is_bool_dtype(value.dtype)
     if kind is float and (is_bool or pd.api.types.is_any_real_numeric_dtype(value.dtype)):
         return value.to_numpy(float, na_value=np.nan)
@@ -77,7 +77,7 @@ def _column(value: pd.Series, name, kind) -> np.ndarray:
     return _refuse(name, kind, f"{value.dtype}")
 
 
-def _entries(value, name, kind) -> np.ndarray:
+def entries_of(value, name, kind) -> np.ndarray:
     """``value`` as a NumPy array of ``kind``."""
     if isinstance(value, pd.DataFrame):
         columns = [
@@ -231,7 +231,7 @@ def _checked(value, name, shapes=(), kind=float, names=None, rows=None):
             _refuse(name, kind, f"{found.dtype}")
         _fits(found.shape, shapes, name)
         return found.astype(_float()) if kind is float else found, None
-    entries = _entries(_in_order(value, name, names, rows), name, kind)
+    entries = entries_of(_in_order(value, name, names, rows), name, kind)
     _fits(entries.shape, shapes, name)
     if kind is not bool:
         dtype = jnp.result_type(kind)
@@ -247,7 +247,9 @@ def _checked(value, name, shapes=(), kind=float, names=None, rows=None):
                 )
             entries = entries.astype(dtype)
     same = isinstance(value, jax.Array) and value.dtype == entries.dtype
-    return value if same else jnp.asarray(entries), entries
+    if same or not entries.ndim:  # a number is left to JAX, whose backend it need not start
+        return value if same else entries[()], entries
+    return jnp.asarray(entries), entries
 
 
 def array(value, name, *shapes, kind=float, names=None, rows=None):

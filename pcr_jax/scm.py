@@ -57,7 +57,7 @@ class Graph:
         object.__setattr__(self, "nodes", _checks.names(self.nodes, "nodes"))
         _checks.instance(self.parents, list | tuple, "parents")
         for pa in self.parents:
-            _checks.array(pa, "the parents of a node", ("num_parents",), kind=int)
+            _checks.entries_of(pa, "the parents of a node", int)
         parents = tuple(tuple(int(p) for p in pa) for pa in self.parents)
         object.__setattr__(self, "parents", parents)
         if len(self.parents) != len(self.nodes):

@@ -1,6 +1,15 @@
 """What several test modules share."""
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
+
+# Programs that one process of the run has compiled serve the others; set before JAX is imported.
+_PROGRAMS = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _PROGRAMS = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="pcr-jax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import hypothesis
 import jax
@@ -11,6 +20,12 @@ hypothesis.settings.register_profile(
     "pcr", max_examples=20, deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile("pcr")
+
+
+def pytest_unconfigure():
+    """Leave nothing behind."""
+    if _PROGRAMS:
+        shutil.rmtree(_PROGRAMS, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="module")

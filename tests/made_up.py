@@ -40,15 +40,13 @@ def posterior(protocol=PROTOCOL):
     graph, num_users = library.m1().graph, protocol.seeds * protocol.respondents
     theta = np.random.default_rng(0).normal(size=(1, 20, num_users, 3)).astype(np.float32)
     return to_arviz(
-        {"posterior": {"theta": theta}, "constant_data": {"status": np.zeros(num_users, int)}},
+        {"posterior": {"theta": theta}},
         theta[:, :, 0],
         {"user": np.arange(num_users), "coefficient": list(NAMES)},
-        {"theta": ["user", "coefficient"], "status": ["user"]},
+        {"theta": ["user", "coefficient"]},
         {
             "graph": {"nodes": graph.nodes, "parents": graph.parents},
             "num_walkers": 10,
-            "sampler": "zeus",
-            "status_codes": {"ok": 0},
         },
     )
 

@@ -69,8 +69,10 @@ def test_for_a_linear_score_the_worst_logit_is_the_closed_form(epsilon, norm):
     expected = (X + ACTIONS.value @ effects.T) @ WEIGHT[:, 0] - 0.2
     np.testing.assert_allclose(logit, expected, atol=1e-5)
     slope = WEIGHT[:, 0] @ (effects * np.asarray(SCALE))
-    dual = np.linalg.norm(slope, 2 if norm == "l2" else 1)
-    np.testing.assert_allclose(worst, expected - epsilon * dual, atol=2e-5)
+    dual = 1.001 * np.linalg.norm(
+        slope, 2 if norm == "l2" else 1
+    )  # the ball is taken so much wider
+    np.testing.assert_allclose(worst, expected - epsilon * dual, atol=3e-5)
 
 
 @pytest.mark.parametrize("norm", NORMS)

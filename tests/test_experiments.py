@@ -382,7 +382,8 @@ def test_the_estimate_is_the_mean_over_those_of_a_repetitions_respondents_with_a
     draws = np.random.default_rng(0).normal(size=(1, 50, 6, 3))
     draws[:, :, [1, 3, 4, 5]] = np.nan
     theta = xr.DataArray(draws, dims=("chain", "draw", "user", "coefficient"))
-    idata = SimpleNamespace(posterior=xr.Dataset({"theta": theta}))
+    attrs = {"graph": "", "num_walkers": 1}
+    idata = SimpleNamespace(posterior=xr.Dataset({"theta": theta}), attrs=attrs)
     pairs = replace(PAPER, respondents=2)
     means = draws.mean((0, 1))
     np.testing.assert_allclose(estimated_coefficients(pairs, idata, 0), means[0])

@@ -175,8 +175,8 @@ def test_likelihood_never_promotes_ranks_or_dtypes(norm):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"sigma": 0}, "sigma > 0; got 0"),
-        ({"sigma": -1}, "sigma > 0; got -1"),
+        ({"sigma": 0}, "sigma > 0 .*; got 0"),
+        ({"sigma": -1}, "sigma > 0 .*; got -1"),
         ({"sigma": float("nan")}, "sigma > 0"),
         ({"sigma": float("inf")}, "sigma > 0"),
         ({"beta": -0.01}, r"beta in \[0, 1\]; got -0.01"),
@@ -263,7 +263,7 @@ def test_the_path_is_finite_zero_where_possible_and_falls_with_the_distance(norm
 
 
 def test_temperatures_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="temperature > 0; got 0"):
+    with pytest.raises(ValueError, match=r"temperature > 0 .*; got 0"):
         relaxed(0.5, 0.1, 0.0)
     with pytest.raises(ValueError, match="sigma > 0"):
         relaxed(0.0, 0.1)

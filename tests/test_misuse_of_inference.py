@@ -21,15 +21,19 @@ HISTORY = History(NODE, SHIFT, ANSWER)
     ("fields", "kind", "message"),
     [
         ({"node": NODE + 1.0}, TypeError, "history.node to be integers; got float32"),
-        ({"node": NODE.at[0, 0].set(3)}, ValueError, r"history.node in -1, ..., 2, .*; got 3"),
-        ({"node": NODE.at[0, 0].set(-2)}, ValueError, "history.node in -1, ..., 2, .*; got -2"),
-        ({"node": NODE + 1}, ValueError, r"descendants; got 2 \('X3'\).* Positions are from 0"),
+        ({"node": NODE.at[0, 0].set(3)}, ValueError, r"history.node in -1, ..., 2; got 3"),
+        ({"node": NODE.at[0, 0].set(-2)}, ValueError, "history.node in -1, ..., 2; got -2"),
+        ({"node": NODE + 1}, ValueError, r"descendants; got 2 \('X3'\).* Positions begin at 0"),
         ({"node": NODE[0]}, ValueError, r"several users.*got shape \(3,\).*leaf\[None\]"),
         ({"node": NODE[:, :2]}, ValueError, r"shift of shape \(1, 2\).* got \(1, 3\)"),
         ({"shift": SHIFT[:, :1]}, ValueError, r"shift of shape \(1, 3\).* got \(1, 1\)"),
-        ({"shift": SHIFT * jnp.nan}, ValueError, "finite history.shift; got NaN"),
-        ({"shift": np.array([["a"] * 3])}, TypeError, "history.shift to be numbers; got <U1"),
-        ({"answer": ANSWER[..., :2]}, ValueError, "answers about 3 nodes in history; got 2"),
+        ({"shift": SHIFT * jnp.nan}, ValueError, "finite values for history.shift; got 3 NaN"),
+        ({"shift": np.array([["a"] * 3])}, TypeError, "history.shift to be numbers; got 'a'"),
+        (
+            {"answer": ANSWER[..., :2]},
+            ValueError,
+            r"history.answer of shape \(1, 3, 3\); got \(1, 3, 2\)",
+        ),
         ({"answer": jnp.nan_to_num(ANSWER)}, ValueError, "where history.node is -1"),
         ({"answer": ANSWER / 0}, ValueError, "history.answer to be finite.*got infinity"),
         (
@@ -51,7 +55,7 @@ def test_histories_at_odds_with_the_graph_are_refused(function, fields, kind, me
     [
         ("key", 0, "key to be a random key, as from jax.random.key"),
         ("key", None, "key to be a random key"),
-        ("surrogate", pcr.library.m1(), "surrogate to be a LinearSurrogate; got SCM"),
+        ("surrogate", pcr.library.m1(), "surrogate to be a LinearSurrogate; got a SCM"),
         ("history", None, "history to be a History; got None"),
         ("history", [1, 2], r"history to be a History; got \[1, 2\]"),
         ("likelihood", 0.5, "likelihood to be a Tolerance; got 0.5"),
@@ -90,7 +94,9 @@ def test_a_number_is_one_real_number(value):
     }.items():
         with pytest.raises(TypeError, match=f"Expected {name} to be one number; got "):
             make()
-    with pytest.raises(ValueError, match="Expected an integer num_walkers >= 4; got "):
+    with pytest.raises(
+        ValueError, match=r"Expected an integer num_walkers >= 4 and < 2\*\*31; got "
+    ):
         pcr.Ess(num_walkers=value)
 
 
@@ -102,7 +108,7 @@ def test_numbers_of_every_sort_are_taken(value):
 
 @pytest.mark.parametrize("value", [1e300, 1e-42])
 def test_numbers_out_of_the_range_of_single_precision_are_refused(value):
-    with pytest.raises(ValueError, match=r"sigma in the range of float32.* Use other units"):
+    with pytest.raises(ValueError, match=r"sigma (in the range of|> 0 .*smallest) float32"):
         pcr.tolerance(value, 0.1)
     with pytest.raises(ValueError, match="finite low < high"):
         pcr.linear_surrogate(GRAPH, low=1.0, high=1.0 + value if value < 1 else value)

@@ -1,16 +1,18 @@
 """Algorithm 1 against actions that the paper's released code found, with its own classifiers.
 
-Not bitwise: torch's tanh saturates later than XLA's (so that fewer gradients vanish), its loss is a
-mean over the users that remain, and on these saturated networks one rounding can move a crossing.
+Not bitwise: its loss is a mean over the users that remain, and on these saturated networks one
+rounding can move a crossing.
 """
 
 from functools import cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import pcr_jax as pcr
+from benchmarks.reference import framed
 from pcr_jax import PlanStatus, library
 
 RATES = (1.0, 0.5, 0.1)
@@ -91,7 +93,7 @@ def test_whom_the_released_optimiser_fails_has_a_vanishing_gradient(shared, name
     ours, _ = solved(shared / "reference", name, 0.0, "true")
     lost = (ours["status"] == PlanStatus.not_found)[:2].mean()
     assert lost <= (0.05 if name == "M2" else 0.0)
-    assert (ours["status"] == PlanStatus.zero_gradient).mean() > 0.03
+    assert (ours["status"] == PlanStatus.zero_gradient).mean() > 0.02  # M1: 3 of 112
 
 
 @pytest.mark.parametrize("name", ["M1", "M2", "M3"])
@@ -99,3 +101,12 @@ def test_under_attack_nothing_is_nan_and_at_least_as_many_are_rescued(shared, na
     """The released attack is 0/0 where the gradient vanishes, which loses users."""
     ours, theirs = solved(shared / "reference", name, 0.1, "true")
     assert (ours["valid"].mean(1) >= theirs["valid"].mean(1)).all()
+
+
+@pytest.mark.parametrize("name", ["M1", "M2", "M3"])
+def test_gradients_vanish_for_the_same_users(shared, name):
+    data = np.load(shared / "reference" / f"recourse_{name}_eps0.0_seed0.npz")
+    score, x, _ = framed(data, "true")
+    ours = (np.asarray(jax.vmap(jax.grad(score))(x)) == 0).all(1)
+    np.testing.assert_array_equal(ours, (data["bce_grad_explain"] == 0).all(1))
+    assert ours.any()

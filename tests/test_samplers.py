@@ -211,7 +211,7 @@ def test_the_numpyro_model_has_a_site_per_coefficient_and_the_same_density(histo
     np.testing.assert_allclose(density, log_density(SURROGATE, RELAXED, one, theta), rtol=1e-5)
     with pytest.raises(ValueError, match=r"history of one user.*got shape \(4, 6\)"):
         pcr.numpyro_model(SURROGATE, history, RELAXED)
-    with pytest.raises(ValueError, match="answers about 3 nodes in history; got 4"):
+    with pytest.raises(ValueError, match=r"history.answer of shape \(6, 3\); got \(6, 4\)"):
         pcr.numpyro_model(SURROGATE, History(one.node, one.shift, jnp.zeros((6, 4))), RELAXED)
 
 

@@ -58,7 +58,7 @@ def to_arviz(
     return data
 
 
-_ATTRIBUTES = ("graph", "sampler", "num_walkers", "status_codes")
+_ATTRIBUTES = ("graph", "num_walkers")
 
 
 def _is_ours(data) -> bool:
@@ -66,7 +66,7 @@ def _is_ours(data) -> bool:
     attrs = getattr(data, "attrs", None)
     if not isinstance(attrs, Mapping) or any(name not in attrs for name in _ATTRIBUTES):
         return False
-    return hasattr(data, "posterior") and hasattr(data, "constant_data")
+    return hasattr(data, "posterior")
 
 
 def check_posterior(data) -> None:

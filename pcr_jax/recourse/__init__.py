@@ -12,11 +12,12 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints, intervention_sets
-from pcr_jax.batching import map_users
+from pcr_jax.batching import chunks_of, map_users, take
 from pcr_jax.classifiers import (
     as_score,
     differentiable,
     names_of,
+    on_host,
     raises_as_itself,
     refuse_probabilities,
 )
@@ -35,6 +36,8 @@ __all__ = ["Algorithm1", "Cost", "Optimal", "Plan", "PlanStatus", "find_recourse
 
 # How often an action that a perturbation breaks when it is verified is sought anew, and one more.
 _ATTEMPTS = 12
+# Users who are planned for before progress is told, and of a model on the host.
+_GROUP, _HOST_GROUP = 4096, 16
 
 SOLVERS: dict[str, Callable[[], Algorithm1 | Optimal]] = {"optimal": Optimal, "paper": Algorithm1}
 
@@ -108,6 +111,7 @@ def find_recourse(
     learning_rate: float | Array | None = None,
     digits: int | None = 3,
     key: Array | None = None,
+    on_user: Callable[[], None] | None = None,
 ) -> Plan:
     """Recommend every user the cheapest intervention after which the score is favourable.
 
@@ -154,6 +158,8 @@ def find_recourse(
         of the cost, and are verified as they are written. None: as the search ended.
     key : Array, optional
         Of the perturbations with which robust plans are verified; the same ones by default.
+    on_user : callable, optional
+        Called once for each user who is done, for progress bars; users are then taken in groups.
 
     Returns
     -------
@@ -195,6 +201,8 @@ def find_recourse(
         learning_rate = _checks.positive(learning_rate, "learning_rate", (), (num_users,))
     if digits is not None:
         _checks.count(digits, "digits")
+    if on_user is not None:
+        _checks.function(on_user, "on_user", "() -> None")
     key = jax.random.key(0) if key is None else key
     _checks.key(key)
     region = ball(epsilon, norm)
@@ -214,28 +222,56 @@ def find_recourse(
     weights = jnp.broadcast_to(weights, x.shape)
     tasks = Task(scms, x, low / scale, high / scale, weights)
     hard = intervention == "hard"
+    search: algorithm1.Search | optimal.Search
     if isinstance(solver, Algorithm1):
         _check_algorithm1(cost, weights, norm, intervention, score)
         chosen = intervention_sets(int(movable.sum()), max_set_size)
         sets = np.zeros((len(chosen), num_nodes))
         sets[:, movable] = chosen
+        search = algorithm1.Search(solver, score, scale, region, jnp.asarray(sets, float))
         rate = 0.5 if learning_rate is None else learning_rate
-        rates = jnp.broadcast_to(jnp.asarray(rate, float), num_users)
-        search: algorithm1.Search | optimal.Search = algorithm1.Search(
-            solver, score, scale, region, jnp.asarray(sets), rates
-        )
     else:
         if learning_rate is not None:
             raise ValueError("Expected no learning_rate with the optimal solver; got one.")
         size = num_nodes if max_set_size is None else min(max_set_size, num_nodes)
-        search = optimal.Search(
-            solver, score, Cost(scale, jnp.ones(num_nodes), cost), region, hard, size
-        )
-    price = Cost(jnp.broadcast_to(scale, x.shape), weights, cost)
-    robust = region is not None
-    write = partial(written, score, tasks, scale, (low, high), price, robust, hard, digits)
+        unit = Cost(scale, jnp.ones(num_nodes), cost)
+        search = optimal.Search(solver, score, unit, region, hard, size)
+        rate = 0.0
+    rates = jnp.broadcast_to(jnp.asarray(rate, float), num_users)
+    shared = (key, search, score, scale, region, cost, hard, digits, nodes, repr(given))
+    users = (tasks, (low, high), rates, modelled)
+    if on_user is None:
+        return _plan(*shared, *users)
+    parts = []
+    for group, _ in chunks_of(np.arange(num_users), _HOST_GROUP if on_host(score) else _GROUP):
+        parts.append(jax.block_until_ready(_plan(*shared, *take(users, group))))
+        for _ in group:
+            on_user()
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
-    found = search.begin(tasks)
+
+def _plan(
+    key: Array,
+    search: algorithm1.Search | optimal.Search,
+    score: Callable,
+    scale: Array,
+    region: Ball | None,
+    norm: str,
+    hard: bool,
+    digits: int | None,
+    nodes: tuple[str, ...],
+    said: str,
+    tasks: Task,
+    bounds: tuple[Array, Array],
+    rates: Array,
+    modelled: Array,
+) -> Plan:
+    """Search, write down, verify; search on for those whom the verification breaks."""
+    scms, x = tasks.scm, tasks.x
+    num_users = len(x)
+    price = Cost(jnp.broadcast_to(scale, x.shape), tasks.weights, norm)
+    write = partial(written, score, tasks, scale, bounds, price, region is not None, hard, digits)
+    found = search.begin(tasks, rates)
     lowest, num_perturbations = np.full(num_users, np.nan), np.zeros(num_users, int)
     proved = np.zeros(num_users, bool)
     pending = np.asarray(modelled)
@@ -256,9 +292,8 @@ def find_recourse(
         found = search.go_on(tasks, found, pending, tried.delta)
 
     valid = (logit >= 0) & modelled
-    action = jax.tree.map(
-        lambda leaf: jnp.where(valid[:, None], leaf, jnp.zeros_like(leaf)), action
-    )
+    kept = valid[:, None]
+    action = Action(jnp.where(kept, action.value, 0.0), action.hard & kept)
     acts = action.intervened.any(1)
     robust_valid = valid & (lowest >= 0)
     status = jnp.select(
@@ -286,7 +321,7 @@ def find_recourse(
         decimals=jnp.asarray(decimals),
         x=x,
         nodes=nodes,
-        score=repr(given),
+        score=said,
     )
 
 

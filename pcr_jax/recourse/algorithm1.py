@@ -223,13 +223,15 @@ class Search(NamedTuple):
     scale: Array
     ball: Ball | None
     sets: Array  # (num_sets, d)
-    learning_rate: Array  # (num_users,)
 
-    def begin(self, tasks: Task) -> Found:
-        """The cheapest valid action of every user over the intervention sets."""
+    def begin(self, tasks: Task, learning_rate: Array) -> Found:
+        """The cheapest valid action of every user over the intervention sets.
+
+        ``learning_rate`` (num_users,) is in units of ``scale``.
+        """
         radius = None if self.ball is None else self.ball.radius
         search = partial(_search, self.settings, self.score, self.sets, self.scale, radius)
-        move, flat, evaluations = by_bucket(search, tasks, self.learning_rate)
+        move, flat, evaluations = by_bucket(search, tasks, learning_rate)
         nobody = jnp.zeros_like(flat)
         return Found(move, jnp.zeros_like(move)[:, None], nobody, nobody, flat, evaluations)
 

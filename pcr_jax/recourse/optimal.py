@@ -817,7 +817,7 @@ class Search(NamedTuple):
     hard: bool
     max_set_size: int
 
-    def begin(self, tasks: Task) -> Found:
+    def begin(self, tasks: Task, _: Array) -> Found:
         """The cheapest action of every user that the search itself cannot break."""
         everybody = np.ones(len(tasks.x), bool)
         state = self._run(False, everybody, tasks, None)

@@ -225,7 +225,7 @@ def judge(
     scale: Array,
     ball: Ball | None,
 ) -> tuple[Array, Array]:
-    """Logits after the actions, and the lowest in the ball, which is that without one; (num_users,)."""
+    """Logits (num_users,) after the actions, and the lowest in the ball, if there is one."""
     _, logit = outcomes(score, scms, x, action)
     if ball is None:
         return logit, logit
