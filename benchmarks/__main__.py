@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks import (
     claims,
+    honesty,
     inference,
     large,
     limits,
@@ -42,7 +43,8 @@ def main():
     def add_parts(command, parts):
         command.add_argument("--part", nargs="+", choices=parts, default=parts, help="not all")
 
-    for command in (add(reference), add(optimality)):
+    add(honesty).add_argument("--quick", action="store_true", help="fewer users")
+    for command in (commands.choices["honesty"], add(reference), add(optimality)):
         command.add_argument(
             "--data",
             type=Path,
@@ -73,9 +75,11 @@ def main():
 
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.command == "reference":
-        if not args.data.is_dir():
-            parser.exit(2, f"python -m benchmarks: error: argument --data: no folder {args.data}\n")
+    if "data" in args and not args.data.is_dir():
+        parser.exit(2, f"python -m benchmarks: error: argument --data: no folder {args.data}\n")
+    if args.command == "honesty":
+        honesty.measure(args.data, args.out, args.quick)
+    elif args.command == "reference":
         reference.run(args.data, args.out / "reference.json")
     elif args.command == "optimality":
         optimality.measure(args.data, args.quick, args.out, args.part)

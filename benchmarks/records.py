@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
@@ -24,13 +25,27 @@ PACKAGES = (
 )
 
 
+def commit() -> str:
+    """The commit that is checked out, with a plus where files differ from it."""
+
+    def git(*arguments):
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", "pcr_jax", "benchmarks/*.py"
+    )
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
 def header() -> dict:
-    """Date, devices, how busy they are, and versions; of optional packages, those installed."""
+    """Commit, date, devices, how busy they are; versions, of optional packages those installed."""
     versions = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return {
+        "commit": commit(),
         "date": date.today().isoformat(),
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),

@@ -1,5 +1,7 @@
 """What several test modules share."""
 
+# ruff: noqa: E402
+
 import os
 import shutil
 import tempfile
