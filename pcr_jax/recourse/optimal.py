@@ -552,7 +552,7 @@ class Solver(NamedTuple):
             deltas=state.deltas.at[place].set(delta, mode="drop"),
             num_deltas=jnp.minimum(num + new, room),
             # The robust optimum costs no less than this relaxed one.
-            level=jnp.clip((levels < state.cost).sum(), 1, len(levels) - 1),
+            level=jnp.minimum((levels < state.cost).sum(), len(levels) - 1),
             solved=jnp.asarray(False),
         )
 
