@@ -125,7 +125,9 @@ def test_a_run_leaves_the_files_that_the_readme_lists_and_nothing_unfinished(fin
     assert str(finished.out) in finished.printed.replace("\n", "")
 
 
-@pytest.mark.parametrize("sampler", ["ess", "smc", "nuts"])
+@pytest.mark.parametrize(
+    "sampler", ["ess", *(pytest.param(name, marks=pytest.mark.slow) for name in ("smc", "nuts"))]
+)
 def test_a_run_with_another_sampler_comes_to_its_end(sampler, tmp_path):
     smallest = replace(TINY, seeds=1, learning_rates=(0.5,), sweep_num_queries=(2,))
     reproduce(tmp_path, smallest, sampler=sampler)

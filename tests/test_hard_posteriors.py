@@ -179,6 +179,7 @@ def test_many_failed_draws_prove_nothing():
         assert idata.constant_data["best_agreement"] == [1]
 
 
+@pytest.mark.slow
 def test_a_curved_surface_too_thin_to_be_found_is_no_proof():
     # Of 6 coefficients only products are known, to 1e-8 of the box.
     surrogate = pcr.linear_surrogate(pcr.Graph.fully_connected(4), low=-1e4, high=1e4)
@@ -213,6 +214,7 @@ def test_posteriors_in_tiny_parts_of_the_box_are_exact(name):
             assert abs(idata.constant_data["log_evidence"][0] - np.log(share)) < 0.5
 
 
+@pytest.mark.slow
 def test_nuts_in_a_tiny_part_of_the_box_is_exact():
     theta, sigma, reach, _ = STANDARD
     history = asked(FAR, theta, 8, 3)
