@@ -640,8 +640,8 @@ def cases() -> dict[str, Case]:
         "read_netcdf": Case(pcr.read_netcdf, {"path": written}, {"path": NOTHING}),
         "write_netcdf": Case(
             pcr.write_netcdf,
-            {"data": idata, "path": Path("written.nc")},
-            {"data": NOTHING, "path": {"text", "number as text"}},
+            {"idata": idata, "data": idata, "path": Path("written.nc")},
+            {"idata": NOTHING, "data": NOTHING, "path": {"text", "number as text"}},
         ),
         "Optimal": settings(
             pcr.Optimal(),

@@ -60,7 +60,9 @@ print(theta.dtype, history.answer.dtype, mean.dtype)
     )
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "name", ["ess", "zeus", *(pytest.param(n, marks=pytest.mark.slow) for n in ("smc", "nuts"))]
+)
 def test_a_sampler_computes_in_double_precision_where_jax_does(name):
     assert run(infer_with(name), JAX_ENABLE_X64="1") == ["float64"] * 3
 
