@@ -160,6 +160,7 @@ REPORTED = {"array of integers", "array of NaN"}
 MASK = {"array of bool"}
 UNKNOWN = {"array of NaN"}  # coefficients of a user without a posterior
 NO_ROWS = {"shape (0, 3)"}
+ANY_SHAPE = {"shape (7,)", "shape (2, 2, 2, 2)", *NO_ROWS}
 EMPTY = {"empty list", *NO_ROWS}
 NONE = {"None"}
 FUNCTION = {"function"}
@@ -224,6 +225,8 @@ def cases() -> dict[str, Case]:
     import jax.numpy as jnp
     import networkx as nx
     import numpyro.distributions as dist
+    import pandas as pd
+    from sklearn.dummy import DummyClassifier
 
     import pcr_jax as pcr
 
@@ -253,9 +256,10 @@ def cases() -> dict[str, Case]:
     problem = {"score": score, "scm": truth, "x": x, "scale": ones, "epsilon": 0.0, "norm": "l2"}
     search = {**problem, "cost": "l1", "weights": ones, "constraints": pcr.Constraints()}
     search |= {"intervention": "soft", "max_set_size": 3, "solver": "optimal"}
+    search |= {"digits": 3, "key": key, "on_user": None}
     plan = pcr.find_recourse(score, truth, x, scale=ones)
     reported = {"score": score, "truth": truth, "x": x, "plan": plan, "scale": ones}
-    reported |= {"epsilon": 0.0, "norm": "l2", "optimum": ones}
+    reported |= {"epsilon": 0.0, "norm": "l2", "optimum": ones, "key": key}
     report = pcr.evaluate(**reported)
     samplers = {"key": key, "surrogate": surrogate, "history": history, "likelihood": likelihood}
     expected, answer = history.answer[0], history.answer[0]
@@ -292,6 +296,9 @@ def cases() -> dict[str, Case]:
         "intervention": NOTHING,
         "max_set_size": LIMIT | NONE,
         "solver": NOTHING,
+        "digits": ONE | NONE,
+        "key": KEY | NONE,
+        "on_user": NONE | {"function"},
     }
     masks = {"actionable": NONE | MASK, "increase_only": NONE | MASK, "decrease_only": NONE | MASK}
     masks = {name: right | {"True"} for name, right in masks.items()}
@@ -306,7 +313,9 @@ def cases() -> dict[str, Case]:
             {"value": FEATURES, "hard": MASK},
             {"value": "action", "hard": "action"},
         ),
-        "Action.soft": Case(pcr.Action.soft, {"shift": some}, {"shift": NUMBERS | REAL}),
+        "Action.soft": Case(
+            pcr.Action.soft, {"shift": some}, {"shift": NUMBERS | REAL | ANY_SHAPE}
+        ),
         "Action.shift_node": Case(
             pcr.Action.shift_node,
             {"node": 0, "shift": 0.5, "num_nodes": 3},
@@ -334,7 +343,9 @@ def cases() -> dict[str, Case]:
             },
         ),
         "Constraints.shift_bounds": Case(
-            pcr.Constraints().shift_bounds, {"x": x}, {"x": NUMBERS | NO_ROWS}
+            pcr.Constraints().shift_bounds,
+            {"x": x, "names": nodes, "rows": pd.RangeIndex(3)},
+            {"x": NUMBERS | NO_ROWS, "names": NONE, "rows": NONE},
         ),
         "intervention_sets": Case(
             pcr.intervention_sets,
@@ -400,8 +411,14 @@ def cases() -> dict[str, Case]:
         ),
         "Classifier": Case(
             _of(pcr.Classifier, lambda score: pcr.find_recourse(score, truth, x, scale=ones)),
-            {"module": module, "params": params, "loc": three, "scale": ones},
-            {"module": NOTHING, "params": NOTHING, "loc": FEATURES, "scale": FEATURES},
+            {"module": module, "params": params, "loc": three, "scale": ones, "names": nodes},
+            {
+                "module": NOTHING,
+                "params": NOTHING,
+                "loc": FEATURES,
+                "scale": FEATURES,
+                "names": NONE,
+            },
         ),
         "train_mlp": Case(
             pcr.train_mlp,
@@ -425,6 +442,13 @@ def cases() -> dict[str, Case]:
             pcr.outside_model,
             {"model": lambda rows: rows.sum(-1), "threshold": 0.5},
             {"model": FUNCTION, "threshold": NONE | REAL},
+        ),
+        "outside_model, of classes": Case(
+            pcr.outside_model,
+            {"model": DummyClassifier().fit(x, [0, 1, 1]), "favourable": 1, "threshold": 0.5}
+            | {"names": nodes},
+            {"favourable": NONE | ONE | {"True", "zero"}, "threshold": NONE | INSIDE}
+            | {"names": NONE},
         ),
         "sample_labels": Case(
             pcr.sample_labels,
@@ -671,6 +695,7 @@ def cases() -> dict[str, Case]:
                 "epsilon": NON_NEGATIVE,
                 "norm": NOTHING,
                 "optimum": NUMBERS | NONE | {"array of infinity"},
+                "key": KEY | NONE,
             },
         ),
         "intervention_pattern": Case(
@@ -684,9 +709,7 @@ def cases() -> dict[str, Case]:
         "Report.regret_mean": Case(
             report.regret_mean, {"reference": report}, {"reference": NOTHING}
         ),
-        "Plan.to_frame": Case(
-            plan.to_frame, {"names": nodes, "x": x}, {"names": NOTHING, "x": FEATURES}
-        ),
+        "Plan.to_frame": Case(plan.to_frame, {"names": nodes, "x": x}, {"names": NONE, "x": NONE}),
     } | _zeus()
 
 

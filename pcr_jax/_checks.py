@@ -301,26 +301,25 @@ def finite(value, name, *shapes, names=None, rows=None):
     return found
 
 
-def positive(value, name, *shapes, names=None, rows=None):
-    """The array; raise unless every entry is finite and > 0, in JAX's precision too."""
-    found, entries = _checked(value, name, shapes, float, names, rows)
-    if entries is not None:
-        least = np.finfo(_float()).tiny
-        if not np.all(np.isfinite(entries) & (np.asarray(entries) >= least)):
-            raise ValueError(
-                f"Expected {name} > 0 (at least {least:.2g}, the smallest {_float()}); got {value}."
-            )
+def reported(value, name, *shapes):
+    """The array; raise unless every entry is finite, or NaN where nothing is known."""
+    unnamed(value, name)
+    found, entries = _checked(value, name, shapes)
+    if entries is not None and np.isinf(entries).any():
+        raise ValueError(f"Expected {name} to be finite, or NaN where unknown; got infinity.")
     return found
 
 
-def non_negative(value, name, *shapes, names=None, rows=None):
-    """The array; raise unless every entry is finite and 0 or positive, in JAX's precision too."""
+def positive(value, name, *shapes, names=None, rows=None, or_zero=False):
+    """The array; raise unless every entry is finite and > 0 (or 0), in JAX's precision too."""
     found, entries = _checked(value, name, shapes, float, names, rows)
     if entries is not None:
         least = np.finfo(_float()).tiny
-        if not np.all(np.isfinite(entries) & ((entries == 0) | (entries >= least))):
+        in_range = (entries >= least) | (or_zero & (entries == 0))
+        if not np.all(np.isfinite(entries) & in_range):
+            bound, other = (">= 0", "0, or ") if or_zero else ("> 0", "")
             raise ValueError(
-                f"Expected {name} >= 0 (0, or at least {least:.2g}, the smallest {_float()}); "
+                f"Expected {name} {bound} ({other}at least {least:.2g}, the smallest {_float()}); "
                 f"got {value}."
             )
     return found

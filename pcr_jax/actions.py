@@ -43,7 +43,7 @@ class Action:
     def __post_init__(self):
         _checks.unnamed(self.value, "the action's value")
         value = _checks.finite(self.value, "the action's value")
-        hard = _checks.array(self.hard, "hard", value.shape, kind=bool)
+        hard = _checks.array(self.hard, "the action's hard", value.shape, kind=bool)
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "hard", hard)
 
@@ -76,7 +76,9 @@ class Action:
     @classmethod
     def by(cls, x: Array, shift: Array, hard: bool) -> Action:
         """Move features ``x`` by ``shift``, both (..., d), with hard or soft interventions."""
-        x, shift = _checks.array(x, "x"), _checks.array(shift, "shift")
+        x = _checks.finite(x, "x")
+        shift = _checks.finite(shift, "shift", x.shape)
+        _checks.instance(hard, bool, "hard")
         return cls.do(x + shift, shift != 0) if hard else cls.soft(shift)
 
     @classmethod
@@ -158,6 +160,9 @@ class Constraints:
         """
         x = _checks.finite(x, "x")
         shape = x.shape
+        if names is not None and len(_checks.names(names, "names")) != shape[-1]:
+            raise ValueError(f"Expected names of {shape[-1]} features; got {len(names)}.")
+        _checks.instance(rows, pd.Index | None, "rows")
 
         def field(name, default):
             value, kind = getattr(self, name), _FIELDS[name]

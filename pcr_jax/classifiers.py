@@ -48,10 +48,24 @@ def _slope_of_tanh(primals, tangents):
     return value, (1 - rounded) * (1 + rounded) * along
 
 
+def widths(hidden) -> tuple[int, ...]:
+    """Of the hidden layers, checked."""
+    found = _checks.entries_of(hidden, "hidden", int)
+    if found.ndim != 1:
+        raise ValueError(f"Expected hidden of shape (num_layers,); got {found.shape}.")
+    for width in found:
+        _checks.count(width, "width in hidden")
+    return tuple(found.tolist())
+
+
 class MLP(nn.Module):
     """A multi-layer perceptron with tanh units and one output, the logit."""
 
     hidden: tuple[int, ...] = (100, 100)
+
+    def __post_init__(self):
+        widths(self.hidden)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x):
@@ -75,6 +89,14 @@ class Classifier:
         Shape (d,), natural units: the module sees ``(x - loc) / scale``.
     names : tuple of str, optional
         Of the features, in this order; recourse compares them with the nodes of the graph.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another type.
+    ValueError
+        If shapes disagree, ``loc`` is not finite, ``scale`` not positive, ``params`` are not the
+        module's, or it has not one logit.
     """
 
     module: Any
@@ -82,6 +104,25 @@ class Classifier:
     loc: Array
     scale: Array
     names: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        _checks.instance(self.module, nn.Module, "module")
+        loc = _checks.finite(self.loc, "loc", ("d",))
+        scale = _checks.positive(self.scale, "scale", loc.shape)
+        names = None if self.names is None else _checks.names(self.names, "names")
+        if names is not None and len(names) != len(loc):
+            raise ValueError(f"Expected names of {len(loc)} features; got {len(names)}.")
+        try:
+            logit = jax.eval_shape(self.module.apply, self.params, loc)
+        except Exception as error:
+            raise ValueError(
+                f"Expected params of the module, for {len(loc)} features; got "
+                f"{_checks.shown(self.params)}, of which it says: {error}"
+            ) from None
+        if getattr(logit, "shape", None) != ():
+            raise ValueError(f"Expected a module with one logit, of shape (); got {logit}.")
+        for name, value in (("loc", loc), ("scale", scale), ("names", names)):
+            object.__setattr__(self, name, value)
 
     def __call__(self, x: Array) -> Array:
         """The logit (...) of features (..., d) in natural units."""
@@ -148,12 +189,9 @@ def train_mlp(
         raise ValueError("Expected y to be 0 or 1; got other values.")
     learning_rate = _checks.positive(learning_rate, "learning_rate", ())
     _checks.count(epochs, "epochs")
-    hidden = _checks.array(hidden, "hidden", ("num_layers",), kind=int).tolist()
-    for width in hidden:
-        _checks.count(width, "width in hidden")
+    module = MLP(widths(hidden))
     loc, scale = x.mean(0), x.std(0)
     _checks.positive(scale, "the standard deviation of every feature of x")
-    module = MLP(tuple(hidden))
     params = _fit(key, module, (x - loc) / scale, y, learning_rate, epochs)
     return Classifier(module, params, loc, scale, names)
 

@@ -69,13 +69,13 @@ class Report:
         """Mean cost over the users whose action is valid here and in all ``others``."""
         _checks.instance(others, list | tuple, "others")
         for other in others:
-            _same_users(self, other)
+            _same_users(self, other, "each of others")
         users = np.all([self.valid, *(other.valid for other in others)], axis=0)
         return _mean_over(self.cost, users)
 
     def regret_mean(self, reference: Report) -> float:
         """Mean of cost minus the reference's, over users valid in both (Definition 1)."""
-        _same_users(self, reference)
+        _same_users(self, reference, "reference")
         users = np.asarray(self.valid & reference.valid)
         gap = np.subtract(self.cost, reference.cost, where=users, out=np.zeros(len(users)))
         return _mean_over(gap, users)
@@ -102,12 +102,12 @@ class Report:
         return f"{said}, regret to the optimum {self.regret_to_optimum_mean:.3f}"
 
 
-def _same_users(report, other):
+def _same_users(report, other, name):
     """Raise unless ``other`` is a report of as many users."""
-    _checks.instance(other, Report, "the other report")
+    _checks.instance(other, Report, name)
     if np.shape(other.valid) != np.shape(report.valid):
         raise ValueError(
-            f"Expected reports of the same {len(report.valid)} users; got {len(other.valid)}."
+            f"Expected {name} to be of the same {len(report.valid)} users; got {len(other.valid)}."
         )
 
 
@@ -177,7 +177,7 @@ def evaluate(
     _checks.untraced("evaluate", score, truth, x, plan, scale, epsilon, optimum)
     _checks.instance(plan, Plan, "plan", " See pcr_jax.find_recourse.")
     rows = _checks.rows_of(x)
-    score, x, scale = check_problem(score, truth, x, scale, epsilon)
+    score, x, scale = check_problem(score, truth, "truth", x, scale, epsilon)
     if plan.action.value.shape != x.shape:
         raise ValueError(
             f"Expected a plan for x of shape {plan.action.value.shape}; got {x.shape}."

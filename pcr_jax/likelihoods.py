@@ -29,6 +29,8 @@ def _distances(norm: str, expected: Array, answer: Array) -> tuple[list[Array], 
     Number by number: XLA fuses that, over a batch of ``expected``, into one loop, some thirty
     times faster than reductions over axes as short as these.
     """
+    expected = _checks.array(expected, "expected", ("T", "d"))
+    answer = _checks.reported(answer, "answer", expected.shape)
     distances, answered = [], []
     for row, said in zip(jnp.unstack(expected), jnp.unstack(answer), strict=True):
         numbers = list(zip(jnp.unstack(row), jnp.unstack(said), strict=True))
@@ -61,6 +63,13 @@ class Tolerance:
     norm: str = "each"
 
     differentiable = False
+
+    def __post_init__(self):
+        _checks.number(self.sigma, "sigma")
+        _checks.number(self.beta, "beta")
+        _checks.positive(self.sigma, "sigma")
+        _checks.probability(self.beta, "beta")
+        _checks.choice(self.norm, ("each", "joint"), "norm")
 
     def agreement(self, expected: Array, answer: Array) -> tuple[Array, Array]:
         """How many queries agree, and how many were answered.
@@ -133,6 +142,11 @@ class Relaxed(Tolerance):
 
     differentiable = True
 
+    def __post_init__(self):
+        super().__post_init__()
+        _checks.number(self.temperature, "temperature")
+        _checks.positive(self.temperature, "temperature")
+
     def nearly_possible(self, expected: Array, answer: Array) -> Array:
         """Whether there is likelihood worth going to; boolean, shape ().
 
@@ -174,27 +188,6 @@ class Relaxed(Tolerance):
         return self.log_prob(expected, answer)
 
 
-def _check(sigma, beta, norm):
-    for value, name in ((sigma, "sigma"), (beta, "beta")):
-        _checks.number(value, name)
-    _positive(sigma, "sigma")
-    _checks.probability(beta, "beta")
-    _checks.instance(norm, str, "norm")
-    _checks.choice(norm, ("each", "joint"), "norm")
-
-
-def _positive(value, name):
-    """Raise unless a number is finite and > 0 in the precision that JAX computes in."""
-    _checks.positive(value, name)
-    array = _checks.concrete(value)
-    limits = jnp.finfo(jnp.result_type(float))
-    if array is not None and not limits.tiny <= array <= limits.max:
-        raise ValueError(
-            f"Expected {name} in the range of {limits.dtype}, {limits.tiny:.2g} to "
-            f"{limits.max:.2g}; got {value}. Use other units, or JAX's x64 mode."
-        )
-
-
 def tolerance(sigma: float, beta: float, *, norm: str = "each") -> Tolerance:
     """At least a share ``1 - beta`` of the answers lies within ``sigma`` of the expectation.
 
@@ -216,7 +209,6 @@ def tolerance(sigma: float, beta: float, *, norm: str = "each") -> Tolerance:
         If ``sigma <= 0`` or out of the range of JAX's precision, ``beta`` is outside [0, 1], or
         ``norm`` is unknown.
     """
-    _check(sigma, beta, norm)
     return Tolerance(sigma, beta, norm)
 
 
@@ -243,7 +235,4 @@ def relaxed(
     TypeError, ValueError
         If ``temperature`` is not one number > 0, or as for `tolerance`.
     """
-    _check(sigma, beta, norm)
-    _checks.number(temperature, "temperature")
-    _positive(temperature, "temperature")
     return Relaxed(sigma, beta, norm, temperature)

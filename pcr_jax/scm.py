@@ -9,6 +9,7 @@ through `jax.vmap`.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -180,11 +181,11 @@ class Graph:
 
     def index(self, node: str | int) -> int:
         """The position of a node given by name or position."""
-        if node in self.nodes:
+        if isinstance(node, str | numbers.Real) and node in self.nodes:
             return self.nodes.index(node)
         if isinstance(node, int | np.integer) and 0 <= node < self.num_nodes:
             return int(node)
-        raise ValueError(f"Expected a node of {list(self.nodes)}; got {node!r}.")
+        raise ValueError(f"Expected a node of {list(self.nodes)}; got {_checks.shown(node)}.")
 
 
 def linear(coefficients: Array, parents: Array) -> Array:
@@ -220,7 +221,7 @@ class Mechanism:
     function: Callable[[Array, Array], Array] = linear
 
     def __post_init__(self):
-        coefficients = _checks.array(self.coefficients, "coefficients")
+        coefficients = _checks.reported(self.coefficients, "coefficients")
         if not coefficients.ndim:
             raise ValueError("Expected coefficients of shape (k,); got ().")
         object.__setattr__(self, "coefficients", coefficients)
@@ -301,7 +302,7 @@ class SCM:
             num = mechanism.coefficients.shape[-1]
             if mechanism.function is linear and num != len(pa):
                 raise ValueError(
-                    f"Expected a coefficient for each of the {len(pa)} parents of node {node!r}, "
+                    f"Expected coefficients for each of the {len(pa)} parents of node {node!r}, "
                     f"whose mechanism is linear; got {num}."
                 )
 
@@ -423,6 +424,7 @@ def linear_scm(graph: Graph, coefficients: ArrayLike, noise=None) -> SCM:
     _checks.instance(graph, Graph, "graph")
     edges = graph.edge_names
     values = _checks.array(coefficients, "coefficients", names=edges)
+    _checks.reported(values, "coefficients")
     if values.shape != (len(edges),):
         raise ValueError(
             f"Expected coefficients of shape ({len(edges)},), one per edge {list(edges)}; "

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
@@ -29,6 +27,21 @@ class LinearSurrogate:
     low: float
     high: float
     noise_mean: tuple[float, ...]
+
+    def __post_init__(self):
+        _checks.instance(self.graph, Graph, "graph")
+        if not self.graph.edges:
+            raise ValueError("Expected a graph with at least one edge; got none to infer.")
+        # In JAX's precision: 1e300 is infinite there, and 1 and 1 + 1e-9 may be the same.
+        _checks.number(self.low, "low")
+        _checks.number(self.high, "high")
+        if not _checks.finite(self.low, "low") < _checks.finite(self.high, "high"):
+            raise ValueError(f"Expected low < high; got low={self.low}, high={self.high}.")
+        _checks.unnamed(self.noise_mean, "noise_mean")
+        _checks.finite(self.noise_mean, "noise_mean", (self.graph.num_nodes,))
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
+        object.__setattr__(self, "noise_mean", tuple(map(float, self.noise_mean)))
 
     @property
     def coefficient_names(self) -> tuple[str, ...]:
@@ -58,6 +71,7 @@ class LinearSurrogate:
 
     def scm(self, theta: Array) -> SCM:
         """The SCM with coefficients ``theta`` (num_coefficients,); `jax.vmap` it for a batch."""
+        theta = _checks.array(theta, "theta", (self.num_coefficients,))
         return linear_scm(self.graph, theta)
 
     def expected_answers(self, theta: Array, node: Array, shift: Array) -> Array:
@@ -71,6 +85,8 @@ class LinearSurrogate:
             Shape (T,): node ``node[t]`` is shifted by ``shift[t]``, natural units.
         """
         scm, noise = self.scm(theta), jnp.asarray(self.noise_mean)
+        node = _checks.array(node, "node", ("T",), kind=int)
+        shift = _checks.finite(shift, "shift", node.shape)
 
         shift_node = partial(Action.shift_node, num_nodes=self.graph.num_nodes)
         actions = jax.vmap(shift_node)(node, shift)
@@ -99,24 +115,5 @@ def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> Li
         If the graph has no edge, ``low >= high``, or ``noise_mean`` has another length.
     """
     _checks.instance(graph, Graph, "graph")
-    for value, name in ((low, "low"), (high, "high")):
-        _checks.number(value, name)
-    if not graph.edges:
-        raise ValueError("Expected a graph with at least one edge; got none to infer.")
-    # In JAX's precision: 1e300 is infinite there, and 1 and 1 + 1e-9 may be the same.
-    with np.errstate(over="ignore"):
-        ends = np.array([low, high]).astype(jnp.result_type(float))
-    if not (np.isfinite(ends).all() and ends[0] < ends[1]):
-        raise ValueError(f"Expected finite low < high; got low={low}, high={high}.")
     mean = (0.0,) * graph.num_nodes if noise_mean is None else noise_mean
-    if not isinstance(mean, Iterable):
-        raise TypeError(f"Expected noise_mean to be {graph.num_nodes} numbers; got {mean!r}.")
-    mean = tuple(mean)
-    for value in mean:
-        _checks.number(value, "each of noise_mean")
-    mean = tuple(map(float, mean))
-    if len(mean) != graph.num_nodes or not all(map(math.isfinite, mean)):
-        raise ValueError(
-            f"Expected noise_mean to be {graph.num_nodes} finite numbers; got {noise_mean}."
-        )
-    return LinearSurrogate(graph, float(low), float(high), mean)
+    return LinearSurrogate(graph, low, high, mean)

@@ -590,7 +590,7 @@ OTHERS = {
     "query": lambda: pcr.tell(pcr.History.empty(1, 1, 3), (0, 1.0), jnp.zeros((1, 3))),
     "wrong": lambda: pcr.SimulatedUser(SCM, wrong=GRAPH),
     "wrong to have the nodes": lambda: pcr.SimulatedUser(SCM, wrong=M1),
-    "the other report": lambda: pcr.Report(*[np.ones(3)] * 4).regret_mean(1.0),
+    "reference": lambda: pcr.Report(*[np.ones(3)] * 4).regret_mean(1.0),
     "nodes": lambda: pcr.Graph(({"a"},), ((),)),
 }
 

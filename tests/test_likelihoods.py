@@ -195,9 +195,9 @@ def test_settings_out_of_range_are_refused(setting, message):
     [
         ({"graph": Graph.fully_connected(1)}, "graph with at least one edge"),
         ({"low": 1}, "low < high"),
-        ({"high": float("inf")}, "low < high"),
-        ({"noise_mean": (0, 0)}, "noise_mean to be 3 finite numbers"),
-        ({"noise_mean": (0, 0, float("nan"))}, "noise_mean to be 3 finite numbers"),
+        ({"high": float("inf")}, "finite values for high"),
+        ({"noise_mean": (0, 0)}, r"noise_mean of shape \(3,\); got \(2,\)"),
+        ({"noise_mean": (0, 0, float("nan"))}, "finite values for noise_mean"),
     ],
 )
 def test_surrogates_that_make_no_sense_are_refused(setting, message):

@@ -59,7 +59,6 @@ def test_histories_at_odds_with_the_graph_are_refused(function, fields, kind, me
         ("history", None, "history to be a History; got None"),
         ("history", [1, 2], r"history to be a History; got \[1, 2\]"),
         ("likelihood", 0.5, "likelihood to be a Tolerance; got 0.5"),
-        ("likelihood", pcr.Tolerance(jnp.ones(3), 0.1), "likelihood.sigma to be one number"),
         ("sampler", 3, "sampler to be a name of .* or a sampler such as Ess"),
         ("sampler", pcr.Ess, "sampler to be a name of .* got <class"),
         ("on_user", 3, "on_user to be callable or None; got 3"),
@@ -88,7 +87,6 @@ def test_a_number_is_one_real_number(value):
         "beta": lambda: pcr.relaxed(0.5, value),
         "temperature": lambda: pcr.relaxed(0.5, 0.1, value),
         "low": lambda: pcr.linear_surrogate(GRAPH, low=value),
-        "each of noise_mean": lambda: pcr.linear_surrogate(GRAPH, noise_mean=[value, 0, 0]),
         "target_ess": lambda: pcr.Smc(target_ess=value),
         "target_accept": lambda: pcr.Nuts(target_accept=value),
     }.items():
@@ -110,20 +108,17 @@ def test_numbers_of_every_sort_are_taken(value):
 def test_numbers_out_of_the_range_of_single_precision_are_refused(value):
     with pytest.raises(ValueError, match=r"sigma (in the range of|> 0 .*smallest) float32"):
         pcr.tolerance(value, 0.1)
-    with pytest.raises(ValueError, match="finite low < high"):
+    with pytest.raises(ValueError, match="low < high|high in the range of float32"):
         pcr.linear_surrogate(GRAPH, low=1.0, high=1.0 + value if value < 1 else value)
 
 
 def test_other_types_of_surrogates_are_refused():
     with pytest.raises(TypeError, match="graph to be a Graph; got 3"):
         pcr.linear_surrogate(3)
-    for noise_mean, message in (
-        (0.0, "noise_mean to be 3 numbers; got 0.0"),
-        ([[0]], "one number"),
-    ):
-        with pytest.raises(TypeError, match=message):
+    for noise_mean in (0.0, [[0]], ["a", 0, 0], [0.0, 0.0, np.nan]):
+        with pytest.raises((TypeError, ValueError), match="noise_mean"):
             pcr.linear_surrogate(GRAPH, noise_mean=noise_mean)
-    with pytest.raises(TypeError, match="norm to be a str; got 2"):
+    with pytest.raises(ValueError, match="norm to be one of .*; got 2"):
         pcr.tolerance(0.5, 0.1, norm=2)
 
 

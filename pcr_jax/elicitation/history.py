@@ -102,7 +102,7 @@ def check_history(history: History, graph: Graph, num_axes: int = 2) -> History:
     if num_axes == 2 and not len(node):
         raise ValueError("Expected at least one user in history; got none.")
     shift = _checks.finite(history.shift, "history.shift", node.shape)
-    answer = _answers(history.answer, "history.answer", (*node.shape, num_nodes))
+    answer = _checks.reported(history.answer, "history.answer", (*node.shape, num_nodes))
     nodes = _checks.concrete(node)
     if nodes is not None:
         _existing(nodes, "history.node", num_nodes)
@@ -124,15 +124,6 @@ def check_history(history: History, graph: Graph, num_axes: int = 2) -> History:
                 "Expected no history.answer where history.node is -1 (not asked); got numbers."
             )
     return History(node, shift, answer)
-
-
-def _answers(answer, name: str, shape: tuple[int, ...]) -> Array:
-    """Answers as an array: finite, or NaN where not reported."""
-    _checks.unnamed(answer, name)
-    answer = _checks.array(answer, name, shape)
-    if (array := _checks.concrete(answer)) is not None and np.isinf(array).any():
-        raise ValueError(f"Expected {name} to be finite, or NaN where not reported; got infinity.")
-    return answer
 
 
 def _existing(nodes: np.ndarray, name: str, num_nodes: int) -> None:
@@ -172,7 +163,7 @@ def tell(history: History, query: Query, answer: Array) -> History:
             f"Expected history.answer of shape (num_users, T, d); got {np.shape(history.answer)}."
         )
     num_users, max_queries, num_nodes = np.shape(history.answer)
-    answer = _answers(answer, "answer", (num_users, num_nodes))
+    answer = _checks.reported(answer, "answer", (num_users, num_nodes))
     shift = _checks.finite(query.shift, "query.shift", (num_users,))
     node = _checks.array(query.node, "query.node", (num_users,), kind=int)
     if (nodes := _checks.concrete(node)) is not None:

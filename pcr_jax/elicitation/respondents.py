@@ -53,7 +53,7 @@ class SimulatedUser:
         _checks.instance(self.scm, SCM, "scm")
         _checks.probability(self.error_rate, "error_rate", ())
         _checks.count(self.num_draws, "num_draws")
-        _checks.non_negative(self.noise, "noise", ())
+        _checks.positive(self.noise, "noise", (), or_zero=True)
         _checks.choice(self.report, ("all", "one"), "report")
         if self.wrong is None:
             object.__setattr__(self, "wrong", inverted(self.scm))

@@ -42,18 +42,21 @@ _GROUP, _HOST_GROUP = 4096, 16
 SOLVERS: dict[str, Callable[[], Algorithm1 | Optimal]] = {"optimal": Optimal, "paper": Algorithm1}
 
 
-def check_problem(score, scm: SCM, x, scale, epsilon):
-    """Check what recourse and its evaluation have in common; the score as a pytree, and arrays."""
-    _checks.instance(scm, SCM, "the SCM", " See pcr_jax.linear_scm and posterior_scms.")
+def check_problem(score, scm: SCM, name, x, scale, epsilon):
+    """Check what recourse and its evaluation have in common; the score as a pytree, and arrays.
+
+    ``name`` is that of the argument ``scm``.
+    """
+    _checks.instance(scm, SCM, name, " See pcr_jax.linear_scm and posterior_scms.")
     nodes = scm.graph.nodes
     x = _checks.features(x, scm.num_nodes, ndim=2, names=nodes)
     if not len(x):
         raise ValueError("Expected at least one user in x; got none.")
     scale = _checks.positive(scale, "scale", (scm.num_nodes,), names=nodes)
-    _checks.non_negative(epsilon, "epsilon", ())
+    _checks.positive(epsilon, "epsilon", (), or_zero=True)
     if scm.batch_shape not in ((), (len(x),)):
         raise ValueError(
-            f"Expected one SCM, or one for each of the {len(x)} users; "
+            f"Expected {name} to be one SCM, or one for each of the {len(x)} users; "
             f"got a batch of shape {scm.batch_shape}."
         )
     names = names_of(score)
@@ -182,7 +185,7 @@ def find_recourse(
         solver = SOLVERS[solver]()
     _checks.instance(solver, Optimal | Algorithm1, "solver")
     given, rows = score, _checks.rows_of(x)
-    score, x, scale = check_problem(score, scm, x, scale, epsilon)
+    score, x, scale = check_problem(score, scm, "scm", x, scale, epsilon)
     num_users, num_nodes = x.shape
     _checks.choice(cost, ("l1", "l2"), "cost")
     _checks.choice(intervention, ("soft", "hard"), "intervention")

@@ -62,7 +62,7 @@ class Algorithm1:
         _checks.choice(self.optimiser, _OPTIMISERS, "optimiser")
         _checks.count(self.num_outer, "num_outer")
         _checks.count(self.num_inner, "num_inner")
-        _checks.probability(self.decay, "decay")
+        _checks.probability(self.decay, "decay", ())
 
     @property
     def num_steps(self) -> int:

@@ -112,7 +112,7 @@ class Optimal:
 
     def __post_init__(self):
         for name in ("max_cost", "first_level", "growth", "tolerance"):
-            _checks.positive(getattr(self, name), name)
+            _checks.positive(getattr(self, name), name, ())
         _checks.count(self.max_evaluations, "max_evaluations")
 
     def levels(self) -> np.ndarray:

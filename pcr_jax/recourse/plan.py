@@ -130,7 +130,8 @@ class Plan:
         Shape (num_users,): how often the search evaluated the score or its gradient; Algorithm 1
         with its attack, the optimal solver without the attacks on its solutions.
     num_perturbations : Array
-        Shape (num_users,): how many were tried to verify `robust_valid`, 0 without a ball.
+        Shape (num_users,): how many `robust_valid` rests on, of which the search had seen none; 0
+        without a ball, and where it is proved (or was broken before they were needed).
     decimals : Array
         Shape (num_users, d): of the numbers in which an action is written, negative before the
         point; `pcr_jax.recourse.rounding.EXACT` for all that there are.

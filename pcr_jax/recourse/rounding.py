@@ -213,14 +213,12 @@ def _written(score, tasks, scale, bounds, price, robust, hard, digits, move, del
     low, high = (np.asarray(bound)[:, None] for bound in bounds)
     slack = 4e-7 * np.abs(x)[:, None]
     reached = to - x[:, None]
+    moved = np.broadcast_to(shift[:, None] != 0, to.shape)
     allowed = (by >= low) & (by <= high) & (reached >= low - slack) & (reached <= high + slack)
 
     def action(shift, target):
-        if not hard:
-            return Action.soft(shift)
-        return Action.do(target, np.broadcast_to(shift0 != 0, target.shape))
+        return Action.do(target, moved) if hard else Action.soft(shift)
 
-    shift0 = shift[:, None]
     actions = (action(by, x[:, None] + by), action(reached, to))
     logit = by_bucket(
         lambda _, *users: _judge(score, scale, *users, robust=robust), tasks, deltas, *actions

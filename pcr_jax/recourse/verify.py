@@ -45,7 +45,8 @@ class Withstood(NamedTuple):
     certified : ndarray
         Shape (num_users,): whether bounds prove that none of the ball does.
     num_perturbations : ndarray
-        Shape (num_users,): how many were tried; fewer of those that are proved or soon broken.
+        Shape (num_users,): how many were tried that no search knows; 0 for those that are proved,
+        or broken before.
     """
 
     logit: Array
@@ -132,11 +133,10 @@ def examine(
     return kept[0][worst], kept[1][worst]
 
 
-def _tried(score: Callable, num_nodes: int) -> tuple[int, int]:
-    """How many perturbations `attack` and `examine` try."""
-    smooth = differentiable(score)
-    first = 2 + 5 * (64 + 2 * num_nodes) + 66 * smooth
-    return first, 1 + _BLOCK * _BLOCKS + _WORST * _NEAR * len(_SHARES) + _DESCENTS * _STEPS * smooth
+def _num_examined(score: Callable) -> int:
+    """How many perturbations `examine` tries."""
+    descents = _DESCENTS * _STEPS * differentiable(score)
+    return 1 + _BLOCK * _BLOCKS + _WORST * _NEAR * len(_SHARES) + descents
 
 
 @jax.jit
@@ -193,14 +193,12 @@ def withstand(
     chosen = chosen & np.asarray(logit >= 0)
     lowest, delta = logit, jnp.zeros_like(x)
     proved = np.zeros(len(x), bool)
-    num_first, num_examined = _tried(score, x.shape[1])
     num = np.zeros(len(x), int)
     if chosen.any():
         lowest, delta = by_bucket(
             lambda real, c, *users: _first(score, scale, ball, c & real, *users),
             *(chosen, scms, x, action, lowest),
         )
-        num[chosen] = num_first
         chosen = chosen & np.asarray(lowest >= 0)
         rows = np.flatnonzero(chosen)
         if rows.size:
@@ -212,7 +210,7 @@ def withstand(
             lambda real, c, *users: _examine(key, score, scale, ball, c & real, *users),
             *(chosen, scms, x, action, lowest, delta),
         )
-        num[chosen] += num_examined
+        num[chosen] = _num_examined(score)
     return Withstood(lowest, delta, proved, num)
 
 
