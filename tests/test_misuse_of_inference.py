@@ -108,7 +108,7 @@ def test_numbers_of_every_sort_are_taken(value):
 def test_numbers_out_of_the_range_of_single_precision_are_refused(value):
     with pytest.raises(ValueError, match=r"sigma (in the range of|> 0 .*smallest) float32"):
         pcr.tolerance(value, 0.1)
-    with pytest.raises(ValueError, match="low < high|high in the range of float32"):
+    with pytest.raises(ValueError, match=r"low < high|high in the range of float32"):
         pcr.linear_surrogate(GRAPH, low=1.0, high=1.0 + value if value < 1 else value)
 
 
@@ -118,7 +118,7 @@ def test_other_types_of_surrogates_are_refused():
     for noise_mean in (0.0, [[0]], ["a", 0, 0], [0.0, 0.0, np.nan]):
         with pytest.raises((TypeError, ValueError), match="noise_mean"):
             pcr.linear_surrogate(GRAPH, noise_mean=noise_mean)
-    with pytest.raises(ValueError, match="norm to be one of .*; got 2"):
+    with pytest.raises(ValueError, match=r"norm to be one of .*; got 2"):
         pcr.tolerance(0.5, 0.1, norm=2)
 
 
