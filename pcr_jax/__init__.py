@@ -3,8 +3,10 @@
 from pcr_jax import library
 from pcr_jax.actions import Action, Constraints, intervention_sets
 from pcr_jax.classifiers import MLP, Classifier, outside_model, train_mlp, with_threshold
-from pcr_jax.elicitation import History, Query, RandomDesign, SimulatedUser, elicit, tell
+from pcr_jax.elicitation import Belief, RandomDesign, SimulatedUser, elicit
 from pcr_jax.evaluation import Report, evaluate, intervention_pattern
+from pcr_jax.graph import Graph
+from pcr_jax.history import History, Questions, tell
 from pcr_jax.inference import (
     Ess,
     ExactPosterior,
@@ -22,9 +24,10 @@ from pcr_jax.inference import (
     write_netcdf,
 )
 from pcr_jax.likelihoods import Relaxed, Tolerance, relaxed, tolerance
+from pcr_jax.mechanisms import Mechanism
 from pcr_jax.population import Population, refused_population, sample_labels
 from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
-from pcr_jax.scm import SCM, Graph, Mechanism, inverted, linear_scm, non_causal
+from pcr_jax.scm import SCM, inverted, linear_scm, non_causal
 from pcr_jax.surrogates import LinearSurrogate, linear_surrogate
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "SCM",
     "Action",
     "Algorithm1",
+    "Belief",
     "Classifier",
     "Constraints",
     "Ess",
@@ -47,7 +51,7 @@ __all__ = [
     "Population",
     "PosteriorStatus",
     "PosteriorWarning",
-    "Query",
+    "Questions",
     "RandomDesign",
     "Relaxed",
     "Report",

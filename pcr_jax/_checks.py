@@ -137,12 +137,13 @@ def listed(value, name) -> list:
 def names(value, name) -> tuple:
     """``value`` as names, which are strings or numbers, no two the same."""
     found = tuple(listed(value, name))
-    if isinstance(value, set | frozenset):
-        raise TypeError(f"Expected {name} in an order; got a set.")
+    if isinstance(value, set | frozenset | bytes):
+        raise TypeError(f"Expected {name} to be names in an order; got {shown(value)}.")
     if not found:
         raise ValueError(f"Expected names for {name}; got none.")
     for label in found:
-        if isinstance(label, bool | np.bool_) or not isinstance(label, str | numbers.Real):
+        is_name = isinstance(label, str | numbers.Real) and not isinstance(label, bool | np.bool_)
+        if not is_name or label != label:
             raise TypeError(f"Expected {name} to be names; got {shown(label)}.")
     if len(set(found)) != len(found):
         raise ValueError(f"Expected distinct names for {name}; got {list(found)}.")
@@ -395,14 +396,20 @@ def number(value, name):
     """Raise unless ``value`` is one real number; traced ones pass."""
     if isinstance(value, jax.core.Tracer):
         return
-    if not isinstance(value, str | bytes | bool | np.bool_ | complex | None):
-        array = np.asarray(value)
-        if array.shape == () and array.dtype.kind in "fiu":
-            return
-        value = f"{type(value).__name__} of shape {array.shape}" if array.ndim else repr(value)
-    else:
-        value = repr(value)
-    raise TypeError(f"Expected {name} to be one number; got {value}.")
+    try:
+        found = entries_of(value, name, float)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found.shape != ():
+        raise TypeError(f"Expected {name} to be one number; got {shown(value)}.")
+
+
+def between_0_and_1(value, name):
+    """Raise unless ``value`` is one number strictly between, in JAX's precision too."""
+    number(value, name)
+    found = None if traced(value) else _float().type(value)
+    if found is not None and not np.finfo(found.dtype).tiny <= found < 1:
+        raise ValueError(f"Expected {name} in (0, 1); got {value}.")
 
 
 def walkers(num_walkers, num_coefficients):

@@ -160,8 +160,10 @@ class Constraints:
         """
         x = _checks.finite(x, "x")
         shape = x.shape
+        if not shape:
+            raise ValueError("Expected x of shape (..., d); got ().")
         if names is not None and len(_checks.names(names, "names")) != shape[-1]:
-            raise ValueError(f"Expected names of {shape[-1]} features; got {len(names)}.")
+            raise ValueError(f"Expected names of the {shape[-1]} features in x; got {len(names)}.")
         _checks.instance(rows, pd.Index | None, "rows")
 
         def field(name, default):

@@ -13,7 +13,9 @@ import numpyro.distributions as dist
 from jax import nn
 
 from pcr_jax import _checks
-from pcr_jax.scm import SCM, Graph, Mechanism, linear_scm
+from pcr_jax.graph import Graph
+from pcr_jax.mechanisms.additive import Mechanism
+from pcr_jax.scm import SCM, linear_scm
 
 _GRAPH = Graph.fully_connected(3)
 

@@ -29,7 +29,7 @@ def _distances(norm: str, expected: Array, answer: Array) -> tuple[list[Array], 
     Number by number: XLA fuses that, over a batch of ``expected``, into one loop, some thirty
     times faster than reductions over axes as short as these.
     """
-    expected = _checks.array(expected, "expected", ("T", "d"))
+    expected = _checks.finite(expected, "expected", ("T", "d"))
     answer = _checks.reported(answer, "answer", expected.shape)
     distances, answered = [], []
     for row, said in zip(jnp.unstack(expected), jnp.unstack(answer), strict=True):

@@ -25,7 +25,7 @@ from pcr_jax._files import write
 from pcr_jax.batching import take
 from pcr_jax.inference import posterior_scms
 from pcr_jax.inference.arviz_data import coefficients_of
-from pcr_jax.scm import SCM, linear
+from pcr_jax.scm import SCM
 
 # Label, colour and marker; the colours are of Okabe & Ito's set, made for colour-blind readers.
 VARIANTS = {
@@ -364,7 +364,7 @@ def posterior(idata, truth: SCM) -> Figure:
         warmup = _paths(idata.warmup_posterior, user, walkers)
         paths, num_warmup = np.concatenate([warmup, paths]), len(warmup)
     true = np.concatenate([m.coefficients for m in truth.mechanisms])
-    known = all(m.function is linear for m in truth.mechanisms) and len(true) == len(names)
+    known = truth.linear and len(true) == len(names)
 
     columns = -(-len(names) // 5), -(-len(nodes) // 5)
     most = max(min(len(names), 5), min(len(nodes), 5))

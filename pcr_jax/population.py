@@ -60,6 +60,8 @@ def sample_labels(key: Array, x: Array, *, rho: str = "mean") -> Array:
     _checks.key(key)
     _checks.choice(rho, ("mean", "mean_abs"), "rho")
     x = _checks.finite(x, "x", ("num_samples", "d"))
+    if not len(x):
+        raise ValueError("Expected at least one sample in x; got none.")
     total = x.sum(-1)
     unit = jnp.mean(total if rho == "mean" else jnp.abs(total))
     return jax.random.bernoulli(key, jax.nn.sigmoid(2.5 / unit * total)).astype(x.dtype)

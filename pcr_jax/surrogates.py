@@ -13,7 +13,9 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Action
-from pcr_jax.scm import SCM, Graph, linear_scm
+from pcr_jax.graph import Graph
+from pcr_jax.history import Questions
+from pcr_jax.scm import SCM, linear_scm
 
 
 @dataclass(frozen=True)
@@ -74,25 +76,36 @@ class LinearSurrogate:
         theta = _checks.array(theta, "theta", (self.num_coefficients,))
         return linear_scm(self.graph, theta)
 
-    def expected_answers(self, theta: Array, node: Array, shift: Array) -> Array:
-        """E[X] under each soft intervention, exactly: prediction from E[U]; shape (T, d).
+    def expected(self, theta: Array, questions: Questions, x: Array) -> Array:
+        """The answers that ``theta`` leads to be expected; shape (T, d), natural units.
+
+        To a population question E[X] under the soft intervention, exactly: prediction from E[U].
+        To an individual one the counterfactual of ``x``.
 
         Parameters
         ----------
         theta : Array
             Shape (num_coefficients,).
-        node, shift : Array
-            Shape (T,): node ``node[t]`` is shifted by ``shift[t]``, natural units.
+        questions : Questions
+            Of shape (T,).
+        x : Array
+            Shape (d,), natural units: the features of the person who is asked.
         """
-        scm, noise = self.scm(theta), jnp.asarray(self.noise_mean)
-        node = _checks.array(node, "node", ("T",), kind=int)
-        shift = _checks.finite(shift, "shift", node.shape)
-
+        _checks.instance(questions, Questions, "questions")
+        node = _checks.array(questions.node, "questions.node", ("T",), kind=int)
+        shift = _checks.finite(questions.shift, "questions.shift", node.shape)
+        scm, mean = self.scm(theta), jnp.asarray(self.noise_mean)
+        own = scm.abduct(_checks.finite(x, "x", mean.shape))
+        individual = _checks.array(
+            questions.individual, "questions.individual", node.shape, kind=bool
+        )
         shift_node = partial(Action.shift_node, num_nodes=self.graph.num_nodes)
         actions = jax.vmap(shift_node)(node, shift)
-        # Query by query: XLA fuses that, over a batch of thetas, into one loop.
-        each = zip(jnp.unstack(actions.value), jnp.unstack(actions.hard), strict=True)
-        return jnp.stack([scm.predict(noise, Action(value, hard)) for value, hard in each])
+        # Question by question: XLA fuses that, over a batch of thetas, into one loop.
+        each = zip(*map(jnp.unstack, (individual, actions.value, actions.hard)), strict=True)
+        return jnp.stack(
+            [scm.predict(jnp.where(i, own, mean), Action(value, hard)) for i, value, hard in each]
+        )
 
 
 def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> LinearSurrogate:

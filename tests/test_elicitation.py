@@ -5,7 +5,8 @@ import numpyro.distributions as dist
 import pytest
 
 from pcr_jax import library
-from pcr_jax.elicitation import History, Query, RandomDesign, SimulatedUser, elicit, tell
+from pcr_jax.elicitation import Belief, RandomDesign, SimulatedUser, elicit
+from pcr_jax.history import History, Questions, tell
 from pcr_jax.scm import Graph, inverted, linear_scm
 from pcr_jax.surrogates import linear_surrogate
 
@@ -24,8 +25,8 @@ def history():
 
 
 def repeated(node, shift, num_users=NUM_USERS):
-    """The same query to everyone."""
-    return Query(jnp.full(num_users, node), jnp.full(num_users, shift))
+    """The same question to everyone."""
+    return Questions(jnp.full(num_users, node), jnp.full(num_users, shift))
 
 
 def linear_moments(coefficients, mean, variance, node, shift):
@@ -55,7 +56,7 @@ INVERTED_M2 = (0.99, -0.05, -0.25), *M2[1:]
 def test_answers_average_to_the_expectation_under_the_shift(respondent, source, node):
     # 12 means and as many spreads at 5 standard errors: one false alarm in 50,000 seeds. The
     # kurtosis of a mean of 100 draws is nearly 3.
-    answer = np.asarray(respondent.answer(KEY, repeated(node, 0.7)), float)[:, node + 1 :]
+    answer = np.asarray(respondent.answer(KEY, repeated(node, 0.7), X), float)[:, node + 1 :]
     mean, variance = (m[node + 1 :] for m in linear_moments(*source, node, 0.7))
     variance = variance / 100  # an answer is the mean of 100 draws
     assert (np.abs(answer.mean(0) - mean) < 5 * np.sqrt(variance / NUM_USERS)).all()
@@ -65,7 +66,7 @@ def test_answers_average_to_the_expectation_under_the_shift(respondent, source, 
 def test_answer_noise_has_the_stated_standard_deviation():
     scm = linear_scm(GRAPH, jnp.ones(3), [dist.Normal(0.0, 1e-6)] * 3)
     respondent = SimulatedUser(scm, error_rate=0.0, wrong=library.theta_star(), noise=0.3)
-    answer = np.asarray(respondent.answer(KEY, repeated(0, 1.0)))[:, 1:]
+    answer = np.asarray(respondent.answer(KEY, repeated(0, 1.0), X))[:, 1:]
     # 5 comparisons at 5 standard errors: one false alarm in 300,000 seeds
     np.testing.assert_allclose(answer.mean(0), [1, 2], atol=5 * 0.3 / np.sqrt(NUM_USERS))
     np.testing.assert_allclose(answer.std(0), 0.3, rtol=5 / np.sqrt(2 * NUM_USERS))
@@ -77,7 +78,7 @@ def test_the_error_rate_is_the_share_of_queries_answered_from_the_wrong_scm(erro
     tiny = [dist.Normal(0.0, 1e-3)] * 3
     right, wrong = (linear_scm(GRAPH, jnp.array(c), tiny) for c in ([1.0, 1, 1], [-1.0, -2, 1]))
     respondent = SimulatedUser(right, error_rate, wrong)
-    answers = [respondent.answer(jax.random.key(k), repeated(0, 1.0))[:, 1:] for k in range(4)]
+    answers = [respondent.answer(jax.random.key(k), repeated(0, 1.0), X)[:, 1:] for k in range(4)]
     is_right, is_wrong = (
         np.all(np.abs(np.concatenate(answers) - np.array(effect)) < 0.01, -1)
         for effect in ([1, 2], [-1, -3])
@@ -89,8 +90,9 @@ def test_the_error_rate_is_the_share_of_queries_answered_from_the_wrong_scm(erro
 
 
 def test_all_descendants_are_reported_and_nothing_else():
-    query = RandomDesign().ask(KEY, SPARSE, History.empty(NUM_USERS, 1, 5))
-    answer = SimulatedUser(linear_scm(SPARSE, jnp.ones(4))).answer(KEY, query)
+    x = jnp.zeros((NUM_USERS, 5))
+    query = RandomDesign().ask(KEY, Belief(linear_surrogate(SPARSE), History.empty(x, 1)))
+    answer = SimulatedUser(linear_scm(SPARSE, jnp.ones(4))).answer(KEY, query, x)
     nodes = np.array(SPARSE.nodes)
     for name, reported in zip(nodes[query.node], ~np.isnan(answer), strict=True):
         assert "".join(nodes[reported]) == {"a": "bd", "b": "d", "c": "d"}[name]
@@ -99,7 +101,7 @@ def test_all_descendants_are_reported_and_nothing_else():
 def test_report_one_reports_exactly_one_descendant_each_equally_often():
     one = SimulatedUser(library.m1(), report="one")
     for node, share in [(0, [0, 0.5, 0.5]), (1, [0, 0, 1])]:
-        reported = ~np.isnan(one.answer(KEY, repeated(node, 0.5)))
+        reported = ~np.isnan(one.answer(KEY, repeated(node, 0.5), X))
         assert (reported.sum(1) == 1).all()
         # 5 standard errors: 6 false alarms in 10 million seeds
         np.testing.assert_allclose(reported.mean(0), share, atol=5 * 0.5 / np.sqrt(NUM_USERS))
@@ -107,9 +109,9 @@ def test_report_one_reports_exactly_one_descendant_each_equally_often():
 
 def test_random_design_asks_about_causes_only_with_shifts_in_its_range():
     # 5 comparisons at 5 standard errors: one false alarm in 300,000 seeds
-    history = History.empty(NUM_USERS, 1, 5)
+    belief = Belief(linear_surrogate(SPARSE), History.empty(jnp.zeros((NUM_USERS, 5)), 1))
     for design, low, high in [(RandomDesign(), 0, 1), (RandomDesign(-2.0, 1.0), -2, 1)]:
-        query = design.ask(KEY, SPARSE, history)
+        query = design.ask(KEY, belief)
         counts = np.bincount(query.node, minlength=5)
         assert (counts[3:] == 0).all()
         assert (np.abs(counts[:3] - NUM_USERS / 3) < 5 * np.sqrt(NUM_USERS * 2 / 9)).all()
@@ -123,7 +125,7 @@ def test_random_design_asks_about_causes_only_with_shifts_in_its_range():
 def test_every_user_answers_from_their_own_scm(error_rate, sign):
     thetas = jax.random.uniform(KEY, (NUM_USERS, 3), float, -1, 1)
     scms = jax.vmap(linear_surrogate(GRAPH).scm)(thetas)
-    answer = SimulatedUser(scms, error_rate).answer(KEY, repeated(0, 1.0))
+    answer = SimulatedUser(scms, error_rate).answer(KEY, repeated(0, 1.0), X)
     moments = [linear_moments(sign * t, *M1[1:], 0, 1.0) for t in np.asarray(thetas, float)]
     mean, variance = np.moveaxis(np.array(moments), 1, 0)
     z = ((answer - mean) / np.sqrt(variance / 100))[:, 1:]
@@ -141,26 +143,30 @@ def test_a_users_history_is_the_same_alone_and_among_500():
 
 def test_a_longer_elicitation_begins_like_a_shorter_one(history):
     short = elicit(KEY, M1_USER, X, num_queries=2)
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :2]), short, history)
-    assert len(np.unique(history.shift)) > 0.99 * history.shift.size  # no query is asked twice
+    parts = ((h.questions, h.answer) for h in (short, history))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :2]), *parts)
+    assert (
+        len(np.unique(history.questions.shift)) > 0.99 * history.questions.shift.size
+    )  # no query is asked twice
 
 
 def test_same_key_gives_the_same_history_and_another_key_another(history):
     same, other = (elicit(k, M1_USER, X, num_queries=T) for k in (KEY, jax.random.key(1)))
     jax.tree.map(np.testing.assert_array_equal, history, same)
-    assert np.isin(other.shift, history.shift).mean() < 0.01
+    assert np.isin(other.questions.shift, history.questions.shift).mean() < 0.01
 
 
 def test_elicitation_goes_on_from_a_padded_history_of_unequal_lengths(history):
     asked = np.arange(NUM_USERS) % 3 == 0
-    query = Query(jnp.where(asked, 1, -1), jnp.full(NUM_USERS, 9.0))
-    begun = tell(History.empty(NUM_USERS, T, 3), query, jnp.full((NUM_USERS, 3), 7.0))
+    query = Questions(jnp.where(asked, 1, -1), jnp.full(NUM_USERS, 9.0))
+    begun = tell(History.empty(X, T), query, jnp.full((NUM_USERS, 3), 7.0))
     np.testing.assert_array_equal(begun.num_queries, asked)
     assert np.isnan(begun.answer[~asked]).all()  # not asked: nothing recorded
-    assert not begun.shift[~asked].any()
+    assert not begun.questions.shift[~asked].any()
     longer = elicit(KEY, M1_USER, X, num_queries=T - 1, history=begun)
     np.testing.assert_array_equal(longer.num_queries, asked + T - 1)
-    for old, new, fresh in zip(*map(jax.tree.leaves, (begun, longer, history)), strict=True):
+    parts = ((h.questions, h.answer) for h in (begun, longer, history))
+    for old, new, fresh in zip(*map(jax.tree.leaves, parts), strict=True):
         np.testing.assert_array_equal(new[asked, :1], old[asked, :1])
         np.testing.assert_array_equal(new[asked, 1:], fresh[asked, : T - 1])
         np.testing.assert_array_equal(new[~asked, : T - 1], fresh[~asked, : T - 1])
@@ -168,22 +174,24 @@ def test_elicitation_goes_on_from_a_padded_history_of_unequal_lengths(history):
 
 
 def test_tell_leaves_the_old_history_as_it_was():
-    empty = History.empty(1, 1, 2)
-    told = tell(empty, Query(jnp.array([0]), jnp.array([0.5])), jnp.array([[jnp.nan, 2.0]]))
+    empty = History.empty(jnp.zeros((1, 2)), 1)
+    told = tell(empty, Questions(jnp.array([0]), jnp.array([0.5])), jnp.array([[jnp.nan, 2.0]]))
     assert empty.num_queries == 0
-    assert (told.node[0, 0], told.shift[0, 0], told.answer[0, 0, 1]) == (0, 0.5, 2.0)
+    asked = told.questions
+    assert (asked.node[0, 0], asked.shift[0, 0], told.answer[0, 0, 1]) == (0, 0.5, 2.0)
 
 
 def test_a_full_history_takes_no_more(history):
     answer = jnp.zeros((NUM_USERS, 3))
-    with pytest.raises(ValueError, match="room for one more query; got 4 asked already"):
+    with pytest.raises(ValueError, match="room for one more question in history; got 4"):
         tell(history, repeated(0, 0.5), answer)
-    with pytest.raises(ValueError, match="room for 1 more queries in history; got 0"):
+    with pytest.raises(ValueError, match="room for 1 more questions in history; got 0"):
         elicit(KEY, M1_USER, X, num_queries=1, history=history)
     nobody = repeated(-1, 0.5)
     jax.tree.map(np.testing.assert_array_equal, tell(history, nobody, answer), history)
 
 
+WIDER = jnp.ones((NUM_USERS, 4))
 BATCH = jax.vmap(linear_surrogate(GRAPH).scm)(jnp.zeros((3, 3)))
 
 
@@ -200,17 +208,13 @@ BATCH = jax.vmap(linear_surrogate(GRAPH).scm)(jnp.zeros((3, 3)))
             "wrong to have 3 nodes; got 5",
         ),
         (lambda: RandomDesign(1.0, 1.0), "low < high"),
-        (
-            lambda: RandomDesign().ask(KEY, Graph.fully_connected(1), History.empty(2, 2, 1)),
-            "graph in which some node has descendants",
-        ),
         (lambda: elicit(KEY, M1_USER, X, num_queries=0), "num_queries >= 1"),
         (lambda: elicit(KEY, M1_USER, X[0], num_queries=1), r"x of shape \(num_users, num_nodes\)"),
         (lambda: elicit(KEY, M1_USER, jnp.ones((2, 4)), num_queries=1), r"\(3,\) for x"),
         (lambda: elicit(KEY, M1_USER, X * jnp.nan, num_queries=1), "finite values for x"),
         (lambda: elicit(KEY, SimulatedUser(BATCH), X, num_queries=1), "each of the 500 users"),
         (
-            lambda: elicit(KEY, M1_USER, X, num_queries=1, history=History.empty(3, 1, 3)),
+            lambda: elicit(KEY, M1_USER, X, num_queries=1, history=History.empty(X[:3], 1)),
             "history of 500 users; got 3",
         ),
         (
@@ -218,23 +222,23 @@ BATCH = jax.vmap(linear_surrogate(GRAPH).scm)(jnp.zeros((3, 3)))
             "each of the 500 users",
         ),
         (
-            lambda: elicit(KEY, M1_USER, X, num_queries=1, history=History.empty(NUM_USERS, 1, 4)),
+            lambda: elicit(KEY, M1_USER, X, num_queries=1, history=History.empty(WIDER, 1)),
             "history",
         ),
         (
-            lambda: tell(History.empty(2, 1, 3), repeated(0, 1.0, 2), jnp.zeros((2, 4))),
+            lambda: tell(History.empty(X[:2], 1), repeated(0, 1.0, 2), jnp.zeros((2, 4))),
             r"answer of shape \(2, 3\); got \(2, 4\)",
         ),
         (
-            lambda: tell(History.empty(2, 1, 3), repeated(0, 1.0, 2), jnp.full((2, 3), jnp.inf)),
+            lambda: tell(History.empty(X[:2], 1), repeated(0, 1.0, 2), jnp.full((2, 3), jnp.inf)),
             "answer to be finite",
         ),
         (
-            lambda: tell(History.empty(2, 1, 3), repeated(3, 1.0, 2), jnp.zeros((2, 3))),
+            lambda: tell(History.empty(X[:2], 1), repeated(3, 1.0, 2), jnp.zeros((2, 3))),
             "node",
         ),
         (
-            lambda: tell(History.empty(2, 1, 3), repeated(0, jnp.nan, 2), jnp.zeros((2, 3))),
+            lambda: tell(History.empty(X[:2], 1), repeated(0, jnp.nan, 2), jnp.zeros((2, 3))),
             "shift",
         ),
     ],

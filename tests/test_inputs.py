@@ -17,8 +17,9 @@ import pytest
 import pcr_jax as pcr
 from pcr_jax import _checks
 from pcr_jax.classifiers import as_score, differentiable, refuse_probabilities
-from pcr_jax.elicitation.history import check_history
 from pcr_jax.evaluation import optimum_cost
+from pcr_jax.history import check_history
+from tests.problems import history_of
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -449,7 +450,7 @@ def test_what_can_be_traced_still_can():
         user = pcr.SimulatedUser(SCM, num_draws=3)
         return pcr.elicit(key, user, X, num_queries=1, history=history)
 
-    room = pcr.History.empty(6, 1, 3)
+    room = pcr.History.empty(np.asarray(X[NODES]), 1)
     asked = jax.jit(ask)(KEY, room), ask(KEY, room)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *asked)
 
@@ -586,8 +587,8 @@ OTHERS = {
     "noise": lambda: pcr.SCM(GRAPH, SCM.mechanisms, (1.0, 1.0, 1.0)),
     "respondent": lambda: pcr.elicit(KEY, SCM, X, num_queries=1),
     "design": lambda: pcr.elicit(KEY, pcr.SimulatedUser(SCM), X, num_queries=1, design="random"),
-    "history": lambda: pcr.tell({}, pcr.Query(jnp.zeros(1, int), jnp.ones(1)), jnp.zeros((1, 3))),
-    "query": lambda: pcr.tell(pcr.History.empty(1, 1, 3), (0, 1.0), jnp.zeros((1, 3))),
+    "history": lambda: pcr.tell({}, pcr.Questions(np.zeros(1, int), np.ones(1)), np.zeros((1, 3))),
+    "questions": lambda: pcr.tell(pcr.History.empty(np.zeros((1, 3)), 1), (0, 1), np.zeros((1, 3))),
     "wrong": lambda: pcr.SimulatedUser(SCM, wrong=GRAPH),
     "wrong to have the nodes": lambda: pcr.SimulatedUser(SCM, wrong=M1),
     "reference": lambda: pcr.Report(*[np.ones(3)] * 4).regret_mean(1.0),
@@ -633,14 +634,14 @@ ANSWER = np.where(M1.graph.descendants[NODE] & (NODE >= 0)[..., None], 0.5, np.n
 HISTORY = {"node": NODE, "shift": np.ones((2, 3)), "answer": ANSWER}
 WRONG_HISTORIES = {
     "no descendants": ({"node": NODE + (NODE >= 0)}, "nodes with descendants; got 2 .'X3'"),
-    "out of range": ({"node": np.where(NODE == 1, 3, NODE)}, "history.node in -1, ..., 2; got 3"),
-    "not integer": ({"node": NODE * 1.0}, "history.node to be integers; got float64"),
-    "names": ({"node": [["X1", "X2", "X1"]] * 2}, "history.node to be integers; got 'X1'"),
-    "a gap": ({"node": NODE[:, ::-1]}, "queries in history.node to come first"),
+    "out of range": ({"node": np.where(NODE == 1, 3, NODE)}, "questions.node in -1, ..., 2; got 3"),
+    "not integer": ({"node": NODE * 1.0}, "questions.node to be integers; got float64"),
+    "names": ({"node": [["X1", "X2", "X1"]] * 2}, "questions.node to be integers; got 'X1'"),
+    "a gap": ({"node": NODE[:, ::-1]}, "asked in questions.node to come first"),
     "width": ({"answer": ANSWER[..., :2]}, r"history.answer of shape \(2, 3, 3\); got \(2, 3, 2"),
-    "users": ({"shift": np.ones((3, 3))}, r"history.shift of shape \(2, 3\); got \(3, 3\)"),
+    "users": ({"shift": np.ones((3, 3))}, r"questions.shift of shape \(2, 3\); got \(3, 3\)"),
     "infinite": ({"answer": np.full((2, 3, 3), np.inf)}, "history.answer to be finite"),
-    "shift": ({"shift": np.full((2, 3), np.nan)}, "finite values for history.shift"),
+    "shift": ({"shift": np.full((2, 3), np.nan)}, "finite values for questions.shift"),
     "text": ({"answer": np.full((2, 3, 3), "a")}, "history.answer to be numbers; got 'a'"),
 }
 
@@ -648,7 +649,7 @@ WRONG_HISTORIES = {
 @pytest.mark.parametrize("case", WRONG_HISTORIES)
 def test_a_history_made_by_hand_is_looked_at(case):
     wrong, message = WRONG_HISTORIES[case]
-    history = pcr.History(**HISTORY | wrong)
+    history = history_of(**HISTORY | wrong)
     with pytest.raises((TypeError, ValueError), match=message):
         check_history(history, M1.graph)
     with pytest.raises((TypeError, ValueError), match=message):
@@ -656,22 +657,36 @@ def test_a_history_made_by_hand_is_looked_at(case):
 
 
 def test_a_good_history_of_lists_is_one_of_arrays():
-    lists = pcr.History(**{name: value.tolist() for name, value in HISTORY.items()})
+    node, shift, answer = (value.tolist() for value in HISTORY.values())
+    lists = pcr.History(pcr.Questions(node, shift), answer, [[0, 0, 0]] * 2)
     history = check_history(lists, M1.graph)
-    np.testing.assert_array_equal(history.node, NODE)
+    np.testing.assert_array_equal(history.questions.node, NODE)
     np.testing.assert_array_equal(history.answer, ANSWER)
     assert list(history.num_queries) == [2, 1]
 
 
 @pytest.mark.parametrize(
-    ("query", "error", "message"),
+    ("fields", "error", "message"),
     [
-        (pcr.Query(np.zeros(2), np.ones(2)), TypeError, "query.node to be integers"),
-        (pcr.Query(np.zeros(1, int), np.ones(2)), ValueError, r"query.node of shape \(2,\)"),
-        (pcr.Query(np.full(2, 3), np.ones(2)), ValueError, "query.node in -1, ..., 2; got 3"),
-        (pcr.Query(np.zeros(2, int), np.ones(2) * 1e300), ValueError, "query.shift in the range"),
+        ((np.zeros(2), np.ones(2)), TypeError, "questions.node to be integers"),
+        (
+            (np.zeros(1, int), np.ones(2)),
+            ValueError,
+            r"questions.node of shape \(2,\)",
+        ),
+        (
+            (np.full(2, 3), np.ones(2)),
+            ValueError,
+            "questions.node in -1, ..., 2; got 3",
+        ),
+        (
+            (np.zeros(2, int), np.ones(2) * 1e300),
+            ValueError,
+            "questions.shift in the range",
+        ),
     ],
 )
-def test_a_query_made_by_hand_is_looked_at(query, error, message):
+def test_questions_made_by_hand_are_looked_at(fields, error, message):
+    room = pcr.History.empty(np.zeros((2, 3)), 1)
     with pytest.raises(error, match=message):
-        pcr.tell(pcr.History.empty(2, 1, 3), query, np.zeros((2, 3)))
+        pcr.tell(room, pcr.Questions(*fields), np.zeros((2, 3)))

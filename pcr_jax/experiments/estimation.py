@@ -17,12 +17,13 @@ from scipy.optimize import least_squares
 from pcr_jax import library
 from pcr_jax.actions import Action
 from pcr_jax.batching import take
-from pcr_jax.elicitation import History, SimulatedUser, elicit
+from pcr_jax.elicitation import SimulatedUser, elicit
 from pcr_jax.experiments.protocol import Protocol
+from pcr_jax.history import History
 from pcr_jax.inference import SAMPLERS, PosteriorStatus, Zeus, infer
 from pcr_jax.inference.arviz_data import coefficients_of
 from pcr_jax.likelihoods import Tolerance, relaxed, tolerance
-from pcr_jax.scm import SCM, linear
+from pcr_jax.scm import SCM
 from pcr_jax.surrogates import LinearSurrogate, linear_surrogate
 
 
@@ -63,7 +64,7 @@ def ask_respondents(
     respondent = SimulatedUser(truth, error_rate=alpha, wrong=library.theta_star())
     # Population questions are about nobody's features in particular.
     x = jnp.zeros((num_respondents, truth.num_nodes))
-    room_left = History.empty(num_respondents, room, truth.num_nodes)
+    room_left = History.empty(x, room)
     return elicit(key, respondent, x, num_queries=num_queries, history=room_left)
 
 
@@ -136,12 +137,12 @@ def _noiseless_answers(truth: SCM, noise: Array, history: History) -> Array:
     def one(node, shift):
         return truth.predict(noise, Action.shift_node(node, shift, truth.num_nodes)).mean(0)
 
-    return jax.vmap(one)(history.node, history.shift)
+    return jax.vmap(one)(history.questions.node, history.questions.shift)
 
 
 @partial(jax.jit, static_argnums=0)
 def _misfit(surrogate: LinearSurrogate, theta: Array, history: History, answers: Array) -> Array:
-    expected = surrogate.expected_answers(theta, history.node, history.shift)
+    expected = surrogate.expected(theta, history.questions, history.x)
     return jnp.where(jnp.isnan(history.answer), 0.0, expected - answers).ravel()
 
 
@@ -187,7 +188,7 @@ def sweep_rows(protocol: Protocol, scm: str, point: SweepPoint, sampler: str) ->
     )
     draws = coefficients_of(idata)
     statuses = idata.constant_data["status"].to_numpy()
-    is_linear = all(m.function is linear for m in truth.mechanisms)
+    is_linear = truth.linear
     own = np.concatenate([m.coefficients for m in truth.mechanisms])
     rows = []
     for r in range(num_respondents):

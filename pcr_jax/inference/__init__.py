@@ -15,7 +15,7 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
 from pcr_jax.batching import chunks_of, over_devices, take, user_keys, width
-from pcr_jax.elicitation.history import History, check_history
+from pcr_jax.history import History, check_history
 from pcr_jax.inference.arviz_data import (
     coefficients_of,
     graph_of,
@@ -128,7 +128,7 @@ def _expected(surrogate, history, thetas):
     """Expected answers under users' thetas (user, draw, coefficient)."""
 
     def one(history, theta):
-        return surrogate.expected_answers(theta, history.node, history.shift)
+        return surrogate.expected(theta, history.questions, history.x)
 
     return jax.vmap(jax.vmap(one, (None, 0)))(history, thetas)
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pcr_jax.elicitation.history import History
+from pcr_jax.history import History
 from pcr_jax.inference.density import BLOCK, agreeing_share
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
@@ -320,7 +320,7 @@ def evaluate(surrogate, likelihood, history, thetas):
     """Which thetas (n, k) are possible, and the share of answers that agree; each (n,)."""
 
     def one(theta):
-        expected = surrogate.expected_answers(theta, history.node, history.shift)
+        expected = surrogate.expected(theta, history.questions, history.x)
         share = agreeing_share(likelihood, expected, history.answer)
         return likelihood.possible(expected, history.answer), share
 

@@ -17,7 +17,7 @@ from jax import Array
 
 from pcr_jax._pytree import pytree
 from pcr_jax.batching import take
-from pcr_jax.elicitation.history import History
+from pcr_jax.history import History
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
 
@@ -92,7 +92,7 @@ class Posterior:
         return self.likelihood.log_prob(self._expected(theta), self.history.answer)
 
     def _expected(self, theta):
-        return self.surrogate.expected_answers(theta, self.history.node, self.history.shift)
+        return self.surrogate.expected(theta, self.history.questions, self.history.x)
 
 
 def log_density(
@@ -287,7 +287,7 @@ def search_priors(
     kept = jax.vmap(numbers_of)(in_reach)
 
     def evaluate(history, theta):
-        expected = surrogate.expected_answers(theta, history.node, history.shift)
+        expected = surrogate.expected(theta, history.questions, history.x)
         share = agreeing_share(likelihood, expected, history.answer)
         return likelihood.possible(expected, history.answer), share
 

@@ -13,7 +13,7 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
 from pcr_jax.batching import chunks_of, take, user_keys, width
-from pcr_jax.elicitation.history import History, check_history
+from pcr_jax.history import History, check_history
 from pcr_jax.inference.checks import check_model
 from pcr_jax.inference.density import Posterior, rotations, shared_uniforms
 from pcr_jax.likelihoods import Tolerance

@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from pcr_jax.elicitation.history import History, check_history
+from pcr_jax.history import History, check_history
 from pcr_jax.inference.checks import check_model
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
@@ -48,7 +48,7 @@ def numpyro_model(
     def model():
         box = dist.Uniform(surrogate.low, surrogate.high)
         theta = jnp.stack([numpyro.sample(name, box) for name in surrogate.coefficient_names])
-        expected = surrogate.expected_answers(theta, history.node, history.shift)
+        expected = surrogate.expected(theta, history.questions, history.x)
         numpyro.factor("answers", likelihood.log_prob(expected, history.answer))
         return theta
 

@@ -32,7 +32,7 @@ from pcr_jax.actions import Action
 from pcr_jax.batching import by_bucket, chunks_of, map_users, take, width
 from pcr_jax.classifiers import MLP, Classifier, OutsideModel, Threshold
 from pcr_jax.recourse.adversary import Ball
-from pcr_jax.scm import SCM, linear
+from pcr_jax.scm import SCM
 
 _BOXES = 256  # bounded at once, for each unit of `width`
 _USERS = 256  # whose boxes are kept at once, for each unit of `width`
@@ -76,7 +76,7 @@ def certified(
         Shape (num_users,), boolean.
     """
     proof = _tree_proof(score) or _network_proof(score)
-    if proof is None or any(m.function is not linear for m in scms.mechanisms):
+    if proof is None or not scms.linear:
         return np.zeros(len(x), bool)
     radius = _INFLATION * ball.radius
     images = by_bucket(lambda _, *users: _images(scale, radius, *users), scms, x, action)

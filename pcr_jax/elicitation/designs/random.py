@@ -1,4 +1,4 @@
-"""Designs: which question to ask next."""
+"""Questions at random, as in the paper."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.batching import user_keys
-from pcr_jax.elicitation.history import History, Query
-from pcr_jax.scm import Graph
+from pcr_jax.elicitation.designs.base import Belief
+from pcr_jax.history import Questions
 
 
 @dataclass(frozen=True)
@@ -27,30 +27,25 @@ class RandomDesign:
     low: float = 0.0
     high: float = 1.0
 
+    needs_posterior = False
+
     def __post_init__(self):
-        _checks.finite(self.low, "low", ())
-        _checks.finite(self.high, "high", ())
-        if not self.low < self.high:
+        low, high = (_checks.finite(getattr(self, end), end, ()) for end in ("low", "high"))
+        if not high - low >= np.finfo(np.asarray(low).dtype).tiny:
             raise ValueError(f"Expected low < high; got low={self.low}, high={self.high}.")
 
-    def ask(self, key: Array, graph: Graph, history: History) -> Query:
-        """The next query for each user.
+    def ask(self, key: Array, belief: Belief) -> Questions:
+        """The next question to each user.
 
         Raises
         ------
         TypeError
             If an argument is of another type.
-        ValueError
-            If no node of ``graph`` has descendants.
         """
         _checks.key(key)
-        _checks.instance(graph, Graph, "graph")
-        _checks.instance(history, History, "history")
-        causes = jnp.asarray(np.flatnonzero(graph.descendants.any(1)))
-        if not causes.size:
-            raise ValueError("Expected a graph in which some node has descendants; got no edge.")
-
-        return _ask(key, causes, self.low, self.high, history.num_users)
+        _checks.instance(belief, Belief, "belief")
+        causes = jnp.asarray(np.flatnonzero(belief.surrogate.graph.descendants.any(1)))
+        return _ask(key, causes, float(self.low), float(self.high), belief.history.num_users)
 
 
 @partial(jax.jit, static_argnames="num_users")
@@ -58,6 +53,6 @@ def _ask(key, causes, low, high, num_users):
     def one(key):
         k_node, k_shift = jax.random.split(key)
         node = jax.random.choice(k_node, causes)
-        return Query(node, jax.random.uniform(k_shift, (), float, low, high))
+        return Questions(node, jax.random.uniform(k_shift, (), float, low, high))
 
     return jax.vmap(one)(user_keys(key, num_users))

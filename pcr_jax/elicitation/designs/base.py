@@ -1,0 +1,62 @@
+"""The contract of designs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from jax import Array
+
+from pcr_jax.history import History, Questions
+from pcr_jax.surrogates import LinearSurrogate
+
+
+class Belief(NamedTuple):
+    """What is known when a question is chosen.
+
+    Attributes
+    ----------
+    surrogate : LinearSurrogate
+        Its graph has the nodes that can be asked about.
+    history : History
+        What was asked and answered so far.
+    posteriors : optional
+        What was inferred from that, for designs that need it.
+    """
+
+    surrogate: LinearSurrogate
+    history: History
+    posteriors: Any = None
+
+
+class Design(Protocol):
+    """Chooses every user's next question.
+
+    A design that shifts the first node by ever more:
+
+    >>> import jax, jax.numpy as jnp
+    >>> import pcr_jax as pcr
+    >>> class Rising:
+    ...     needs_posterior = False
+    ...
+    ...     def ask(self, key, belief):
+    ...         asked = belief.history.num_queries
+    ...         return pcr.Questions(jnp.zeros_like(asked), 0.5 + 0.1 * asked)
+    >>> user = pcr.SimulatedUser(pcr.library.m1())
+    >>> x = jnp.zeros((2, 3))
+    >>> history = pcr.elicit(jax.random.key(0), user, x, num_queries=2, design=Rising())
+    >>> history.questions.shift[0].round(1).tolist() == [0.5, jnp.float32(0.6).item()]
+    True
+
+    Attributes
+    ----------
+    needs_posterior : bool
+        Whether `elicit` infers the users' posteriors before every question.
+    """
+
+    needs_posterior: bool
+
+    def ask(self, key: Array, belief: Belief) -> Questions:
+        """The next question to each user, of shape (num_users,).
+
+        A user's question must not depend on the other users.
+        """

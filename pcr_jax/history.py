@@ -1,0 +1,209 @@
+"""What users were asked and what they answered."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax._nans import nan_is_a_value
+from pcr_jax._pytree import pytree
+from pcr_jax.graph import Graph
+
+
+@pytree()
+class Questions:
+    """What would follow if ``node`` rose by ``shift``, a soft intervention?
+
+    Attributes
+    ----------
+    node : Array
+        Shape (...), positions in the graph; -1 where nothing is asked.
+    shift : Array
+        Shape (...), natural units.
+    individual : Array, optional
+        Shape (...), boolean. False, the default: "on average, for people like you". True: "for you,
+        as you are", whose answer is the person's own counterfactual.
+    """
+
+    node: Array
+    shift: Array
+    individual: Array = None  # type: ignore[assignment]
+
+    def __post_init__(self):
+        if self.individual is None:
+            object.__setattr__(self, "individual", np.zeros(np.shape(self.node), bool))
+
+
+@pytree()
+class History:
+    """Questions to all users and their answers, padded to the same number T of questions.
+
+    Attributes
+    ----------
+    questions : Questions
+        Of shape (num_users, T).
+    answer : Array
+        Shape (num_users, T, d), natural units; NaN where a node was not reported.
+    x : Array
+        Shape (num_users, d), natural units: the users' features, which individual questions are
+        about.
+    """
+
+    questions: Questions
+    answer: Array
+    x: Array
+
+    @classmethod
+    @nan_is_a_value
+    def empty(cls, x: Array, max_queries: int) -> History:
+        """Room for ``max_queries`` questions to each user with features ``x`` (num_users, d)."""
+        _checks.unnamed(x, "x")
+        x = _checks.finite(x, "x", ("num_users", "d"))
+        _checks.count(max_queries, "max_queries", minimum=0)
+        shape = (len(x), max_queries)
+        questions = Questions(jnp.full(shape, -1), jnp.zeros(shape), jnp.zeros(shape, bool))
+        return cls(questions, jnp.full((*shape, x.shape[1]), jnp.nan), x)
+
+    @property
+    def num_users(self) -> int:
+        """The number of users."""
+        return self.answer.shape[0]
+
+    @property
+    def num_queries(self) -> Array:
+        """How many questions each user was asked, shape (num_users,)."""
+        return jnp.sum(self.questions.node >= 0, axis=1)
+
+
+def check_history(history: History, graph: Graph, num_axes: int = 2) -> History:
+    """A history, made by hand or by `elicit`, as arrays that say something about ``graph``.
+
+    ``num_axes`` of the questions are 2 for several users, 1 for one.
+
+    Raises
+    ------
+    TypeError
+        If ``history`` or its questions are none, or its fields are no numbers, its nodes no
+        integers, or ``individual`` is not boolean.
+    ValueError
+        If the shapes of its fields do not agree with each other and the graph; there is no user; a
+        node does not exist, or has no descendants to ask about; a question comes after one that was
+        not asked, or one that was not asked is answered; a shift or a feature is not finite, or an
+        answer is infinite.
+    """
+    _checks.instance(history, History, "history", " See History.empty and tell.")
+    _checks.instance(history.questions, Questions, "history.questions")
+    num_nodes = graph.num_nodes
+    node = _checks.array(history.questions.node, "questions.node", kind=int)
+    if node.ndim != num_axes:
+        whose = ("one user, with node of shape (T,)", "is the first user's.")
+        way_out = "jax.tree.map(lambda leaf: leaf[0], history)"
+        if num_axes == 2:
+            whose = ("several users, with node of shape (num_users, T)", "makes one user several.")
+            way_out = "jax.tree.map(lambda leaf: leaf[None], history)"
+        raise ValueError(
+            f"Expected history of {whose[0]}; got shape {node.shape}. {way_out} {whose[1]}"
+        )
+    if num_axes == 2 and not len(node):
+        raise ValueError("Expected at least one user in history; got none.")
+    shift = _checks.finite(history.questions.shift, "questions.shift", node.shape)
+    individual = _checks.array(
+        history.questions.individual, "questions.individual", node.shape, kind=bool
+    )
+    answer = _checks.reported(history.answer, "history.answer", (*node.shape, num_nodes))
+    x = _checks.finite(history.x, "history.x", (*node.shape[:-1], num_nodes), names=graph.nodes)
+    nodes = _checks.concrete(node)
+    if nodes is not None:
+        _existing(nodes, "questions.node", num_nodes)
+        asked = nodes >= 0
+        mute = asked & np.logical_not(graph.descendants.any(1))[nodes]
+        if mute.any():
+            at = nodes[mute][0]
+            raise ValueError(
+                f"Expected questions.node to be nodes with descendants; got {at} "
+                f"({graph.nodes[at]!r}), which has none to ask about. Positions begin at 0."
+            )
+        if (asked[..., 1:] & ~asked[..., :-1]).any():
+            raise ValueError(
+                "Expected what was asked in questions.node to come first; got -1 (not asked) "
+                "before a question."
+            )
+        said = _checks.concrete(answer)
+        if said is not None and (~np.isnan(said).all(-1) & ~asked).any():
+            raise ValueError(
+                "Expected no history.answer where questions.node is -1 (not asked); got numbers."
+            )
+    return History(Questions(node, shift, individual), answer, x)
+
+
+def _existing(nodes: np.ndarray, name: str, num_nodes: int) -> None:
+    """Raise unless nodes are positions in the graph, or -1."""
+    wrong = (nodes < -1) | (nodes >= num_nodes)
+    if wrong.any():
+        raise ValueError(
+            f"Expected {name} in -1, ..., {num_nodes - 1}; got {nodes[wrong][0]}. Positions begin "
+            "at 0."
+        )
+
+
+@nan_is_a_value
+def tell(history: History, questions: Questions, answer: Array) -> History:
+    """The history with one more question and answer for every user.
+
+    Parameters
+    ----------
+    history : History
+    questions : Questions
+        Of shape (num_users,). A user with ``node`` -1 was not asked and keeps the old history.
+    answer : Array
+        Shape (num_users, d); NaN where a node was not reported.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another type.
+    ValueError
+        If ``answer`` has another shape or an infinite number, a node does not exist, a shift is not
+        finite, or a history is full.
+    """
+    _checks.instance(history, History, "history", " See History.empty.")
+    _checks.instance(questions, Questions, "questions")
+    if np.ndim(history.answer) != 3:
+        raise ValueError(
+            f"Expected history.answer of shape (num_users, T, d); got {np.shape(history.answer)}."
+        )
+    num_users, max_queries, num_nodes = np.shape(history.answer)
+    answer = _checks.reported(answer, "answer", (num_users, num_nodes))
+    shape = (num_users,)
+    shift = _checks.finite(questions.shift, "questions.shift", shape)
+    node = _checks.array(questions.node, "questions.node", shape, kind=int)
+    individual = _checks.array(questions.individual, "questions.individual", shape, kind=bool)
+    if (nodes := _checks.concrete(node)) is not None:
+        _existing(nodes, "questions.node", num_nodes)
+    told, full = _tell(history, Questions(node, shift, individual), answer)
+    array = _checks.concrete(full)
+    if array is not None and array.any():
+        raise ValueError(
+            f"Expected room for one more question in history; got {max_queries} asked already."
+        )
+    return told
+
+
+@jax.jit
+def _tell(history, questions, answer):
+    """The longer history, and whose was full."""
+    num_users, max_queries, _ = history.answer.shape
+    asked, position = questions.node >= 0, history.num_queries
+    rows = jnp.arange(num_users)
+    column = jnp.where(asked, position, max_queries)  # out of range: dropped
+
+    def put(old, new):
+        return jnp.asarray(old).at[rows, column].set(new, mode="drop")
+
+    told = History(
+        jax.tree.map(put, history.questions, questions), put(history.answer, answer), history.x
+    )
+    return told, asked & (position >= max_queries)

@@ -1,0 +1,6 @@
+"""Mechanisms: how a node's value comes from its causes and its noise."""
+
+from pcr_jax.mechanisms.additive import Mechanism, linear
+from pcr_jax.mechanisms.base import Assignment
+
+__all__ = ["Assignment", "Mechanism", "linear"]
