@@ -12,7 +12,7 @@ possible.
 from __future__ import annotations
 
 import math
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax.elicitation.history import History
-from pcr_jax.inference.density import BLOCK, agreeing_share
+from pcr_jax.inference.search import BLOCK, evaluate
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
 
@@ -313,18 +313,6 @@ class Sought(NamedTuple):
     is_empty: bool
     acceptance: float
     best_agreement: float
-
-
-@partial(jax.jit, static_argnums=0)
-def evaluate(surrogate, likelihood, history, thetas):
-    """Which thetas (n, k) are possible, and the share of answers that agree; each (n,)."""
-
-    def one(theta):
-        expected = surrogate.expected_answers(theta, history.node, history.shift)
-        share = agreeing_share(likelihood, expected, history.answer)
-        return likelihood.possible(expected, history.answer), share
-
-    return jax.vmap(one)(thetas)
 
 
 def seek(
