@@ -21,7 +21,7 @@ from benchmarks.records import show, write_record
 from benchmarks.timing import timed
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import surrogate_of
-from pcr_jax.inference import Posterior
+from pcr_jax.inference import Target as Posterior
 
 POINTS = 4096
 

@@ -29,7 +29,7 @@ from pcr_jax.experiments.estimation import (
     scm_index,
     surrogate_of,
 )
-from pcr_jax.inference import Posterior
+from pcr_jax.inference import Target as Posterior
 from pcr_jax.inference.arviz_data import coefficients_of
 
 # Zeus, where it is installed, at the paper's setting and where it is as accurate as the others.

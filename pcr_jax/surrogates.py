@@ -107,6 +107,22 @@ class LinearSurrogate:
             [scm.predict(jnp.where(i, own, mean), Action(value, hard)) for i, value, hard in each]
         )
 
+    def sizes(self, theta: Array, questions: Questions, x: Array) -> Array:
+        """The terms whose sum `expected` is, in absolute value, added; at ``theta`` >= 0; (T, d).
+
+        What rounding can do to an expected answer is in proportion to it.
+        """
+        size = jnp.abs(x)
+        passed_on = 2 * size - self.scm(theta).abduct(size)
+        mean = jnp.abs(jnp.asarray(self.noise_mean))
+        scm = self.scm(theta)
+
+        def one(node, shift, individual):
+            action = Action.shift_node(node, jnp.abs(shift), self.graph.num_nodes)
+            return scm.predict(jnp.where(individual, passed_on, mean), action)
+
+        return jax.vmap(one)(questions.node, questions.shift, questions.individual)
+
 
 def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> LinearSurrogate:
     """The paper's surrogate (Eq. 3) with the prior box of its section 5.

@@ -43,7 +43,8 @@ PROBLEMS: dict[str, Callable[[], dict[str, np.ndarray]]] = {}
 
 def history_of(node, shift, answer):
     """The library's history of queries (users, T) and answers (users, T, d)."""
-    return pcr.History(*map(jnp.asarray, (node, shift, answer)))
+    x = jnp.zeros((len(answer), answer.shape[-1]))
+    return pcr.History(pcr.Questions(jnp.asarray(node), jnp.asarray(shift)), jnp.asarray(answer), x)
 
 
 def of_user(history, user):
@@ -53,12 +54,13 @@ def of_user(history, user):
 
 def asked(history):
     """Queries and answers."""
-    return {"node": history.node, "shift": history.shift, "answer": history.answer}
+    questions = history.questions
+    return {"node": questions.node, "shift": questions.shift, "answer": history.answer}
 
 
-def room(num_users, num_queries, num_nodes):
+def room(x, num_queries):
     """A history in which nothing was asked."""
-    return pcr.History.empty(num_users, num_queries, num_nodes)
+    return pcr.History.empty(jnp.asarray(x), num_queries)
 
 
 def elicited(scm, x, num_queries, *, design=None, history=None, key=12, **settings):
@@ -312,7 +314,7 @@ def elicit():
 def elicit_continued():
     settings = {"error_rate": 0.5, "noise": 0.1, "wrong": pcr.library.theta_star()}
     settings["design"] = pcr.RandomDesign(-1.0, 2.0)
-    history = room(NUM_USERS, 4, 3)
+    history = room(people(), 4)
     for key, num_queries in ((13, 1), (14, 3)):
         more = {"key": key, "history": history}
         history = elicited(pcr.library.m1(), people(), num_queries, **more, **settings)

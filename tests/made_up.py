@@ -18,7 +18,7 @@ from pcr_jax import cli, library
 from pcr_jax.experiments import PAPER, PROTOCOLS
 from pcr_jax.experiments.estimation import sweep_points
 from pcr_jax.inference import SAMPLERS
-from pcr_jax.inference.arviz_data import to_arviz, write_netcdf
+from pcr_jax.inference.arviz_data import from_groups, write_netcdf
 
 runs = import_module("pcr_jax.experiments.run")  # the module, which the function's name hides
 
@@ -39,7 +39,7 @@ def posterior(protocol=PROTOCOL):
     """Draws for every respondent."""
     graph, num_users = library.m1().graph, protocol.seeds * protocol.respondents
     theta = np.random.default_rng(0).normal(size=(1, 20, num_users, 3)).astype(np.float32)
-    return to_arviz(
+    return from_groups(
         {"posterior": {"theta": theta}},
         theta[:, :, 0],
         {"user": np.arange(num_users), "coefficient": list(NAMES)},

@@ -44,7 +44,7 @@ def test_the_plain_likelihoods_are_the_librarys(answers):
     possible = 0
     for i in range(3):
         one = take(answers, i)
-        density = pcr.inference.Posterior(surrogate, likelihood, one)(theta)
+        density = pcr.inference.Target(surrogate, likelihood, one)(theta)
         user = (np.asarray(one.node), np.asarray(one.shift), np.asarray(one.answer), 0.5, 0.1)
         expected = np.isfinite(density)
         possible += expected.sum()

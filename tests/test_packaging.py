@@ -42,8 +42,8 @@ def test_no_module_imports_everything_of_another():
     ("package", "home"),
     [
         ("arviz", "inference/arviz_data.py"),
-        ("blackjax", "inference/smc.py"),
-        ("zeus", "inference/zeus.py"),
+        ("blackjax", "inference/samplers/smc.py"),
+        ("zeus", "inference/samplers/zeus.py"),
     ],
 )
 def test_one_file_alone_imports_it(package, home):

@@ -12,7 +12,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 
 import pcr_jax as pcr
 from pcr_jax import plots
-from pcr_jax.inference.arviz_data import to_arviz
+from pcr_jax.inference.arviz_data import from_groups
 
 RATES = [0.01, 0.1, 0.25, 0.5, 0.75, 1.0]
 
@@ -274,7 +274,7 @@ def arviz_data(theta, warm=WARM):
         return part.reshape(CHAINS, -1, USERS, 3)
 
     warmup = {"warmup_posterior": {"theta": fold(theta[:, :warm])}} if warm else {}
-    return to_arviz(
+    return from_groups(
         {"posterior": {"theta": fold(theta[:, warm:])}, **warmup},
         np.zeros((1, 10, 3)),
         {"user": np.arange(USERS), "coefficient": list(graph.edge_names)},

@@ -9,13 +9,19 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pcr_jax._files import write
-from pcr_jax.scm import Graph
+from pcr_jax._nans import nan_is_a_value
+from pcr_jax.inference.posteriors import Posteriors
+from pcr_jax.inference.status import PosteriorStatus
+from pcr_jax.scm import SCM, Graph, linear_scm
 
 _TAILS = (0.05, 0.95)
 _LEGACY = int(version("arviz").split(".")[0]) < 1
@@ -29,7 +35,7 @@ def _arviz():
     return arviz
 
 
-def to_arviz(
+def from_groups(
     groups: dict[str, dict[str, Any]],
     prior: np.ndarray,
     coords: dict[str, Any],
@@ -56,6 +62,72 @@ def to_arviz(
         data["prior"] = of_prior["prior"]
     data.attrs.update(attrs)
     return data
+
+
+def to_arviz(posteriors: Posteriors):
+    """All that is known of users' posteriors, as ArviZ data; see `infer` for what is where."""
+    history, surrogate = posteriors.history, posteriors.surrogate
+    answer = np.asarray(history.answer)
+    per_draw = {"lp": posteriors.log_density, **posteriors.statistics}
+    per_user = {
+        "status": posteriors.status,
+        "best_agreement": posteriors.best_agreement,
+        "prior_acceptance": posteriors.prior_acceptance,
+        "num_evaluations": posteriors.num_evaluations,
+        **posteriors.figures,
+    }
+    constant = {
+        "query_node": np.asarray(history.questions.node),
+        "query_shift": np.asarray(history.questions.shift),
+        "query_individual": np.asarray(history.questions.individual),
+        "features": np.asarray(history.x),
+        **per_user,
+    }
+    groups = {
+        "posterior": {"theta": _draws_first(posteriors.draws)},
+        "sample_stats": {name: _draws_first(values) for name, values in per_draw.items()},
+        "posterior_predictive": {"answer": _draws_first(posteriors.predictions())},
+        "observed_data": {"answer": answer},
+        "constant_data": constant,
+    }
+    if posteriors.warmup.size:
+        groups["warmup_posterior"] = {"theta": _draws_first(posteriors.warmup)}
+    dims = {
+        "theta": ["user", "coefficient"],
+        "answer": ["user", "query", "node"],
+        "query_node": ["user", "query"],
+        "query_shift": ["user", "query"],
+        "query_individual": ["user", "query"],
+        "features": ["user", "node"],
+        **{name: ["user"] for name in (*per_draw, *per_user)},
+    }
+    coords = {
+        "user": np.arange(history.num_users),
+        "coefficient": list(surrogate.coefficient_names),
+        "node": list(surrogate.graph.nodes),
+        "query": np.arange(answer.shape[1]),
+    }
+    return from_groups(groups, posteriors.prior[None], coords, dims, _attributes(posteriors))
+
+
+def _draws_first(values: np.ndarray) -> np.ndarray:
+    """Values (user, chain, draw, ...) as (chain, draw, user, ...)."""
+    return np.moveaxis(values, 0, 2)
+
+
+def _attributes(posteriors: Posteriors) -> dict[str, Any]:
+    """What holds for all users, `from_groups`'s ``attrs``."""
+    surrogate = posteriors.surrogate
+    return {
+        "graph": {"nodes": surrogate.graph.nodes, "parents": surrogate.graph.parents},
+        "prior": {"low": surrogate.low, "high": surrogate.high},
+        "surrogate_noise_mean": surrogate.noise_mean,
+        **posteriors.info,
+        "status_codes": {status.name: int(status) for status in PosteriorStatus},
+        "versions": {
+            name: version(name) for name in ("pcr-jax", "jax", "numpyro", "blackjax", "arviz")
+        },
+    }
 
 
 _ATTRIBUTES = ("graph", "num_walkers")
@@ -165,6 +237,34 @@ def coefficients_of(data) -> np.ndarray:
     check_posterior(data)
     order = ("chain", "draw", "user", "coefficient")
     return data.posterior["theta"].transpose(*order).to_numpy()
+
+
+@nan_is_a_value
+def posterior_scms(idata, *, reduce: str | None = "mean") -> SCM:
+    """The users' SCMs under their posteriors.
+
+    Parameters
+    ----------
+    idata
+        From `infer`.
+    reduce : {"mean", None}
+        ``"mean"``: one SCM per user, with the posterior mean of the coefficients. None: one per
+        user and draw.
+
+    Returns
+    -------
+    SCM
+        Leaves with leading axes (num_users,), or (num_users, num_draws) where not reduced. A
+        user without a posterior has NaN coefficients, which `find_recourse` reports as a status.
+    """
+    if not (reduce is None or (isinstance(reduce, str) and reduce == "mean")):
+        raise ValueError(f"Expected reduce to be 'mean' or None; got {reduce!r}.")
+    draws = np.moveaxis(coefficients_of(idata), 2, 0)  # (user, chain, draw, coefficient)
+    theta = jnp.asarray(draws.reshape(len(draws), -1, draws.shape[-1]))
+    one = partial(linear_scm, graph_of(idata))
+    if reduce == "mean":
+        return jax.vmap(one)(theta.mean(1))
+    return jax.vmap(jax.vmap(one))(theta)
 
 
 def rhat_and_ess(theta: np.ndarray, num_walkers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ possible.
 from __future__ import annotations
 
 import math
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax.history import History
-from pcr_jax.inference.density import BLOCK, agreeing_share
+from pcr_jax.inference.search import BLOCK, evaluate
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
 
@@ -106,11 +106,14 @@ class _Problem:
     def __init__(self, surrogate, history, sigma, needed, joint):
         answer = np.asarray(history.answer, float)
         asked = ~np.isnan(answer).all(-1)
-        self.answer = answer[asked]
-        node, shift = (np.asarray(leaf)[asked] for leaf in (history.node, history.shift))
+        questions = jax.tree.map(lambda leaf: np.asarray(leaf)[asked], history.questions)
+        node, shift, individual = questions.node, questions.shift, questions.individual[:, None]
+        # A linear mechanism passes changes on as it does features without noise.
+        self.answer = answer[asked] - np.where(individual, np.asarray(history.x, float), 0.0)
         self.surrogate, self.sigma, self.needed, self.joint = surrogate, sigma, needed, joint
         shifted = node[:, None] == np.arange(answer.shape[-1])
-        self.base = np.asarray(surrogate.noise_mean) + np.where(shifted, shift[:, None], 0.0)
+        mean = np.where(individual, 0.0, np.asarray(surrogate.noise_mean))
+        self.base = mean + np.where(shifted, shift[:, None], 0.0)
         # Questions and answers are known to the precision of JAX's numbers, bounds to that of ours.
         self.rounding = max(2 * float(jnp.finfo(jnp.result_type(float)).eps), 1e-13)
         edges = surrogate.graph.edges
@@ -313,18 +316,6 @@ class Sought(NamedTuple):
     is_empty: bool
     acceptance: float
     best_agreement: float
-
-
-@partial(jax.jit, static_argnums=0)
-def evaluate(surrogate, likelihood, history, thetas):
-    """Which thetas (n, k) are possible, and the share of answers that agree; each (n,)."""
-
-    def one(theta):
-        expected = surrogate.expected(theta, history.questions, history.x)
-        share = agreeing_share(likelihood, expected, history.answer)
-        return likelihood.possible(expected, history.answer), share
-
-    return jax.vmap(one)(thetas)
 
 
 def seek(

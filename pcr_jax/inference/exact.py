@@ -14,8 +14,8 @@ from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
 from pcr_jax.batching import chunks_of, take, user_keys, width
 from pcr_jax.history import History, check_history
-from pcr_jax.inference.checks import check_model
-from pcr_jax.inference.density import Posterior, rotations, shared_uniforms
+from pcr_jax.inference.search import rotations, shared_uniforms
+from pcr_jax.inference.target import Target, check_model
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
 
@@ -60,7 +60,7 @@ def _block_sums(key, surrogate, likelihood, history, rotation, num_blocks):
     """
 
     def log_weigh(history, theta):
-        return Posterior(surrogate, likelihood, history).log_likelihood(theta)
+        return Target(surrogate, likelihood, history).log_likelihood(theta)
 
     def block(unit_log, i):
         unit = shared_uniforms(jax.random.fold_in(key, i), rotation, _BLOCK)

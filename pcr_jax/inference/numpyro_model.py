@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from pcr_jax.history import History, check_history
-from pcr_jax.inference.checks import check_model
+from pcr_jax.inference.target import check_model
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
 

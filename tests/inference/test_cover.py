@@ -9,7 +9,7 @@ import pytest
 
 import pcr_jax as pcr
 from pcr_jax.elicitation import History
-from pcr_jax.inference import Posterior, PosteriorStatus, Samples
+from pcr_jax.inference import PosteriorStatus, Samples, Target
 from pcr_jax.inference.cover import cover, seek
 
 KEY = jax.random.key(0)
@@ -111,7 +111,7 @@ def test_a_cover_holds_whatever_is_possible(num_nodes, report, norm):
         likelihood = pcr.tolerance(0.4, 0.2, norm=norm)
         boxes = cover(rng, surrogate, history, 0.4, 5, norm)
         thetas = jnp.asarray(rng.uniform(-1, 1, (100_000, k)), jnp.float32)
-        possible = Posterior(surrogate, likelihood, history)(thetas) > -jnp.inf
+        possible = Target(surrogate, likelihood, history)(thetas) > -jnp.inf
         points = np.asarray(thetas[possible])[:300, None]
         inside = ((boxes.low <= points) & (points <= boxes.high)).all(-1).any(-1)
         assert inside.all()
@@ -224,7 +224,7 @@ def test_nuts_in_a_tiny_part_of_the_box_is_exact():
     assert status_of(idata)[0] in ("ok", "poorly_mixed")
     rng = np.random.default_rng(1)
     points = rng.uniform(theta - reach, theta + reach, (400_000, 3)).astype(np.float32)
-    plain = Posterior(pcr.linear_surrogate(GRAPH), likelihood, history)
+    plain = Target(pcr.linear_surrogate(GRAPH), likelihood, history)
     weight = np.exp(np.asarray(jax.jit(jax.vmap(plain.log_likelihood))(points), float))
     reference = points[rng.random(len(points)) < weight]
     draws = idata.posterior["theta"].to_numpy()[:, :, 0].reshape(-1, 3)

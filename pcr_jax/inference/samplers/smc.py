@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.inference.density import Posterior, from_unit
-from pcr_jax.inference.samplers import Samples
+from pcr_jax.inference.samplers.base import Samples
+from pcr_jax.inference.target import Target, from_unit
 
 
 @cache
@@ -103,12 +103,12 @@ class Smc:
     def check(self, num_coefficients: int) -> None:
         """Any number of coefficients will do."""
 
-    def run(self, key: Array, posterior: Posterior, starts: Array) -> Samples:
+    def run(self, key: Array, target: Target, starts: Array) -> Samples:
         """Sample one user's posterior; see `pcr_jax.inference.Sampler`.
 
         ``figures`` has the log of the evidence, the mean over runs, and its standard error.
         """
-        runs = jax.vmap(lambda key: self._one(key, posterior))(jax.random.split(key, self.num_runs))
+        runs = jax.vmap(lambda key: self._one(key, target))(jax.random.split(key, self.num_runs))
         particles, log_density, log_evidence, levels = runs
         top = log_evidence.max()
         relative = jnp.exp(log_evidence - top)
@@ -125,14 +125,14 @@ class Smc:
             },
         )
 
-    def _one(self, key, posterior):
+    def _one(self, key, target):
         random_walk, adaptive_tempered, resampling = _blackjax()
-        box, num = posterior.reach, self.num_particles
+        box, num = target.reach, self.num_particles
         width = box[1] - box[0]
         k_start, k_levels, k_resample, k_moves = jax.random.split(key, 4)
         kernel = adaptive_tempered.build_kernel(
-            posterior.log_prior,
-            posterior.path,
+            target.log_prior,
+            target.path,
             _random_walk,
             random_walk.init,
             resampling.systematic,
@@ -158,7 +158,7 @@ class Smc:
         )
 
         # From the path to the likelihood: what is still outside of an indicator falls out.
-        path, log_likelihood = jax.vmap(lambda t: (posterior.path(t), posterior.log_likelihood(t)))(
+        path, log_likelihood = jax.vmap(lambda t: (target.path(t), target.log_likelihood(t)))(
             state.particles
         )
         log_weights = jnp.log(state.weights) + log_likelihood - path
@@ -170,13 +170,13 @@ class Smc:
 
         def last_moves(key, theta):
             def move(state, key):
-                return _random_walk(key, state, posterior.log_density, factor)[0], None
+                return _random_walk(key, state, target.log_density, factor)[0], None
 
-            start = random_walk.init(theta, posterior.log_density)
+            start = random_walk.init(theta, target.log_density)
             return jax.lax.scan(move, start, jax.random.split(key, self.num_last_moves))[0]
 
         last = jax.vmap(last_moves)(jax.random.split(k_moves, num), particles)
         log_density = jnp.where(log_sum > -jnp.inf, last.logdensity, -jnp.inf)
-        prior = posterior.surrogate
+        prior = target.surrogate
         log_share = jnp.log(width / (prior.high - prior.low)).sum()
         return last.position, log_density, log_share + log_evidence + log_sum, levels

@@ -18,8 +18,8 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.inference.density import Posterior
-from pcr_jax.inference.samplers import Samples
+from pcr_jax.inference.samplers.base import Samples
+from pcr_jax.inference.target import Target
 
 _one_at_a_time = Lock()
 
@@ -112,14 +112,14 @@ class Zeus:
         """Raise ValueError unless the ensemble is large enough for that many coefficients."""
         _checks.walkers(self.num_walkers, num_coefficients)
 
-    def run(self, key: Array, posterior: Posterior, starts: Array) -> Samples | None:
+    def run(self, key: Array, target: Target, starts: Array) -> Samples | None:
         """Sample one user's posterior; None if zeus gives up on it.
 
         Parameters
         ----------
         key : Array
             Seeds zeus, one run at a time in a process.
-        posterior : Posterior
+        target : Target
             Evaluated for all walkers at once, compiled for that shape.
         starts : Array
             Shape (num_starts, num_coefficients), distinct, of positive density.
@@ -129,7 +129,7 @@ class Zeus:
             # zeus asks for some 30 batch sizes up to num_walkers; one shape, one compilation.
             full = np.zeros((self.num_walkers, thetas.shape[1]), dtype)
             full[: len(thetas)] = thetas
-            return np.asarray(posterior(full))[: len(thetas)]
+            return np.asarray(target(full))[: len(thetas)]
 
         dtype = jnp.result_type(float)
         seeds = np.asarray(jax.random.bits(key, (self.num_ensembles, 2), np.uint32))

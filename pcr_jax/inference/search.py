@@ -1,13 +1,11 @@
-"""The posterior of one user: log density, and a search of the prior for starting points.
+"""A search of the prior for possible coefficients, where bounds do not exclude them.
 
-The mathematics is written for one user. An answered history enters as an argument, so that
-nothing is compiled again for the next user.
+Users who are searched together share the random numbers, not the draws.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pcr_jax._pytree import pytree
 from pcr_jax.batching import take
 from pcr_jax.history import History
+from pcr_jax.inference.target import from_unit, prior_box
 from pcr_jax.likelihoods import Tolerance
 from pcr_jax.surrogates import LinearSurrogate
 
@@ -26,100 +24,6 @@ BLOCK = 2**12
 
 _GRID = 5000  # points of the grid on which cells are judged, at most
 _SLACK = 1e-5  # of the terms that an expected answer is the sum of, for rounding
-
-
-def prior_box(surrogate: LinearSurrogate) -> Array:
-    """The lowest and the highest value of each coefficient, shape (2, num_coefficients)."""
-    ends = jnp.array([surrogate.low, surrogate.high], float)
-    return jnp.tile(ends[:, None], (1, surrogate.num_coefficients))
-
-
-def from_unit(box: Array, unit: Array) -> Array:
-    """The point of ``box`` (2, k) at ``unit`` (..., k) of the unit cube."""
-    return box[0] + (box[1] - box[0]) * unit
-
-
-@pytree(static=("surrogate",))
-class Posterior:
-    """What samplers sample: one user's posterior, ``P(theta | D)`` of section 4 of the paper.
-
-    Called with thetas (n, num_coefficients) it gives their log densities (n,).
-
-    Attributes
-    ----------
-    surrogate : LinearSurrogate
-    likelihood : Tolerance
-    history : History
-        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
-    box : Array, optional
-        Shape (2, num_coefficients): a part of the prior's box outside of which there is no
-        posterior, or next to none; all of it by default. Samplers look nowhere else.
-    """
-
-    surrogate: LinearSurrogate
-    likelihood: Tolerance
-    history: History
-    box: Array | None = None
-
-    def __call__(self, thetas: Array) -> Array:
-        """Log densities, compiled once per shape."""
-        return _batch_log_density(self, thetas)
-
-    @property
-    def reach(self) -> Array:
-        """``box``, or the prior's."""
-        return prior_box(self.surrogate) if self.box is None else self.box
-
-    def log_prior(self, theta: Array) -> Array:
-        """Of one theta (num_coefficients,): the prior's log density, -inf outside `reach`; ()."""
-        log_prior = self.surrogate.log_prior(theta)
-        if self.box is None:
-            return log_prior
-        sides = zip(*map(jnp.unstack, (self.box[0], theta, self.box[1])), strict=True)
-        inside = reduce(jnp.logical_and, [(low <= t) & (t <= high) for low, t, high in sides])
-        return jnp.where(inside, log_prior, -jnp.inf)
-
-    def log_density(self, theta: Array) -> Array:
-        """Of one theta (num_coefficients,), up to a constant; shape ()."""
-        return self.log_prior(theta) + self.log_likelihood(theta)
-
-    def path(self, theta: Array) -> Array:
-        """The log likelihood where there is any, and a finite slope towards it elsewhere; ()."""
-        return self.likelihood.path(self._expected(theta), self.history.answer)
-
-    def log_likelihood(self, theta: Array) -> Array:
-        """Log likelihood of the answers; shape ()."""
-        return self.likelihood.log_prob(self._expected(theta), self.history.answer)
-
-    def _expected(self, theta):
-        return self.surrogate.expected(theta, self.history.questions, self.history.x)
-
-
-def log_density(
-    surrogate: LinearSurrogate, likelihood: Tolerance, history: History, theta: Array
-) -> Array:
-    """Log posterior density, up to a constant: ``P(theta | D)`` of section 4 of the paper.
-
-    Parameters
-    ----------
-    surrogate : LinearSurrogate
-    likelihood : Tolerance
-    history : History
-        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
-    theta : Array
-        Shape (num_coefficients,).
-
-    Returns
-    -------
-    Array
-        Shape (); -inf outside the prior's box.
-    """
-    return Posterior(surrogate, likelihood, history).log_density(theta)
-
-
-@jax.jit
-def _batch_log_density(posterior, thetas):
-    return jax.vmap(posterior.log_density)(thetas)
 
 
 def rotations(keys: Array, num_columns: int) -> Array:
@@ -170,9 +74,7 @@ def possible_cells(surrogate, likelihood, history, possible=None, box=None) -> t
     axes = jnp.meshgrid(*[jnp.linspace(0.0, 1.0, parts + 1)] * k, indexing="ij")
     box = prior_box(surrogate) if box is None else box
     corners = from_unit(box, jnp.stack([axis.ravel() for axis in axes], -1))
-    expected = jax.vmap(surrogate.expected_answers, (0, None, None))(
-        corners, history.node, history.shift
-    )
+    expected = jax.vmap(surrogate.expected, (0, None, None))(corners, history.questions, history.x)
     best = jax.vmap(lambda e: agreeing_share(likelihood, e, history.answer))(expected).max()
     least = most = expected.reshape(*[parts + 1] * k, *history.answer.shape)
     for axis in range(k):
@@ -180,11 +82,7 @@ def possible_cells(surrogate, likelihood, history, possible=None, box=None) -> t
         high_end = partial(jax.lax.slice_in_dim, start_index=1, limit_index=parts + 1, axis=axis)
         least = jnp.minimum(low_end(least), high_end(least))
         most = jnp.maximum(low_end(most), high_end(most))
-    # The same sum with every term's absolute value bounds what rounding can do.
-    mean = tuple(map(abs, surrogate.noise_mean))
-    terms = replace(surrogate, noise_mean=mean).expected_answers(
-        jnp.abs(box).max(0), history.node, jnp.abs(history.shift)
-    )
+    terms = surrogate.sizes(jnp.abs(box).max(0), history.questions, history.x)
     slack = _SLACK * (terms + jnp.abs(jnp.nan_to_num(history.answer)))
     nearest = jnp.clip(history.answer, least - slack, most + slack)
     nearest = nearest.reshape(-1, *history.answer.shape)
@@ -222,6 +120,20 @@ def agreeing_share(likelihood: Tolerance, expected: Array, answer: Array) -> Arr
     """Share of a user's answers that agree with ``expected`` (T, d); 1 without answers; ()."""
     agreeing, answered = likelihood.agreement(expected, answer)
     return jnp.where(answered > 0, agreeing / jnp.maximum(answered, 1), 1.0)
+
+
+@partial(jax.jit, static_argnums=0)
+def evaluate(
+    surrogate: LinearSurrogate, likelihood: Tolerance, history: History, thetas: Array
+) -> tuple[Array, Array]:
+    """Which thetas (n, k) are possible for one user, and the share of answers that agree; (n,)."""
+
+    def one(theta):
+        expected = surrogate.expected(theta, history.questions, history.x)
+        share = agreeing_share(likelihood, expected, history.answer)
+        return likelihood.possible(expected, history.answer), share
+
+    return jax.vmap(one)(thetas)
 
 
 class PriorSearch(NamedTuple):
@@ -286,11 +198,6 @@ def search_priors(
     num_cells = in_reach.sum(1)
     kept = jax.vmap(numbers_of)(in_reach)
 
-    def evaluate(history, theta):
-        expected = surrogate.expected(theta, history.questions, history.x)
-        share = agreeing_share(likelihood, expected, history.answer)
-        return likelihood.possible(expected, history.answer), share
-
     def place(draws, accepted, possible, thetas):
         position = jnp.where(possible, accepted + jnp.cumsum(possible) - 1, num_wanted)
         return draws.at[position].set(thetas, mode="drop")
@@ -302,7 +209,7 @@ def search_priors(
         i, found = carry
         unit = shared_uniforms(jax.random.fold_in(key, i), rotation, BLOCK)
         thetas = jax.vmap(partial(uniform_over, box))(kept, num_cells, unit)
-        possible, agreement = jax.vmap(jax.vmap(evaluate, (None, 0)))(history, thetas)
+        possible, agreement = jax.vmap(partial(evaluate, surrogate, likelihood))(history, thetas)
         going = unfinished(found)
         possible &= going[:, None]
         draws = jax.lax.cond(

@@ -13,8 +13,8 @@ from jax import Array
 from numpyro.infer import ESS
 
 from pcr_jax import _checks
-from pcr_jax.inference.density import Posterior
-from pcr_jax.inference.samplers import Samples
+from pcr_jax.inference.samplers.base import Samples
+from pcr_jax.inference.target import Target
 
 # A slice shrinks to the walker itself, to rounding, in some 50 steps; this ends what would not.
 _MAX_SHRINKS = 200
@@ -69,14 +69,14 @@ class Ess:
         """Raise ValueError unless an ensemble is large enough for that many coefficients."""
         _checks.walkers(self.num_walkers, num_coefficients)
 
-    def run(self, key: Array, posterior: Posterior, starts: Array) -> Samples:
+    def run(self, key: Array, target: Target, starts: Array) -> Samples:
         """Sample one user's posterior; see `pcr_jax.inference.Sampler`."""
         starts = starts.reshape(self.num_walkers, self.num_ensembles, -1).swapaxes(0, 1)
         keys = jax.random.split(key, self.num_ensembles)
 
         def ensemble(key, start):
             def potential(theta):
-                return -posterior.log_density(theta)
+                return -target.log_density(theta)
 
             # Walkers keep their places, so that each can be followed through the steps; and a
             # slice's length is not tuned: tuning never ends in NumPyro, and one difference of
@@ -104,5 +104,5 @@ class Ess:
             return draws, searched + 4 * self.num_walkers * thinning.sum()
 
         draws, spent = jax.vmap(ensemble)(keys, starts)
-        log_density = jax.vmap(jax.vmap(jax.vmap(posterior.log_density)))(draws)
+        log_density = jax.vmap(jax.vmap(jax.vmap(target.log_density)))(draws)
         return Samples(draws, log_density, draws[:, :0], spent.sum())

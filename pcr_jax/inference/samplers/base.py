@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
-from pcr_jax.inference.density import Posterior
+from pcr_jax.inference.target import Target
 
 
 class Samples(NamedTuple):
@@ -70,10 +70,10 @@ class Sampler(Protocol):
     def check(self, num_coefficients: int) -> None:
         """Raise ValueError if the settings do not suit that many coefficients."""
 
-    def run(self, key: Array, posterior: Posterior, starts: Array) -> Samples | None:
+    def run(self, key: Array, target: Target, starts: Array) -> Samples | None:
         """Sample from ``starts`` (num_starts, num_coefficients), distinct and possible.
 
-        There is nothing to look for outside of ``posterior.reach``.
+        There is nothing to look for outside of ``target.reach``.
 
         A sampler that gives up returns None, or draws whose log density is not finite.
         """

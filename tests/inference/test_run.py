@@ -23,7 +23,8 @@ from pcr_jax.inference import (
     search_prior,
     write_netcdf,
 )
-from pcr_jax.inference.density import Posterior, cells_per_axis, possible_cells
+from pcr_jax.inference.search import cells_per_axis, possible_cells
+from pcr_jax.inference.target import Target
 from pcr_jax.likelihoods import tolerance
 from pcr_jax.scm import Graph
 from pcr_jax.surrogates import linear_surrogate
@@ -31,7 +32,7 @@ from pcr_jax.surrogates import linear_surrogate
 GRAPH = Graph.fully_connected(3)
 SURROGATE = linear_surrogate(GRAPH)
 KEY = jax.random.key(0)
-RELEASED = json.loads((Path(__file__).parent / "data/released_posteriors.json").read_text())
+RELEASED = json.loads((Path(__file__).parents[1] / "data/released_posteriors.json").read_text())
 needs_zeus = pytest.mark.skipif(find_spec("zeus") is None, reason="zeus-mcmc is not installed")
 
 
@@ -102,8 +103,8 @@ def test_what_is_possible_lies_in_the_cells_that_a_search_keeps(num_nodes):
     assert 0 < kept.sum() < kept.size
     unit = jnp.asarray(rng.random((200_000, k)), jnp.float32)
     cell = np.ravel_multi_index(tuple(np.asarray(unit * parts).astype(int).T), (parts,) * k)
-    posterior = Posterior(surrogate, likelihood, history)
-    possible = np.asarray(posterior(surrogate.quantile(unit)) > -jnp.inf)
+    target = Target(surrogate, likelihood, history)
+    possible = np.asarray(target(surrogate.quantile(unit)) > -jnp.inf)
     assert possible.any()
     assert np.asarray(kept)[cell[possible]].all()
 

@@ -16,8 +16,9 @@ from jax import Array
 from numpyro.infer import NUTS
 
 from pcr_jax import _checks
-from pcr_jax.inference.density import Posterior, cell_of, numbers_of, possible_cells, uniform_over
-from pcr_jax.inference.samplers import Samples
+from pcr_jax.inference.samplers.base import Samples
+from pcr_jax.inference.search import cell_of, numbers_of, possible_cells, uniform_over
+from pcr_jax.inference.target import Target
 from pcr_jax.likelihoods import Relaxed
 
 _FIELDS = ("diverging", "num_steps", "accept_prob")
@@ -84,9 +85,9 @@ class Nuts:
     def check(self, num_coefficients: int) -> None:
         """Any number of coefficients will do."""
 
-    def run(self, key: Array, posterior: Posterior, starts: Array) -> Samples:
+    def run(self, key: Array, target: Target, starts: Array) -> Samples:
         """Sample one user's posterior; see `pcr_jax.inference.Sampler`."""
-        box = posterior.reach
+        box = target.reach
         low, high = box
 
         def constrained(z):
@@ -98,12 +99,12 @@ class Nuts:
 
         def potential(z):
             log_jacobian = jnp.sum(jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z))
-            return -posterior.log_likelihood(constrained(z)) - log_jacobian
+            return -target.log_likelihood(constrained(z)) - log_jacobian
 
-        likelihood = posterior.likelihood
+        likelihood = target.likelihood
         assert isinstance(likelihood, Relaxed)
         cells, _ = possible_cells(
-            posterior.surrogate, likelihood, posterior.history, likelihood.nearly_possible, box
+            target.surrogate, likelihood, target.history, likelihood.nearly_possible, box
         )
         order = numbers_of(cells)
 
@@ -111,10 +112,10 @@ class Nuts:
             """Independence Metropolis steps with uniform proposals from the cells."""
             k_propose, k_accept = jax.random.split(key)
             unit = jax.random.uniform(
-                k_propose, (self.num_jumps, 1 + posterior.surrogate.num_coefficients)
+                k_propose, (self.num_jumps, 1 + target.surrogate.num_coefficients)
             )
             proposals = uniform_over(box, order, cells.sum(), unit)
-            offered = jax.vmap(posterior.log_likelihood)(proposals)
+            offered = jax.vmap(target.log_likelihood)(proposals)
             limits = jnp.log(jax.random.uniform(k_accept, (self.num_jumps,)))
             theta = constrained(state.z)
             # From outside the cells, what is proposed could not be jumped back from.
@@ -129,7 +130,7 @@ class Nuts:
                     present,
                 ), None
 
-            present = (theta, posterior.log_likelihood(theta), False)
+            present = (theta, target.log_likelihood(theta), False)
             (theta, _, moved), _ = jax.lax.scan(consider, present, (proposals, offered, limits))
             z = jnp.where(moved, unconstrained(theta), state.z)
             energy, gradient = jax.value_and_grad(potential)(z)
@@ -167,7 +168,7 @@ class Nuts:
 
         keys = jax.random.split(key, self.num_chains)
         draws, statistics, spent = jax.vmap(chain)(keys, starts)
-        log_density = jax.vmap(jax.vmap(posterior.log_density))(draws)
+        log_density = jax.vmap(jax.vmap(target.log_density))(draws)
         folded = jax.tree.map(lambda leaf: leaf[:, :, None], (draws, log_density, statistics))
         draws, log_density, statistics = folded
         return Samples(draws, log_density, draws[:, :0], spent.sum(), statistics)
