@@ -2,7 +2,7 @@
 
 from pcr_jax import library
 from pcr_jax.actions import Action, Constraints, intervention_sets
-from pcr_jax.classifiers import MLP, Classifier, outside_model, train_mlp, with_threshold
+from pcr_jax.classifiers import MLP, Classifier, train_mlp
 from pcr_jax.elicitation import History, Query, RandomDesign, SimulatedUser, elicit, tell
 from pcr_jax.evaluation import Report, evaluate, intervention_pattern
 from pcr_jax.inference import (
@@ -25,6 +25,7 @@ from pcr_jax.likelihoods import Relaxed, Tolerance, relaxed, tolerance
 from pcr_jax.population import Population, refused_population, sample_labels
 from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
 from pcr_jax.scm import SCM, Graph, Mechanism, inverted, linear_scm, non_causal
+from pcr_jax.scores import outside_model, with_threshold
 from pcr_jax.surrogates import LinearSurrogate, linear_surrogate
 
 __all__ = [
