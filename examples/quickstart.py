@@ -21,4 +21,4 @@ idata = pcr.infer(
 scms = pcr.posterior_scms(idata)
 plan = pcr.find_recourse(score, scms, x, epsilon=0.1, scale=scale)
 print(plan)
-print(pcr.evaluate(score, truth, x, plan, epsilon=0.1, scale=scale))
+print(pcr.evaluate(plan, truth))

@@ -44,6 +44,6 @@ constraints = pcr.Constraints(
 )
 plan = pcr.find_recourse(score, scm, x, scale=past.std(), constraints=constraints)
 
-table = plan.to_frame(x=x)
+table = plan.to_frame()
 for applicant, sentence in table.sentence.items():
     print(f"Applicant {applicant}: {sentence}")

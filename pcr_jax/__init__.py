@@ -2,7 +2,7 @@
 
 from pcr_jax import library
 from pcr_jax.actions import Action, Constraints, intervention_sets
-from pcr_jax.classifiers import MLP, Classifier, outside_model, train_mlp, with_threshold
+from pcr_jax.classifiers import MLP, Classifier, train_mlp
 from pcr_jax.elicitation import Belief, RandomDesign, SimulatedUser, elicit
 from pcr_jax.evaluation import Report, evaluate, intervention_pattern
 from pcr_jax.graph import Graph
@@ -28,6 +28,7 @@ from pcr_jax.mechanisms import Mechanism
 from pcr_jax.population import Population, refused_population, sample_labels
 from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
 from pcr_jax.scm import SCM, inverted, linear_scm, non_causal
+from pcr_jax.scores import outside_model, with_threshold
 from pcr_jax.surrogates import LinearSurrogate, linear_surrogate
 
 __all__ = [

@@ -189,6 +189,11 @@ def rows_of(value):
     return value.index if labelled else None
 
 
+def table(x, names, order) -> pd.DataFrame:
+    """``x`` (n, d), of the features ``names``, as a table in another order."""
+    return pd.DataFrame(x, columns=list(names))[order]
+
+
 def _in_order(value, name, names, rows):
     """A table or a Series with its columns in the order of ``names``; its rows are compared."""
     if names is not None and isinstance(value, Mapping):

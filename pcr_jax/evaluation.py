@@ -11,17 +11,19 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jax import Array
 from jax.typing import ArrayLike
 
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
-from pcr_jax.classifiers import raises_as_itself, refuse_probabilities
-from pcr_jax.recourse import ball, check_problem, find_recourse, has_model, per_user
+from pcr_jax.recourse.find import find_recourse
 from pcr_jax.recourse.plan import Plan
-from pcr_jax.recourse.verify import judge
+from pcr_jax.recourse.problem import Problem, has_model, worlds_of
+from pcr_jax.recourse.verify import outcomes
 from pcr_jax.scm import SCM
+from pcr_jax.scores import raises_as_itself, refuse_probabilities
 
 
 def _mean_over(values: ArrayLike, users: ArrayLike) -> float:
@@ -127,14 +129,10 @@ def optimum_cost(
 
 @raises_as_itself
 def evaluate(
-    score: Callable[[Array], Array],
-    truth: SCM,
-    x: Array,
     plan: Plan,
+    truth: SCM,
     *,
-    scale: Array,
-    epsilon: float = 0.0,
-    norm: str = "l2",
+    problem: Problem | None = None,
     optimum: Array | None = None,
     key: Array | None = None,
 ) -> Report:
@@ -142,21 +140,13 @@ def evaluate(
 
     Parameters
     ----------
-    score : callable
-        x (d,), natural units -> logit ().
-    truth : SCM
-        One for all users, or with leading axis (num_users,).
-    x : Array or DataFrame
-        Shape (num_users, d), natural units; see `pcr_jax.find_recourse` for names.
     plan : Plan
         From `find_recourse`, under whichever SCM.
-    scale : Array
-        Shape (d,), natural units.
-    epsilon : float
-        Radius of the ball of perturbations, in units of ``scale``; for the attack see
-        `pcr_jax.recourse.verify`.
-    norm : {"l2", "linf"}
-        Of that ball.
+    truth : SCM
+        One for all users, or with leading axis (num_users,).
+    problem : Problem, optional
+        Another than the plan was made for: other users, score or requirement, in the same number
+        and features. From `pcr_jax.recourse.pose`, or `dataclasses.replace` of the plan's own.
     optimum : Array, optional
         Shape (num_users,), from `optimum_cost` with the settings of the plan. Without it there is
         no regret.
@@ -172,28 +162,33 @@ def evaluate(
     TypeError
         If an argument is of another type, or is being traced.
     ValueError
-        If shapes or names disagree, a value is not finite, or ``score`` looks like a probability.
+        If shapes or names disagree, a value is not finite, or the score looks like a probability.
     """
-    _checks.untraced("evaluate", score, truth, x, plan, scale, epsilon, optimum)
+    _checks.untraced("evaluate", plan, truth, problem, optimum)
     _checks.instance(plan, Plan, "plan", " See pcr_jax.find_recourse.")
-    rows = _checks.rows_of(x)
-    score, x, scale = check_problem(score, truth, "truth", x, scale, epsilon)
-    if plan.action.value.shape != x.shape:
+    problem = plan.problem if problem is None else problem
+    _checks.instance(problem, Problem, "problem", " See pcr_jax.recourse.pose.")
+    if plan.action.value.shape != problem.x.shape:
         raise ValueError(
-            f"Expected a plan for x of shape {plan.action.value.shape}; got {x.shape}."
+            f"Expected a problem of x of shape {plan.action.value.shape}, for the users of the "
+            f"plan; got {problem.x.shape}."
         )
     if optimum is not None:
-        optimum = _checks.array(optimum, "optimum", (len(x),), rows=rows)
-    truths = per_user(truth, len(x))
+        rows = None if problem.index is None else pd.Index(problem.index)
+        optimum = _checks.array(optimum, "optimum", (len(problem.x),), rows=rows)
+    truths = worlds_of(problem, truth, "truth")
     if not bool(has_model(truths).all()):
         raise ValueError("Expected truth with finite coefficients; got NaN or infinite ones.")
     key = jax.random.key(1) if key is None else key
     _checks.key(key)
-    logit, lowest = judge(key, score, truths, x, plan.action, scale, ball(epsilon, norm))
+    score, x, scale = problem.score, problem.x, problem.scale
+    _, logit = outcomes(score, truths, x, plan.action)
+    everybody = np.ones(len(x), bool)
+    fresh = problem.requirement.verify(key, score, truths, x, plan.action, scale, logit, everybody)
     refuse_probabilities(score, x, scale, logit)
     acted = jnp.isfinite(plan.cost)
     cost = jnp.where(acted, plan.cost, jnp.inf)
-    return Report(acted & (logit >= 0), acted & (lowest >= 0), cost, optimum)
+    return Report(acted & (logit >= 0), acted & (fresh.logit >= 0), cost, optimum)
 
 
 def intervention_pattern(

@@ -13,9 +13,9 @@ from sklearn.tree import DecisionTreeClassifier
 import pcr_jax as pcr
 from pcr_jax import Action, library
 from pcr_jax.batching import take
-from pcr_jax.recourse import per_user
 from pcr_jax.recourse.adversary import NORMS, Ball, outcome
 from pcr_jax.recourse.certify import Image, Network, bound, certified
+from pcr_jax.recourse.problem import per_user
 
 NUM_USERS, EPSILON = 60, 0.2
 SCALE = jnp.array([1.0, 1.4, 1.2])
@@ -203,7 +203,7 @@ def test_for_a_linear_score_it_is_the_closed_form_but_for_roundings(norm, hard):
     margin = centre @ weight + float(score.params["params"]["Dense_0"]["bias"][0])
     margin -= EPSILON * dual_norm(np.einsum("j,ujk->uk", weight, matrix), norm)
     for user, wanted in enumerate(MARGINS):  # each user with a threshold of their own
-        shifted = pcr.classifiers.Threshold(score, jnp.asarray(margin[user] - wanted, jnp.float32))
+        shifted = pcr.scores.Threshold(score, jnp.asarray(margin[user] - wanted, jnp.float32))
         left = margin[user] - float(shifted.logit)
         (proved,) = certified(
             shifted, *take((scms, x, action), slice(user, user + 1)), SCALE, ball(norm)

@@ -14,8 +14,9 @@ import pytest
 
 import pcr_jax as pcr
 from pcr_jax import classifiers, library
-from pcr_jax.classifiers import as_score
-from pcr_jax.recourse import algorithm1, optimal, verify
+from pcr_jax.recourse import algorithm1, verify
+from pcr_jax.recourse.optimal import solve
+from pcr_jax.scores import as_score
 
 NUM_USERS = 20
 HIDDEN = (16, 16)
@@ -74,7 +75,7 @@ def test_a_classifier_is_a_pytree_whose_leaves_are_its_numbers():
 def test_a_new_classifier_compiles_nothing_anew():
     """Nor do other users, SCMs of the same form, scales, radii, rates, weights or bounds."""
     truth, one = library.m1(), np.ones(3, np.float32)
-    programs = [algorithm1._search, optimal._search, verify._outcomes]
+    programs = [algorithm1._search, solve.search, verify._outcomes]
 
     def everything(seed, scm, x, scale, epsilon, rate, weights, constraints):
         score = random_classifier(seed)
@@ -82,7 +83,7 @@ def test_a_new_classifier_compiles_nothing_anew():
         settings = {**common, "constraints": constraints}
         paper = pcr.find_recourse(score, scm, x, solver="paper", learning_rate=rate, **settings)
         plan = pcr.find_recourse(score, scm, x, weights=weights, **settings)
-        pcr.evaluate(score, truth, x, plan, **common)
+        pcr.evaluate(plan, truth)
         return [program._cache_size() for program in programs], (paper, plan)
 
     sizes, plans = everything(0, truth, X, one, 0.1, 0.5, None, None)

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 import pcr_jax as pcr
-from pcr_jax.recourse import algorithm1, optimal, per_user
-from pcr_jax.recourse.adversary import Ball
-from pcr_jax.recourse.cost import Cost
-from pcr_jax.recourse.search import Task
+from pcr_jax.recourse import algorithm1, pose
+from pcr_jax.recourse.optimal import solve
+from pcr_jax.recourse.problem import per_user
 
 
 def problem(seed, num_users):
@@ -25,30 +24,28 @@ def problem(seed, num_users):
 
 def test_one_program_serves_every_score_scm_scale_epsilon_and_number_of_users_of_a_bucket():
     truths = (pcr.library.m1(), pcr.library.m2())
-    optimal._search.clear_cache()
+    solve.search.clear_cache()
     for seed, epsilon in ((0, 0.05), (1, 0.1)):
         score, x, scale = problem(seed, 5)
         for truth in truths:
             pcr.find_recourse(score, truth, x, scale=scale, epsilon=epsilon)
     several = pcr.find_recourse(score, truths[0], x, scale=scale, epsilon=0.1)
     alone = pcr.find_recourse(score, truths[0], x[:1], scale=scale, epsilon=0.1)
-    assert optimal._search._cache_size() == 1
+    assert solve.search._cache_size() == 1
     np.testing.assert_array_equal(alone.action.value, several.action.value[:1])
     assert alone.num_evaluations == several.num_evaluations[:1]
 
 
 def searches(x, score, scale):
     """Both searches as `find_recourse` calls them, everything on the device already."""
-    scms, ones = per_user(pcr.library.m1(), len(x)), jnp.ones(x.shape)
-    bounds = (-jnp.inf * ones, jnp.inf * ones)
-    price, ball = Cost(scale, jnp.ones(3)), Ball(jnp.asarray(0.1))
+    truth = pcr.library.m1()
+    problem = pose(score, truth.graph, x, scale=scale, epsilon=0.1)
+    tasks, real = problem.tasks(per_user(truth, len(x))), jnp.ones(len(x), bool)
     sets = jnp.asarray(pcr.intervention_sets(3), float)
-    rates = jnp.full(len(x), 0.5)
-    real = jnp.ones(len(x), bool)
-    tasks = Task(scms, x, *bounds, ones)
-    robust = (pcr.Optimal(), False, 3, False, score, price, ball, real, tasks, None)
-    paper = (pcr.Algorithm1(), score, sets, scale, ball.radius, real, tasks, rates)
-    return {"optimal": (optimal._search, robust), "paper": (algorithm1._search, paper)}
+    robust = (pcr.Optimal().solver(problem), real, tasks, None)
+    radius, rates = jnp.asarray(0.1), jnp.full(len(x), 0.5)
+    paper = (pcr.Algorithm1(), score, sets, scale, radius, real, tasks, rates)
+    return {"optimal": (solve.search, robust), "paper": (algorithm1._search, paper)}
 
 
 @pytest.mark.parametrize("solver", ["optimal", "paper"])
@@ -62,9 +59,7 @@ def test_a_search_makes_no_round_trip_to_the_host(solver):
         with pytest.raises(Exception, match=r"[Dd]isallowed"):
             jnp.asarray(x) + np.ones(3, np.float32)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    jaxpr = str(
-        jax.make_jaxpr(search, static_argnums=(0, 1, 2, 3) if solver == "optimal" else 0)(*args)
-    )
+    jaxpr = str(jax.make_jaxpr(search, static_argnums=() if solver == "optimal" else 0)(*args))
     assert "callback" not in jaxpr
 
 

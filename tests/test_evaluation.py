@@ -8,9 +8,9 @@ import pytest
 import pcr_jax as pcr
 from pcr_jax import Action, Plan, PlanStatus, Report, evaluate, intervention_pattern, library
 from pcr_jax.evaluation import optimum_cost
-from pcr_jax.recourse import per_user
-from pcr_jax.recourse.adversary import Ball
-from pcr_jax.recourse.verify import judge
+from pcr_jax.recourse import pose
+from pcr_jax.recourse.problem import per_user
+from pcr_jax.recourse.verify import outcomes
 
 NAN, INF = float("nan"), float("inf")
 COST = 77.0
@@ -27,6 +27,7 @@ def linear_score(weight, bias=BIAS):
 
 SCORE = linear_score(WEIGHT)
 TRUTH = library.m1()
+SEVEN = jax.vmap(pcr.linear_surrogate(TRUTH.graph).scm)(jnp.ones((7, 3)))
 # What shifting each node does to the features in all, by hand.
 EFFECTS = np.linalg.inv(np.eye(3) - np.array([[0, 0, 0], [-0.99, 0, 0], [0.99, 0.99, 0]]))
 SLOPE = WEIGHT @ EFFECTS * SCALE  # of the logit, by the shift of each node in units of the scale
@@ -72,15 +73,17 @@ def test_means_over_nobody_are_nan_and_say_so_without_a_warning():
     assert str(A).startswith("5 users: validity 0.600, robust validity 0.200, cost 2.333")
 
 
-def plan_of(shift, status=None):
+def plan_of(shift, x=None, status=None, score=SCORE, **settings):
     """A plan with these actions, its own opinion of them deliberately worthless."""
+    x = np.zeros_like(shift) if x is None else x
+    problem = pose(score, TRUTH.graph, x, scale=SCALE, **settings)
     status = np.zeros(len(shift), int) if status is None else status
     wrong = np.zeros(len(shift), bool)
     nowhere = jnp.full(jnp.shape(shift), 7.0)
     without = (PlanStatus.not_found, PlanStatus.zero_gradient, PlanStatus.no_model)
     cost, spent = np.where(np.isin(status, without), INF, COST), np.zeros(len(shift), int)
     verified = (wrong, wrong, wrong, status, spent, spent, np.zeros(np.shape(shift), int))
-    return Plan(Action.soft(shift), nowhere, cost, *verified, nowhere, ("X1", "X2", "X3"), "score")
+    return Plan(Action.soft(shift), nowhere, cost, *verified, problem)
 
 
 def test_actions_are_judged_under_the_true_scm_whatever_the_plan_says():
@@ -92,8 +95,7 @@ def test_actions_are_judged_under_the_true_scm_whatever_the_plan_says():
     kinds = zip(logit >= 0, worst["l2"] >= 0, worst["linf"] >= 0, strict=True)
     assert len(set(kinds)) == 4
     for epsilon, norm in ((0.0, "l2"), (0.3, "l2"), (0.3, "linf")):
-        settings = {"scale": SCALE, "epsilon": epsilon, "norm": norm}
-        judged = evaluate(SCORE, TRUTH, x, plan_of(shift), **settings)
+        judged = evaluate(plan_of(shift, x, epsilon=epsilon, norm=norm), TRUTH)
         np.testing.assert_array_equal(judged.valid, logit >= 0)
         np.testing.assert_array_equal(judged.robust_valid, (worst[norm] if epsilon else logit) >= 0)
         np.testing.assert_array_equal(judged.cost, COST)  # in the plan's norm and weights
@@ -105,8 +107,8 @@ def test_actions_are_judged_under_the_true_scm_whatever_the_plan_says():
 def test_a_user_without_an_action_counts_as_invalid_even_where_the_score_is_favourable():
     x = np.broadcast_to(WEIGHT, (NUM_USERS, 3))
     status = np.resize([int(s) for s in PlanStatus], NUM_USERS)
-    plan = plan_of(np.zeros_like(x), status)
-    judged = evaluate(SCORE, TRUTH, x, plan, scale=SCALE, epsilon=0.3)
+    plan = plan_of(np.zeros_like(x), x, status, epsilon=0.3)
+    judged = evaluate(plan, TRUTH)
     acted = np.isfinite(plan.cost)
     assert 0 < acted.mean() < 1
     np.testing.assert_array_equal(judged.valid, acted)
@@ -122,7 +124,7 @@ def test_each_user_may_have_a_true_scm_of_their_own_and_an_optimum_may_be_passed
     x = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
     shift = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
     known = np.arange(NUM_USERS, dtype=np.float32)
-    judged = evaluate(SCORE, truths, x, plan_of(shift), scale=SCALE, optimum=known)
+    judged = evaluate(plan_of(shift, x), truths, optimum=known)
     np.testing.assert_array_equal(judged.optimum, known)
     for i in range(NUM_USERS):
         t21, t31, t32 = np.asarray(thetas[i], float)
@@ -179,30 +181,45 @@ def test_intervention_patterns_are_shares_of_the_counted_users():
     ("wrong", "error", "message"),
     [
         (
-            {"plan": plan_of(np.zeros((5, 3)))},
+            {"plan": plan_of(np.zeros((5, 3))), "problem": plan_of(np.zeros((20, 3))).problem},
             ValueError,
-            r"plan for x of shape \(5, 3\); got \(20, 3\)",
+            r"problem of x of shape \(5, 3\).*; got \(20, 3\)",
         ),
         ({"truth": pcr.linear_scm(TRUTH.graph, [NAN, 0, 0])}, ValueError, "truth with finite"),
-        ({"x": np.full((NUM_USERS, 3), NAN)}, ValueError, "finite values for x"),
-        ({"scale": -SCALE}, ValueError, "scale > 0"),
-        ({"epsilon": -1.0}, ValueError, "epsilon >= 0"),
-        ({"norm": "l1"}, ValueError, "norm to be one of"),
-        ({"score": lambda x: x}, ValueError, r"score .* logit of shape \(\)"),
+        ({"truth": SEVEN}, ValueError, r"20 users.*shape \(7,\)"),
+        ({"problem": "robust"}, TypeError, "problem to be a Problem"),
         ({"optimum": np.zeros(5)}, ValueError, r"optimum of shape \(20,\)"),
     ],
 )
 def test_misuse_raises_and_names_the_argument(wrong, error, message):
     good = {
-        "score": SCORE,
-        "truth": TRUTH,
-        "x": np.zeros((NUM_USERS, 3), np.float32),
         "plan": plan_of(np.zeros((NUM_USERS, 3))),
-        "scale": SCALE,
+        "truth": TRUTH,
         "optimum": np.zeros(NUM_USERS),
     }
     with pytest.raises(error, match=message):
         evaluate(**{**good, **wrong})
+
+
+def verified(plan, worlds):
+    """Logits if all goes as expected, and what fresh perturbations find."""
+    problem = plan.problem
+    _, logit = outcomes(problem.score, worlds, problem.x, plan.action)
+    every = np.ones(len(logit), bool)
+    users = (problem.score, worlds, problem.x, plan.action, problem.scale, logit, every)
+    return logit, problem.requirement.verify(jax.random.key(1), *users)
+
+
+def test_another_problem_than_the_plans_own_may_be_asked_about():
+    x = np.zeros((NUM_USERS, 3), np.float32)
+    shift = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
+    plan = plan_of(shift, x)
+    for epsilon, other in ((0.3, x), (0.0, x - WEIGHT)):
+        problem = pose(SCORE, TRUTH.graph, other, scale=SCALE, epsilon=epsilon)
+        judged = evaluate(plan, TRUTH, problem=problem)
+        own = evaluate(plan_of(shift, other, epsilon=epsilon), TRUTH)
+        jax.tree.map(np.testing.assert_array_equal, judged, own)
+    assert judged.validity < evaluate(plan, TRUTH).validity
 
 
 def test_a_user_is_judged_the_same_alone_and_in_a_crowd():
@@ -218,19 +235,15 @@ def test_a_user_is_judged_the_same_alone_and_in_a_crowd():
     layers["Dense_2"]["bias"] -= 1.0
     score = pcr.Classifier(pcr.MLP((16, 16)), {"params": layers}, jnp.zeros(3), jnp.ones(3))
     x = rng.normal(size=(500, 3)).astype(np.float32)
-    plan = plan_of(rng.normal(size=(500, 3)).astype(np.float32))
+    shift = rng.normal(size=(500, 3)).astype(np.float32)
+    plan = plan_of(shift, x, score=score, epsilon=0.1)
     known = np.arange(500.0)
-    crowd = evaluate(score, TRUTH, x, plan, scale=SCALE, epsilon=0.1, optimum=known)
+    crowd = evaluate(plan, TRUTH, optimum=known)
     places = rng.permutation(500)[:NUM_USERS]
     some = jax.tree.map(lambda leaf: leaf[places], plan)
-    own = {"scale": SCALE, "epsilon": 0.1, "optimum": known[places]}
-    few = evaluate(score, TRUTH, x[places], some, **own)
+    few = evaluate(some, TRUTH, optimum=known[places])
     jax.tree.map(np.testing.assert_array_equal, few, jax.tree.map(lambda a: a[places], crowd))
     # The logits behind the decisions, which show a difference in the last bit.
-    region = Ball(jnp.asarray(0.1, float))
-    key = jax.random.key(1)
-    logits = judge(key, score, per_user(TRUTH, 500), x, plan.action, SCALE, region)
-    theirs = (per_user(TRUTH, NUM_USERS), x[places], some.action)
-    again = judge(key, score, *theirs, SCALE, region)
+    logits, again = (verified(p, per_user(TRUTH, len(p.cost))) for p in (plan, some))
     jax.tree.map(np.testing.assert_array_equal, again, jax.tree.map(lambda a: a[places], logits))
     assert 0 < few.validity < 1

@@ -16,9 +16,10 @@ import pytest
 
 import pcr_jax as pcr
 from pcr_jax import _checks
-from pcr_jax.classifiers import as_score, differentiable, refuse_probabilities
 from pcr_jax.evaluation import optimum_cost
 from pcr_jax.history import check_history
+from pcr_jax.recourse import pose
+from pcr_jax.scores import as_score, differentiable, refuse_probabilities
 from tests.problems import history_of
 
 KEY = jax.random.key(0)
@@ -71,6 +72,9 @@ def plan():
 
 
 def same(plan, other):
+    """But for what the users are called."""
+    problem = dataclasses.replace(plan.problem, index=other.problem.index)
+    plan = dataclasses.replace(plan, problem=problem)
     return jax.tree.all(jax.tree.map(np.array_equal, plan, other))
 
 
@@ -89,7 +93,7 @@ def test_everything_with_names_is_put_into_the_order_of_the_nodes(plan):
     ordered = {"scale": scale, "weights": weights[NODES].to_numpy(), "constraints": unnamed}
     assert same(found, pcr.find_recourse(score, SCM, by_position, **ordered))
     assert not np.asarray(found.action.intervened)[:, NODES.index("income")].any()
-    report = pcr.evaluate(score, SCM, X, plan, scale=SCALE, optimum=pd.Series(1.0, X.index))
+    report = pcr.evaluate(plan, SCM, optimum=pd.Series(1.0, X.index))
     assert report.validity == 1
     np.testing.assert_array_equal(SCM.abduct(X), SCM.abduct(by_position))
     for name, value in (("savings", 0.4), ("debt", -0.2)):
@@ -106,7 +110,7 @@ def test_a_model_asked_by_name_accepts_everybody_who_follows_the_plan():
 
 
 def test_the_table_keeps_the_index_and_the_present_values(plan):
-    table = plan.to_frame(NODES, X)
+    table = plan.to_frame(NODES)
     assert list(table.index) == list(X.index)
     for name in FRAME:
         np.testing.assert_array_equal(table[f"{name} (now)"], X[name].astype(np.float32))
@@ -147,7 +151,7 @@ NAMED_WRONGLY = {
 @pytest.mark.parametrize("case", NAMED_WRONGLY)
 def test_other_names_are_refused(case):
     wrong, message = NAMED_WRONGLY[case]
-    good = {"score": score, "scm": SCM, "x": X, "scale": SCALE}
+    good = {"score": score, "worlds": SCM, "x": X, "scale": SCALE}
     with pytest.raises(ValueError, match=message):
         pcr.find_recourse(**good | wrong(None))
 
@@ -232,8 +236,9 @@ def probability(x):
 def test_a_probability_cut_at_0_is_refused_with_the_remedy(wrong, plan):
     with pytest.raises(ValueError, match=r"logit.*as of a probability.*outside_model\(model"):
         pcr.find_recourse(wrong, SCM, X, scale=SCALE)
+    problem = pose(wrong, GRAPH, X, scale=SCALE)
     with pytest.raises(ValueError, match="as of a probability"):
-        pcr.evaluate(wrong, SCM, X, plan, scale=SCALE)
+        pcr.evaluate(plan, SCM, problem=problem)
 
 
 def test_what_is_a_logit_near_0_is_not_refused():
@@ -344,7 +349,7 @@ def test_what_a_model_raises_comes_as_it_is_and_once(calls, caplog, plan):
             pcr.find_recourse(broken, SCM, X, scale=SCALE)
     if calls == 0:
         with pytest.raises(Broken, match=WORDS):
-            pcr.evaluate(outside, SCM, X, plan, scale=SCALE)
+            pcr.evaluate(plan, SCM, problem=pose(outside, GRAPH, X, scale=SCALE))
         with pytest.raises(Broken):
             outside(ROWS)
     assert not caplog.records
@@ -384,12 +389,12 @@ def test_a_score_of_ones_own_may_say_that_it_has_no_gradient():
 
 
 def test_without_an_optimum_there_is_no_regret(plan):
-    report = pcr.evaluate(score, SCM, X, plan, scale=SCALE)
+    report = pcr.evaluate(plan, SCM)
     assert report.optimum is None
     assert np.isnan(report.regret_to_optimum_mean)
     assert "regret" not in str(report)
     known = optimum_cost(score, SCM, X, scale=SCALE)
-    report = pcr.evaluate(score, SCM, X, plan, scale=SCALE, optimum=known)
+    report = pcr.evaluate(plan, SCM, optimum=known)
     assert report.regret_to_optimum_mean == pytest.approx(0, abs=1e-6)
     assert "regret to the optimum" in str(report)
 
@@ -402,7 +407,7 @@ def test_without_an_optimum_there_is_no_regret(plan):
     [["status", "cost", "sentence"], ["valid", "intervention_set", "valid (now)"], [0, 1, 2]],
 )
 def test_every_feature_has_its_columns_whatever_its_name(names, plan):
-    table = plan.to_frame(names, X[NODES].to_numpy())
+    table = plan.to_frame(names)
     assert table.columns.is_unique
     assert table.shape == (6, 7 + 3 * 3 + 1)
     for j, name in enumerate(names):
@@ -413,7 +418,7 @@ def test_every_feature_has_its_columns_whatever_its_name(names, plan):
 @pytest.mark.parametrize("names", [["a", "a", "b"], ["1", 1, 2]])
 def test_names_that_read_the_same_are_refused(names, plan):
     with pytest.raises(ValueError, match=r"Expected (distinct )?names"):
-        plan.to_frame(names, X[NODES].to_numpy())
+        plan.to_frame(names)
 
 
 # Tracing.
@@ -423,7 +428,7 @@ def test_what_works_on_the_host_says_that_it_cannot_be_traced(plan):
     x, scale = X[NODES].to_numpy(np.float32), SCALE[NODES].to_numpy()
     traced = {
         "find_recourse": lambda x: pcr.find_recourse(score, SCM, x, scale=scale).cost,
-        "evaluate": lambda x: pcr.evaluate(score, SCM, x, plan, scale=scale).cost,
+        "evaluate": lambda x: pcr.evaluate(plan, SCM, optimum=x[:, 0]).cost,
     }
     for name, call in traced.items():
         for transform in (jax.jit, lambda f: jax.jit(lambda _: f(x))):
@@ -577,10 +582,10 @@ def test_a_key_is_one_of_jax(key, error):
 
 M1 = pcr.library.m1()
 OTHERS = {
-    "scm": lambda: pcr.find_recourse(score, GRAPH, X, scale=SCALE),
+    "worlds": lambda: pcr.find_recourse(score, GRAPH, X, scale=SCALE),
     "constraints": lambda: pcr.find_recourse(score, SCM, X, scale=SCALE, constraints={}),
     "solver": lambda: pcr.find_recourse(score, SCM, X, scale=SCALE, solver=3),
-    "plan": lambda: pcr.evaluate(score, SCM, X, X, scale=SCALE),
+    "plan": lambda: pcr.evaluate(X, SCM),
     "graph": lambda: pcr.linear_scm(SCM, [1.0]),
     "action": lambda: SCM.counterfactual(X, [1.0, 0, 0]),
     "mechanisms": lambda: pcr.SCM(GRAPH, (1, 2, 3), SCM.noise),

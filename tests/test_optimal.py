@@ -11,8 +11,8 @@ import pytest
 import pcr_jax as pcr
 from benchmarks import brute_force
 from pcr_jax import Constraints, Optimal, PlanStatus, find_recourse, library
-from pcr_jax.recourse import optimal
 from pcr_jax.recourse.cost import Cost
+from pcr_jax.recourse.optimal.moves import Moves
 from pcr_jax.recourse.search import Task
 
 # Every test uses these shapes where it can, so that few programs are compiled: all scores below
@@ -554,13 +554,13 @@ def test_what_cannot_be_reached_is_not_found(epsilon):
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_ascents_spend_nothing_on_features_that_cannot_move(norm):
     cost = Cost(jnp.asarray(SCALE), jnp.ones(3), norm)
-    solver = optimal.Solver(Optimal(), SCORE, cost, None, False, 3, 3, jnp.zeros((0, 3)))
+    space = Moves(cost, False, 3)
     bounds = (jnp.array([0.0, -5.0, -5.0]), jnp.array([0.0, 5.0, 5.0]))
     task = Task(M1, X[0], *bounds, weights=jnp.array([1.0, 2.0, 0.5]))
     moves = jnp.array([[10.0, 0.5, 0.9], [-10.0, -0.5, 0.9]])
-    nearest = solver.within(task, moves, jnp.array([0.8, 0.4]))
+    nearest = space.within(task, moves, jnp.array([0.8, 0.4]))
     np.testing.assert_array_equal(nearest[:, 0], 0)
-    np.testing.assert_allclose(solver.size(task, nearest), [0.8, 0.4], rtol=1e-5)
+    np.testing.assert_allclose(space.size(task, nearest), [0.8, 0.4], rtol=1e-5)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])

@@ -5,11 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcr_jax import Action, Plan, PlanStatus
+from pcr_jax import Action, Graph, Plan, PlanStatus
+from pcr_jax.recourse import pose
 from pcr_jax.recourse.rounding import EXACT
 
 NAMES = ["income", "savings", "debt"]
+GRAPH = Graph.from_edges(NAMES, [])
 X = jnp.array([2100.0, 800.0, 12.5])
+
+
+def goal(x):
+    return x[0]
 
 
 def plan_of(*users, decimals=(0, 0, 1), x=X):
@@ -28,15 +34,13 @@ def plan_of(*users, decimals=(0, 0, 1), x=X):
         np.full(len(users), 7),
         np.full(len(users), 9),
         np.tile(decimals, (len(users), 1)),
-        jnp.tile(x, (len(users), 1)),
-        tuple(NAMES),
-        "a score",
+        pose(goal, GRAPH, np.tile(x, (len(users), 1)), scale=np.ones(3)),
     )
 
 
 def sentence(action, after, status=PlanStatus.found, x=X, decimals=(0, 0, 1)):
     plan = plan_of((action, after, status), decimals=decimals, x=x)
-    return plan.to_frame(NAMES, x[None]).sentence[0]
+    return plan.to_frame(NAMES).sentence[0]
 
 
 NOTHING = Action.empty(3)
@@ -183,7 +187,7 @@ USERS = (
 
 def test_a_frame_has_a_row_per_user_in_natural_units():
     plan, nan = plan_of(*USERS), np.nan
-    table = plan.to_frame(NAMES, jnp.tile(X, (4, 1)))
+    table = plan.to_frame(NAMES)
     features = [n + what for n in NAMES for what in (" (now)", " (action)", " (expected)")]
     verified = ["valid", "robust_valid", "certified", "num_perturbations"]
     first = ["status", "cost", *verified, "intervention_set"]
@@ -206,17 +210,16 @@ def test_a_frame_has_a_row_per_user_in_natural_units():
 
 
 @pytest.mark.parametrize(
-    ("names", "x", "message"),
+    ("names", "message"),
     [
-        (NAMES[:2], jnp.tile(X, (4, 1)), "names of 3 features; got 2"),
-        ([*NAMES, "age"], jnp.tile(X, (4, 1)), "names of 3 features; got 4"),
-        (NAMES, jnp.tile(X, (3, 1)), r"x of shape \(4, 3\); got \(3, 3\)"),
-        (NAMES, X, r"x of shape \(4, 3\); got \(3,\)"),
+        (NAMES[:2], "names of 3 features; got 2"),
+        ([*NAMES, "age"], "names of 3 features; got 4"),
+        (NAMES[::-1], "names in the order"),
     ],
 )
-def test_names_and_features_have_to_fit(names, x, message):
+def test_names_have_to_fit(names, message):
     with pytest.raises(ValueError, match=message):
-        plan_of(*USERS).to_frame(names, x)
+        plan_of(*USERS).to_frame(names)
 
 
 def test_a_plan_prints_its_statuses():

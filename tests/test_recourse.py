@@ -482,7 +482,7 @@ def test_a_score_that_is_nan_somewhere_never_passes_for_favourable(solver):
 
 # Misuse.
 
-GOOD = {"score": SCORE, "scm": library.m1(), "x": X, "scale": SCALE, "solver": "paper"}
+GOOD = {"score": SCORE, "worlds": library.m1(), "x": X, "scale": SCALE, "solver": "paper"}
 
 
 @pytest.mark.parametrize(
@@ -509,7 +509,7 @@ GOOD = {"score": SCORE, "scm": library.m1(), "x": X, "scale": SCALE, "solver": "
         ({"score": 3.0}, TypeError, "score to be callable"),
         ({"score": lambda x: x}, ValueError, r"score .* logit of shape \(\); got \(3,\)"),
         ({"score": lambda x: (x[0], x[1])}, ValueError, r"score .* logit of shape \(\)"),
-        ({"scm": jax.vmap(SURROGATE.scm)(THETAS[:7])}, ValueError, r"20 users.*shape \(7,\)"),
+        ({"worlds": jax.vmap(SURROGATE.scm)(THETAS[:7])}, ValueError, r"20 users.*shape \(7,\)"),
         ({"max_set_size": 0}, ValueError, "max_set_size"),
     ],
 )

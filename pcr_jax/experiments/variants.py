@@ -21,7 +21,7 @@ from pcr_jax.evaluation import evaluate, intervention_pattern, optimum_cost
 from pcr_jax.experiments.estimation import experiment_key, scm_index
 from pcr_jax.experiments.protocol import Protocol
 from pcr_jax.population import Population, refused_population, refused_test_users
-from pcr_jax.recourse import Algorithm1, PlanStatus, find_recourse
+from pcr_jax.recourse import Algorithm1, PlanStatus, find_recourse, pose
 from pcr_jax.scm import SCM, linear_scm, non_causal
 
 
@@ -100,6 +100,9 @@ def recourse_rows(
     recourse, interventions = [], []
     for epsilon in protocol.epsilons:
         optimum = optimum_cost(true.score, truth, true.users, scale=true.scale, epsilon=epsilon)
+        problem = pose(
+            true.score, truth.graph, every_rate(true.users), scale=true.scale, epsilon=epsilon
+        )
         reports, plans = {}, {}
         for name, variant in variants.items():
             own = frames[name]
@@ -115,15 +118,7 @@ def recourse_rows(
             )
             # The same standardised action, taken by the true users.
             taken = replace(plan, action=Action.soft(plan.action.value * (true.scale / own.scale)))
-            report = evaluate(
-                true.score,
-                truth,
-                every_rate(true.users),
-                taken,
-                scale=true.scale,
-                epsilon=epsilon,
-                optimum=every_rate(optimum),
-            )
+            report = evaluate(taken, truth, problem=problem, optimum=every_rate(optimum))
             plans[name], reports[name] = plan, report
         for r, rate in enumerate(protocol.learning_rates):
             users = slice(r * num_users, (r + 1) * num_users)

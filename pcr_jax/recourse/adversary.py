@@ -17,8 +17,8 @@ from jax import Array
 
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action
-from pcr_jax.classifiers import differentiable
 from pcr_jax.scm import SCM
+from pcr_jax.scores import differentiable
 
 NORMS = ("l2", "linf")
 

@@ -23,16 +23,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.actions import Action
+from pcr_jax.actions import Action, intervention_sets
 from pcr_jax.batching import by_bucket, take, width
 from pcr_jax.recourse import lanes
-from pcr_jax.recourse.adversary import Ball, outcome, unit
-from pcr_jax.recourse.search import Found, Task
+from pcr_jax.recourse.adversary import outcome, unit
+from pcr_jax.recourse.problem import Problem
+from pcr_jax.recourse.search import Found
 from pcr_jax.scm import SCM
+from pcr_jax.scores import differentiable
 
 _LANES = 512  # problems advanced at once, for each unit of `width`
 
@@ -69,8 +72,46 @@ class Algorithm1:
         """Gradient steps in all."""
         return self.num_outer * self.num_inner
 
+    def check(self, problem: Problem) -> None:
+        """Raise for what Algorithm 1 does not do."""
+        weighted = bool((problem.weights != 1).any())
+        ball = getattr(problem.requirement, "ball", "another requirement")
+        has_slope = differentiable(problem.score)
+        for name, wanted, came in (
+            ("cost", "l1", problem.cost),
+            ("norm", "l2", getattr(ball, "norm", "l2" if ball is None else ball)),
+            ("intervention", "soft", "hard" if problem.hard else "soft"),
+            ("weights", "none", "some" if weighted else "none"),
+            ("a score", "with a gradient", "with a gradient" if has_slope else "without"),
+        ):
+            if came != wanted:
+                raise ValueError(
+                    f"Expected {name} {wanted!r} with solver='paper'; got {came!r}. "
+                    "Use solver='optimal'."
+                )
 
-class Problem(NamedTuple):
+    def search(self, problem: Problem, worlds: SCM) -> Found:
+        """The cheapest valid action of every user over the intervention sets."""
+        low, high = problem.bounds
+        movable = np.asarray((low < 0) | (high > 0)).any(0)
+        chosen = intervention_sets(int(movable.sum()), problem.max_set_size)
+        sets = np.zeros((len(chosen), len(problem.scale)))
+        sets[:, movable] = chosen
+        rates = jnp.full(len(low), 0.5) if problem.learning_rate is None else problem.learning_rate
+        radius = getattr(getattr(problem.requirement, "ball", None), "radius", None)
+        run = partial(_search, self, problem.score, jnp.asarray(sets, float), problem.scale, radius)
+        move, flat, evaluations = by_bucket(run, problem.tasks(worlds), rates)
+        nobody = jnp.zeros_like(flat)
+        return Found(move, problem.begin(), nobody, nobody, flat, evaluations)
+
+    def go_on(
+        self, problem: Problem, worlds: SCM, found: Found, broken: np.ndarray, scenario: Array
+    ) -> Found:
+        """Algorithm 1 ends where it has ended: nobody goes on."""
+        return found
+
+
+class Descent(NamedTuple):
     """One user with one intervention set; everything in units of ``scale`` but ``x``."""
 
     scm: SCM
@@ -108,7 +149,7 @@ def step(
     score: Callable,
     scale: Array,
     epsilon: Array | None,
-    problem: Problem,
+    problem: Descent,
     state: State,
 ) -> tuple[State, Outcome]:
     """Judge the present action of one problem and take one gradient step.
@@ -147,7 +188,7 @@ def solve(
     score: Callable,
     scale: Array,
     epsilon: Array | None,
-    problem_of: Callable[[Array], Problem],
+    problem_of: Callable[[Array], Descent],
     num_problems: int,
     num_waiting: Array | int,
     num_nodes: int,
@@ -194,7 +235,7 @@ def _search(settings, score, sets, scale, epsilon, real, tasks, learning_rate):
     def problem_of(p):
         user = p // num_sets
         scm, x, low, high, _ = take(tasks, user)
-        return Problem(scm, x, sets[p % num_sets], low, high, learning_rate[user])
+        return Descent(scm, x, sets[p % num_sets], low, high, learning_rate[user])
 
     move, valid, flat, steps = solve(
         settings,
@@ -213,28 +254,3 @@ def _search(settings, score, sets, scale, epsilon, real, tasks, learning_rate):
     best = jnp.take_along_axis(move, cost.argmin(1)[:, None, None], axis=1)[:, 0]
     best = jnp.where(valid.any(1, keepdims=True), best, 0.0)
     return best, flat.all(1), steps.reshape(num_users, num_sets).sum(1)
-
-
-class Search(NamedTuple):
-    """Algorithm 1 for one score, ball and choice of intervention sets."""
-
-    settings: Algorithm1
-    score: Callable
-    scale: Array
-    ball: Ball | None
-    sets: Array  # (num_sets, d)
-
-    def begin(self, tasks: Task, learning_rate: Array) -> Found:
-        """The cheapest valid action of every user over the intervention sets.
-
-        ``learning_rate`` (num_users,) is in units of ``scale``.
-        """
-        radius = None if self.ball is None else self.ball.radius
-        search = partial(_search, self.settings, self.score, self.sets, self.scale, radius)
-        move, flat, evaluations = by_bucket(search, tasks, learning_rate)
-        nobody = jnp.zeros_like(flat)
-        return Found(move, jnp.zeros_like(move)[:, None], nobody, nobody, flat, evaluations)
-
-    def go_on(self, tasks: Task, found: Found, broken, delta: Array) -> Found:
-        """Algorithm 1 ends where it has ended: nobody goes on."""
-        return found

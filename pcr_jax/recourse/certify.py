@@ -30,9 +30,10 @@ from jax import Array
 
 from pcr_jax.actions import Action
 from pcr_jax.batching import by_bucket, chunks_of, map_users, take, width
-from pcr_jax.classifiers import MLP, Classifier, OutsideModel, Threshold
+from pcr_jax.classifiers import MLP, Classifier
 from pcr_jax.recourse.adversary import Ball
 from pcr_jax.scm import SCM
+from pcr_jax.scores import OutsideModel, Threshold
 
 _BOXES = 256  # bounded at once, for each unit of `width`
 _USERS = 256  # whose boxes are kept at once, for each unit of `width`

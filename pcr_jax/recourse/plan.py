@@ -13,7 +13,9 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
+from pcr_jax.recourse.problem import Problem
 from pcr_jax.recourse.rounding import EXACT, present
+from pcr_jax.scores import shown
 
 
 class PlanStatus(IntEnum):
@@ -104,7 +106,7 @@ def _sentence(names, status, intervened, hard, value, now, after, decimals) -> s
     return sentence if status == "found" else f"{sentence} {_NOT_ROBUST}"
 
 
-@pytree(static=("nodes", "score"))
+@pytree()
 class Plan:
     """One recommendation per user.
 
@@ -135,12 +137,8 @@ class Plan:
     decimals : Array
         Shape (num_users, d): of the numbers in which an action is written, negative before the
         point; `pcr_jax.recourse.rounding.EXACT` for all that there are.
-    x : Array
-        Shape (num_users, d), natural units: the features that it was made for.
-    nodes : tuple of str
-        The d features' names, those of the graph.
-    score : str
-        What is to become favourable; of an outside model, its favourable class and threshold.
+    problem : Problem
+        What was asked for: score, users, scale, requirement and the rest.
     """
 
     action: Action
@@ -153,27 +151,20 @@ class Plan:
     num_evaluations: Array
     num_perturbations: Array
     decimals: Array
-    x: Array
-    nodes: tuple[str, ...]
-    score: str
+    problem: Problem
 
     def status_counts(self) -> dict[str, int]:
         """How many users ended with each status."""
         status = np.asarray(self.status)
         return {s.name: int(np.sum(status == s)) for s in PlanStatus}
 
-    def to_frame(
-        self, names: Sequence[str] | None = None, x: Array | pd.DataFrame | None = None
-    ) -> pd.DataFrame:
+    def to_frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per user, in natural units, with a sentence that says what to do.
 
         Parameters
         ----------
         names : sequence of str, optional
-            What to call the d features, in the order of ``nodes``; these by default.
-        x : Array or DataFrame, optional
-            Shape (num_users, d): the features that the plan was made for, of which a table gives
-            its index to the result.
+            What to call the d features, in the order of the graph's nodes; these by default.
 
         Returns
         -------
@@ -181,30 +172,24 @@ class Plan:
             Columns ``status``, ``cost``, ``valid``, ``robust_valid``, ``certified``,
             ``num_perturbations``, ``intervention_set``; for every feature its present value
             ``(now)``, the ``(action)`` on it (a shift; NaN for none), what is ``(expected)`` to
-            follow; and ``sentence``. ``attrs["score"]`` says what is favourable.
+            follow; and ``sentence``. ``attrs["score"]`` says what is favourable. The index is that
+            of the table that the users came in, if it was one.
 
         Raises
         ------
         ValueError
-            If ``names`` or ``x`` are not those of the plan, or two names read the same.
+            If ``names`` are not those of the plan, or two read the same.
         """
-        shape = self.action.value.shape
-        given = self.nodes if names is None else _checks.names(names, "names")
-        if set(given) == set(self.nodes) and given != self.nodes:
-            raise ValueError(f"Expected names in the order {list(self.nodes)}; got {list(given)}.")
+        shape, nodes = self.action.value.shape, self.problem.names
+        given = nodes if names is None else _checks.names(names, "names")
+        if set(given) == set(nodes) and given != nodes:
+            raise ValueError(f"Expected names in the order {list(nodes)}; got {list(given)}.")
         names = [f"{name}" for name in given]
         if len(names) != shape[1]:
             raise ValueError(f"Expected names of {shape[1]} features; got {len(names)}.")
         if len(set(names)) != len(names):
             raise ValueError(f"Expected names that read differently; got {list(given)}.")
-        index = x.index if isinstance(x, pd.DataFrame) else None
-        now = np.asarray(self.x)
-        if x is not None:
-            labels = _checks.names_of(x)
-            known = None if labels is None else given if set(labels) == set(given) else self.nodes
-            came = np.asarray(_checks.array(x, "x", shape, names=known))
-            if not np.array_equal(came, now):
-                raise ValueError("Expected x to be what the plan was made for; got other features.")
+        now = np.asarray(self.problem.x)
         after = np.asarray(self.x_counterfactual)
         intervened = np.asarray(self.action.intervened)
         hard = np.asarray(self.action.hard)
@@ -230,8 +215,8 @@ class Plan:
                 status, intervened, hard, value, now, after, np.asarray(self.decimals), strict=True
             )
         ]
-        table = pd.DataFrame(columns, index=index)
-        table.attrs["score"] = self.score
+        table = pd.DataFrame(columns, index=self.problem.index)
+        table.attrs["score"] = shown(self.problem.score)
         return table
 
     def __repr__(self):

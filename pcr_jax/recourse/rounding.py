@@ -8,21 +8,19 @@ to 2,410" is tried both as 310 more and as 2,410.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from itertools import product
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from pcr_jax.actions import Action
 from pcr_jax.batching import by_bucket, map_users, over_devices, take
-from pcr_jax.recourse.adversary import outcome
-from pcr_jax.recourse.cost import Cost
-from pcr_jax.recourse.search import Task
+from pcr_jax.recourse.problem import Problem
+from pcr_jax.recourse.requirements import Case
+from pcr_jax.recourse.search import Found
+from pcr_jax.scm import SCM
 
 EXACT = 127
 """Decimals of a number that is not rounded."""
@@ -141,92 +139,72 @@ def chosen_way(valid: np.ndarray, cost: np.ndarray, exact_cost: np.ndarray) -> n
     return np.where(there.any(1), best, first_exact)
 
 
-@partial(jax.jit, static_argnames="robust")
-def _judge(score, scale, tasks, deltas, by, to, robust):
+@jax.jit
+def _judge(score, scale, requirement, tasks, met, by, to):
     """Lowest logit of every way to write every user's action, shape (num_users, num_ways).
 
-    As a shift and as a value; if ``robust`` the shift also under ``deltas`` (num_users, n, d).
+    As a value if all goes as expected, as a shift also in the scenarios ``met``.
     """
 
     def judge(shared, *users):
-        score, scale = shared
+        score, scale, requirement = shared
 
-        def one(task, deltas, by, to):
+        def one(task, met, by, to):
             def plain(action):
                 return score(task.scm.counterfactual(task.x, action))
 
             def under(action):
-                every = jax.vmap(lambda d: outcome(score, task.scm, task.x, action, scale, d))
-                return jnp.minimum(plain(action), every(deltas).min())
+                return requirement.lowest(Case(score, task.scm, task.x, action, scale), met)
 
-            shifted = jax.vmap(under if robust else plain)(by)
-            return jnp.minimum(shifted, jax.vmap(plain)(to))
+            return jnp.minimum(jax.vmap(under)(by), jax.vmap(plain)(to))
 
         return map_users(one, *users, chunk=_CHUNK)
 
-    return over_devices(judge, (score, scale), tasks, deltas, by, to)
+    return over_devices(judge, (score, scale, requirement), tasks, met, by, to)
 
 
-def written(
-    score: Callable,
-    tasks: Task,
-    scale: Array,
-    bounds: tuple[Array, Array],
-    price: Cost,
-    robust: bool,
-    hard: bool,
-    digits: int | None,
-    move: Array,
-    deltas: Array,
-) -> tuple[Action, np.ndarray]:
+def written(problem: Problem, worlds: SCM, found: Found) -> tuple[Action, np.ndarray]:
     """The actions as they are to be written, and their decimals (num_users, d).
 
-    Parameters
-    ----------
-    bounds : tuple of Array
-        The smallest and largest shift, shape (num_users, d), natural units.
-    move : Array
-        Shape (num_users, d), units of ``scale``.
-    deltas : Array
-        Shape (num_users, n, d): perturbations that the action must withstand if ``robust``.
+    The moves' numbers are those that meet the requirement in the scenarios that they were found to.
     """
     values, places = [], []
+    move, met = found.move, found.scenarios
     for start in range(0, len(move), _GROUP):
         some = slice(start, start + _GROUP)
-        value, decimals = _written(
-            *(score, take(tasks, some), scale, take(bounds, some), take(price, some)),
-            *(robust, hard, digits, move[some], deltas[some]),
-        )
+        value, decimals = _written(*take((problem, worlds, move, met), some))
         values.append(value)
         places.append(decimals)
     moved = move != 0
     value = jnp.asarray(np.concatenate(values))
-    return Action.do(value, moved) if hard else Action.soft(value), np.concatenate(places)
+    action = Action.do(value, moved) if problem.hard else Action.soft(value)
+    return action, np.concatenate(places)
 
 
-def _written(score, tasks, scale, bounds, price, robust, hard, digits, move, deltas):
+def _written(problem, worlds, move, met):
     """`written` for some users: the values of their actions, and the decimals."""
-    x = np.asarray(tasks.x)
+    x, scale, tasks = np.asarray(problem.x), problem.scale, problem.tasks(worlds)
     shift = np.asarray(move * scale)
-    drafts = ways(x, shift, np.asarray(scale), digits)
+    drafts = ways(x, shift, np.asarray(scale), problem.digits)
     by, to = (np.asarray(part, x.dtype) for part in drafts[:2])
-    low, high = (np.asarray(bound)[:, None] for bound in bounds)
+    low, high = (np.asarray(bound)[:, None] for bound in problem.bounds)
     slack = 4e-7 * np.abs(x)[:, None]
     reached = to - x[:, None]
     moved = np.broadcast_to(shift[:, None] != 0, to.shape)
     allowed = (by >= low) & (by <= high) & (reached >= low - slack) & (reached <= high + slack)
 
     def action(shift, target):
-        return Action.do(target, moved) if hard else Action.soft(shift)
+        return Action.do(target, moved) if problem.hard else Action.soft(shift)
 
     actions = (action(by, x[:, None] + by), action(reached, to))
     logit = by_bucket(
-        lambda _, *users: _judge(score, scale, *users, robust=robust), tasks, deltas, *actions
+        lambda _, *users: _judge(problem.score, scale, problem.requirement, *users),
+        *(tasks, met, *actions),
     )
-    length = reached if hard else by
-    weights = np.asarray(price.weights)[:, None]
+    length = reached if problem.hard else by
+    price, weights = problem.price(), np.asarray(problem.weights)[:, None]
     cost = np.asarray(price.of_weighted(weights * length / np.asarray(scale)))
     exact = np.asarray(price.of_weighted(weights[:, 0] * np.asarray(move)))
     valid = np.asarray(logit >= 0) & allowed.all(2)
     rows, way = np.arange(len(x)), chosen_way(valid, cost, exact)
-    return (to if hard else by)[rows, way], drafts.decimals[rows, way]
+    return (to if problem.hard else by)[rows, way], drafts.decimals[rows, way]

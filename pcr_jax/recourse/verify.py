@@ -19,11 +19,11 @@ from jax import Array
 
 from pcr_jax.actions import Action
 from pcr_jax.batching import by_bucket, map_users, over_devices, take, width
-from pcr_jax.classifiers import differentiable
 from pcr_jax.recourse import lanes
 from pcr_jax.recourse.adversary import Ball, attack, outcome
 from pcr_jax.recourse.certify import certified
 from pcr_jax.scm import SCM
+from pcr_jax.scores import differentiable
 
 _BLOCK, _BLOCKS = 2048, 4  # random points at once, and how often
 _WORST, _NEAR = 32, 32  # of the worst points, so many more around each
@@ -212,20 +212,3 @@ def withstand(
         )
         num[chosen] = _num_examined(score)
     return Withstood(lowest, delta, proved, num)
-
-
-def judge(
-    key: Array,
-    score: Callable,
-    scms: SCM,
-    x: Array,
-    action: Action,
-    scale: Array,
-    ball: Ball | None,
-) -> tuple[Array, Array]:
-    """Logits (num_users,) after the actions, and the lowest in the ball, if there is one."""
-    _, logit = outcomes(score, scms, x, action)
-    if ball is None:
-        return logit, logit
-    everybody = np.ones(len(x), bool)
-    return logit, withstand(key, score, scms, x, action, scale, ball, logit, everybody).logit

@@ -1,0 +1,276 @@
+"""The path from a problem to a plan: search, write, verify, search on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax.actions import Action, Constraints
+from pcr_jax.batching import chunks_of, map_users, take
+from pcr_jax.recourse.algorithm1 import Algorithm1
+from pcr_jax.recourse.optimal import Optimal
+from pcr_jax.recourse.plan import Plan, PlanStatus
+from pcr_jax.recourse.problem import Problem, has_model, pose, worlds_of
+from pcr_jax.recourse.rounding import written
+from pcr_jax.recourse.search import Found, Solver
+from pcr_jax.recourse.verify import outcomes
+from pcr_jax.scm import SCM
+from pcr_jax.scores import on_host, raises_as_itself, refuse_probabilities, shown
+
+SOLVERS: dict[str, Callable[[], Solver]] = {"optimal": Optimal, "paper": Algorithm1}
+"""The solvers that have a name."""
+
+# How often an action that a perturbation breaks when it is verified is sought anew, and one more.
+_ATTEMPTS = 12
+# Users who are planned for before progress is told, and of a model on the host.
+_GROUP, _HOST_GROUP = 4096, 16
+
+
+@raises_as_itself
+def find_recourse(
+    score: Callable[[Array], Array],
+    worlds: SCM,
+    x: Array,
+    *,
+    scale: Array,
+    epsilon: float = 0.0,
+    norm: str = "l2",
+    cost: str = "l1",
+    weights: Array | None = None,
+    constraints: Constraints | None = None,
+    intervention: str = "soft",
+    max_set_size: int | None = None,
+    solver: str | Solver = "optimal",
+    learning_rate: float | Array | None = None,
+    digits: int | None = 3,
+    key: Array | None = None,
+    on_user: Callable[[], None] | None = None,
+) -> Plan:
+    """Recommend every user the cheapest intervention after which the score is favourable.
+
+    Solves Eq. 1 (``epsilon=0``) or Eq. 2 of the paper, all users in compiled programs with work on
+    the host between them: it is not to be called inside `jax.jit`, `jax.vmap` or `jax.grad`.
+
+    Parameters
+    ----------
+    score : callable
+        x (d,), natural units -> logit (); at or above 0 is the favourable decision. For models
+        that are not JAX functions see `pcr_jax.outside_model`. Features come in the order of
+        ``scm.graph.nodes``; a score with ``names`` has to have these. It is compiled once, with
+        all that it refers to: pass a new one when that has changed.
+    worlds : SCM
+        One for all users, or with leading axis (num_users,), as from `posterior_scms`. Of several
+        draws for each user, leading axes (num_users, num_draws), the mean of the coefficients is
+        taken.
+    x : Array or DataFrame
+        Shape (num_users, d), natural units. Tables, and Series of ``scale`` and ``weights``, are
+        put into the order of ``scm.graph.nodes``.
+    scale : Array
+        Shape (d,), natural units: the unit in which cost and epsilon are counted, by default
+        in the experiments one population standard deviation.
+    epsilon : float
+        Radius of the ball of perturbations to withstand, in units of ``scale``.
+    norm : {"l2", "linf"}
+        Of that ball.
+    cost : {"l1", "l2"}
+        The norm of an action in units of ``scale`` that is to be small.
+    weights : Array, optional
+        Shape (d,) or (num_users, d), positive: what a move of one unit costs; 1 by default.
+    constraints : Constraints, optional
+    intervention : {"soft", "hard"}
+        Whether an action shifts features, or sets them and cuts their causes.
+    max_set_size : int, optional
+        The largest number of features to intervene on.
+    solver : str or Solver
+        ``"optimal"``: the cheapest valid action to a tolerance, with or without gradients, see
+        `pcr_jax.recourse.optimal`. ``"paper"``: Algorithm 1 of Dominguez-Olmedo et al. (2022),
+        for soft interventions, L1 cost without weights and the L2 ball. Or one with settings,
+        or of your own (`pcr_jax.recourse.Solver`).
+    learning_rate : float or Array, optional
+        Of Algorithm 1, in units of ``scale``; shape () or (num_users,); 0.5 by default.
+    digits : int, optional
+        Actions are given in so many digits of ``scale``, or more where that saves more than 0.2 %
+        of the cost, and are verified as they are written. None: as the search ended.
+    key : Array, optional
+        Of the perturbations with which robust plans are verified; the same ones by default.
+    on_user : callable, optional
+        Called once for each user who is done, for progress bars; users are then taken in groups.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ValueError
+        If shapes or names disagree, a value is not finite, the score is NaN for a user or looks
+        like a probability (see `pcr_jax.scores.refuse_probabilities`), ``scale`` or
+        ``weights`` or ``learning_rate`` is not positive, ``epsilon < 0``, a bound excludes a
+        present value, no node is actionable, an option is unknown, or the solver lacks it.
+    TypeError
+        If ``score`` is not callable, an argument is of another type, or one is being traced.
+    """
+    arguments = (score, worlds, x, scale, epsilon, weights, constraints, learning_rate)
+    _checks.untraced("find_recourse", *arguments)
+    _checks.instance(worlds, SCM, "worlds", " See pcr_jax.linear_scm and posterior_scms.")
+    problem = pose(
+        score,
+        worlds.graph,
+        x,
+        scale=scale,
+        epsilon=epsilon,
+        norm=norm,
+        cost=cost,
+        weights=weights,
+        constraints=constraints,
+        intervention=intervention,
+        max_set_size=max_set_size,
+        learning_rate=learning_rate,
+        digits=digits,
+    )
+    return recommend(problem, worlds, solver=solver, key=key, on_user=on_user)
+
+
+def recommend(
+    problem: Problem,
+    worlds: SCM,
+    *,
+    solver: str | Solver = "optimal",
+    key: Array | None = None,
+    on_user: Callable[[], None] | None = None,
+) -> Plan:
+    """`find_recourse` for a problem that was posed before.
+
+    Parameters
+    ----------
+    problem : Problem
+    worlds, solver, key, on_user
+        See `find_recourse`.
+
+    Returns
+    -------
+    Plan
+    """
+    if isinstance(solver, str):
+        _checks.choice(solver, SOLVERS, "solver")
+        solver = SOLVERS[solver]()
+    _checks.instance(solver, Solver, "solver")
+    if on_user is not None:
+        _checks.function(on_user, "on_user", "() -> None")
+    key = jax.random.key(0) if key is None else key
+    _checks.key(key)
+    worlds = worlds_of(problem, worlds, "worlds")
+    modelled = has_model(worlds)
+    worlds = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0.0), worlds)
+    _check_score(problem, worlds)
+    solver.check(problem)
+    if on_user is None:
+        return _plan(key, solver, problem, worlds, modelled)
+    parts, size = [], _HOST_GROUP if on_host(problem.score) else _GROUP
+    for group, _ in chunks_of(np.arange(len(problem.x)), size):
+        some = take((problem, worlds, modelled), group)
+        parts.append(jax.block_until_ready(_plan(key, solver, *some)))
+        for _ in group:
+            on_user()
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def _check_score(problem: Problem, worlds: SCM) -> None:
+    """Raise if it looks like a probability, or is NaN for a user."""
+    nothing = Action.soft(jnp.zeros(problem.x.shape))
+    _, before = outcomes(problem.score, worlds, problem.x, nothing)
+    refuse_probabilities(problem.score, problem.x, problem.scale, before)
+    undefined = int(jnp.isnan(before).sum())
+    if undefined:
+        raise ValueError(
+            f"Expected score to be a number at every user's features; got NaN for {undefined} of "
+            f"{len(before)} users from {shown(problem.score)}."
+        )
+
+
+class _Tried(NamedTuple):
+    """What came of the search and its verification, users first."""
+
+    found: Found
+    action: Action
+    decimals: np.ndarray  # (n, d)
+    after: Array  # (n, d)
+    logit: Array  # (n,) if all goes as expected
+    lowest: np.ndarray  # (n,) of the fresh scenarios; NaN for those without a model
+    certified: np.ndarray  # (n,)
+    num_scenarios: np.ndarray  # (n,)
+
+
+def _plan(key: Array, solver: Solver, problem: Problem, worlds: SCM, modelled: Array) -> Plan:
+    """Search, write down, verify; search on for those whom the verification breaks."""
+    tried = _tried(key, solver, problem, worlds, modelled)
+    valid = (tried.logit >= 0) & modelled
+    kept = valid[:, None]
+    action = Action(jnp.where(kept, tried.action.value, 0.0), tried.action.hard & kept)
+    acts = action.intervened.any(1)
+    robust_valid = valid & (tried.lowest >= 0)
+    return Plan(
+        action=action,
+        x_counterfactual=jnp.where(acts[:, None], tried.after, problem.x),
+        cost=jnp.where(valid, _costs(problem.price(), action, problem.x), jnp.inf),
+        valid=valid,
+        robust_valid=robust_valid,
+        certified=robust_valid & tried.certified,
+        status=_status(tried.found, modelled, valid, robust_valid, acts),
+        num_evaluations=tried.found.evaluations,
+        num_perturbations=jnp.asarray(tried.num_scenarios),
+        decimals=jnp.asarray(tried.decimals),
+        problem=problem,
+    )
+
+
+def _tried(key, solver, problem, worlds, modelled) -> _Tried:
+    """The last of the attempts."""
+    num_users = len(problem.x)
+    lowest, number = np.full(num_users, np.nan), np.zeros(num_users, int)
+    proved = np.zeros(num_users, bool)
+    pending = np.asarray(modelled)
+    found = solver.search(problem, worlds)
+    for attempt in range(_ATTEMPTS):
+        action, decimals = written(problem, worlds, found)
+        after, logit = outcomes(problem.score, worlds, problem.x, action)
+        fresh = problem.requirement.verify(
+            *(jax.random.fold_in(key, attempt), problem.score, worlds, problem.x, action),
+            *(problem.scale, logit, pending),
+        )
+        lowest = np.where(pending, fresh.logit, lowest)
+        proved = np.where(pending, fresh.certified, proved)
+        number = np.where(pending, fresh.num_scenarios, number)
+        pending = pending & np.asarray(found.going_on & (logit >= 0)) & (lowest < 0)
+        if not pending.any() or attempt == _ATTEMPTS - 1:
+            break
+        found = solver.go_on(problem, worlds, found, pending, fresh.scenario)
+    return _Tried(found, action, decimals, after, logit, lowest, proved, number)
+
+
+def _status(found: Found, modelled, valid, robust_valid, acts) -> Array:
+    """Every user's `PlanStatus`, shape (num_users,)."""
+    return jnp.select(
+        [~modelled, robust_valid & ~acts, robust_valid, found.exhausted, valid, found.flat],
+        [
+            PlanStatus.no_model,
+            PlanStatus.already_favourable,
+            PlanStatus.found,
+            PlanStatus.budget,
+            PlanStatus.not_robust,
+            PlanStatus.zero_gradient,
+        ],
+        PlanStatus.not_found,
+    )
+
+
+@jax.jit
+def _costs(cost: Any, action: Action, x: Array) -> Array:
+    """Every user's, shape (num_users,)."""
+    return map_users(lambda c, a, x: c(a, x), cost, action, x)

@@ -1,0 +1,179 @@
+"""The clauses that every requirement meets; one constructor each."""
+
+import doctest
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pcr_jax as pcr
+from pcr_jax.recourse import Nominal, Requirement, Robust
+from pcr_jax.recourse.problem import per_user
+from pcr_jax.recourse.requirements import Case, base
+from pcr_jax.recourse.verify import outcomes
+
+REQUIREMENTS = {
+    "nominal": Nominal,
+    "robust, l2": lambda: Robust(jnp.asarray(0.2)),
+    "robust, linf": lambda: Robust(jnp.asarray(0.2), "linf"),
+    "robust, closer": lambda: Robust(jnp.asarray(0.2)).closer(3),
+}
+TRUTH, SCALE = pcr.library.m1(), jnp.array([1.0, 2.0, 0.5])
+X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
+NONE = pcr.Action.empty(3)
+
+
+def score(x):
+    return jnp.tanh(x @ jnp.array([1.0, -0.3, 0.4]))
+
+
+def case(shift, user=0):
+    return Case(score, TRUTH, X[user], pcr.Action.soft(shift), SCALE)
+
+
+SHIFTS = jnp.asarray(np.random.default_rng(1).normal(size=(12, 3)), jnp.float32)
+
+
+def values_of(requirement, shifts=SHIFTS):
+    """The plain logits of shifts, as a solver hands them over."""
+
+    def values(scenarios, which=None):
+        some = shifts if which is None else shifts[which]
+        return jnp.stack(
+            [
+                jnp.stack([requirement.logit(case(shift), scenario) for shift in some])
+                for scenario in scenarios
+            ]
+        )
+
+    return values
+
+
+@pytest.fixture(params=REQUIREMENTS)
+def requirement(request):
+    return REQUIREMENTS[request.param]()
+
+
+@pytest.fixture
+def traced_values(requirement):
+    """The same under `jax.vmap`, which is how solvers call it."""
+
+    def values(scenarios, which=None):
+        some = SHIFTS if which is None else SHIFTS[which]
+        each = jax.vmap(lambda s, d: requirement.logit(case(s), d), (0, None))
+        return jax.vmap(each, (None, 0))(some, scenarios)
+
+    return values
+
+
+def test_it_is_a_requirement_and_a_pytree_of_arrays(requirement):
+    assert isinstance(requirement, Requirement)
+    leaves, structure = jax.tree.flatten(requirement)
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+    assert hash(structure) == hash(jax.tree.structure(requirement))
+
+
+def test_the_margin_is_what_the_binding_scenario_gives(requirement, traced_values):
+    state = requirement.begin(3)
+    margin, binding = jax.jit(lambda: requirement.margin(state, traced_values))()
+    assert margin.shape == binding.shape == (len(SHIFTS),)
+    scenarios = requirement.scenario(state, binding)
+    own = jax.vmap(lambda s, d: requirement.logit(case(s), d))(SHIFTS, scenarios)
+    # Of moves that are not favourable anyway it may be known to be so only.
+    held = np.asarray(margin >= 0)
+    assert held.any()
+    np.testing.assert_allclose(margin[held], own[held], rtol=1e-5, atol=1e-6)
+    assert (
+        np.asarray(margin) <= np.asarray(jax.vmap(lambda s: case_logit(s))(SHIFTS)) + 1e-6
+    ).all()
+
+
+def case_logit(shift):
+    return score(TRUTH.counterfactual(X[0], pcr.Action.soft(shift)))
+
+
+def test_a_state_that_has_grown_is_met_by_no_more_moves(requirement, traced_values):
+    state = requirement.begin(3)
+    assert bool(requirement.is_first(state))
+    before, _ = requirement.margin(state, traced_values)
+    deepest = SHIFTS[jnp.argmax(jax.vmap(case_logit)(SHIFTS))]
+
+    def value(scenario):
+        return requirement.logit(case(deepest), scenario)
+
+    scenario = requirement.scenario(state, jnp.asarray(0))
+    if requirement.grows:
+        scenario = scenario + 0.1
+    grown = requirement.add(state, value, scenario, True)
+    after, _ = requirement.margin(grown, traced_values)
+    assert bool(requirement.is_first(grown)) != requirement.grows
+    good = np.asarray(before >= 0)
+    assert (np.asarray(after) <= np.asarray(before) + 1e-6)[good].all()
+    assert not np.asarray(after >= 0)[~good].any()
+    same = requirement.add(state, value, scenario, False)
+    jax.tree.map(np.testing.assert_array_equal, same, state)
+
+
+def test_an_attack_settles_what_it_cannot_break_and_adds_what_breaks(requirement):
+    state = requirement.begin(3)
+    for shift, holds in ((jnp.array([9.0, 0, 0]), True), (jnp.array([-9.0, 0, 0]), False)):
+        judged = case(shift)
+
+        def value(scenario, judged=judged):
+            return requirement.logit(judged, scenario)
+
+        grown, settled = requirement.strengthen(state, judged, value, lambda _: jnp.asarray(False))
+        assert jax.tree.structure(grown) == jax.tree.structure(state)
+        if requirement.grows:
+            assert bool(settled) == holds
+            assert holds or not bool(requirement.is_first(grown))
+        else:
+            assert bool(settled)
+
+
+def test_what_it_takes_is_counted(requirement):
+    state = requirement.begin(3)
+    assert requirement.spent(state, 7) >= 7
+    assert requirement.width(7) >= 7
+    assert requirement.spent(state, 14) > requirement.spent(state, 7)
+
+
+def test_looking_closer_keeps_the_states(requirement):
+    closer = requirement.closer(3)
+    if closer is None:
+        assert not requirement.grows or requirement.outline is not None
+        return
+    assert isinstance(closer, Requirement)
+    assert closer.closer(3) is None
+    shapes = [jax.tree.map(jnp.shape, r.begin(3)) for r in (requirement, closer)]
+    assert shapes[0] == shapes[1]
+
+
+def test_verification_is_of_a_users_own_and_never_above_what_is_expected(requirement):
+    worlds = per_user(TRUTH, len(X))
+    action = pcr.Action.soft(jnp.broadcast_to(jnp.array([1.5, 0, 0]), X.shape))
+    _, logit = outcomes(jax.tree_util.Partial(score), worlds, X, action)
+
+    def verify(users):
+        some = jax.tree.map(lambda leaf: leaf[users], (worlds, X, action))
+        return requirement.verify(
+            *(jax.random.key(0), jax.tree_util.Partial(score), *some, SCALE, logit[users]),
+            np.ones(len(X[users]), bool),
+        )
+
+    found = verify(slice(None))
+    assert (np.asarray(found.logit) <= np.asarray(logit)).all()
+    np.testing.assert_array_equal(verify(slice(1, 3)).logit, found.logit[1:3])
+    lowest = jax.vmap(
+        lambda i: requirement.lowest(
+            Case(score, TRUTH, X[i], pcr.Action.soft(jnp.array([1.5, 0, 0])), SCALE),
+            requirement.begin(3),
+        )
+    )(jnp.arange(len(X)))
+    np.testing.assert_allclose(lowest, logit, rtol=1e-5, atol=1e-6)
+
+
+def test_the_example_works():
+    assert doctest.testmod(base).failed == 0
+    assert doctest.testmod(base).attempted > 5
