@@ -363,8 +363,7 @@ def posterior(idata, truth: SCM) -> Figure:
     if hasattr(idata, "warmup_posterior"):  # only zeus keeps it
         warmup = _paths(idata.warmup_posterior, user, walkers)
         paths, num_warmup = np.concatenate([warmup, paths]), len(warmup)
-    true = np.concatenate([m.coefficients for m in truth.mechanisms])
-    known = truth.linear and len(true) == len(names)
+    known = truth.linear and len(truth.graph.edges) == len(names)
 
     columns = -(-len(names) // 5), -(-len(nodes) // 5)
     most = max(min(len(names), 5), min(len(nodes), 5))
@@ -385,7 +384,7 @@ def posterior(idata, truth: SCM) -> Figure:
         steps = np.arange(1, len(paths) + 1)
         ax.plot(steps, paths[:, :, k], color=colour_estimate, linewidth=0.4, alpha=0.4)
         if known:
-            ax.axhline(true[k], color=colour, linewidth=1.2, linestyle="--")
+            ax.axhline(truth.coefficients[k], color=colour, linewidth=1.2, linestyle="--")
         ax.set_title(str(name).replace("<-", "←"), loc="left")
         ax.set_xlim(0, len(paths))
     handles: list[Artist] = [

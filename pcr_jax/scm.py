@@ -115,6 +115,11 @@ class SCM:
         return all(mechanism.linear for mechanism in self.mechanisms)
 
     @property
+    def coefficients(self) -> Array:
+        """Of a linear SCM, shape (..., num_edges), in the order of ``graph.edges``."""
+        return jnp.concatenate([m.coefficients for m in self.mechanisms], -1)  # type: ignore[attr-defined]
+
+    @property
     def invertible(self) -> bool:
         """Whether only one noise fits what is observed."""
         return all(mechanism.invertible for mechanism in self.mechanisms)
@@ -129,9 +134,8 @@ class SCM:
         if self.num_nodes <= _UNROLLED or not self.linear:
             return None
         parents, children = np.array(self.graph.edges, int).reshape(-1, 2).T
-        coefficients = jnp.concatenate([m.coefficients for m in self.mechanisms], axis=-1)
         none = jnp.zeros((*self.batch_shape, self.num_nodes, self.num_nodes))
-        return none.at[..., children, parents].set(coefficients)
+        return none.at[..., children, parents].set(self.coefficients)
 
     def abduct(self, x: Array, unit: Array | None = None) -> Array:
         """The noise U that gives ``x`` (..., d), natural units; shape (..., d).
@@ -268,7 +272,4 @@ def non_causal(graph: Graph) -> SCM:
 def inverted(scm: SCM) -> SCM:
     """The SCM with every causal effect inverted: f_j becomes -f_j (after Eq. 4 of the paper)."""
     _checks.instance(scm, SCM, "scm")
-    for node, mechanism in zip(scm.graph.nodes, scm.mechanisms, strict=True):
-        if not hasattr(mechanism, "inverted"):
-            raise TypeError(f"Expected mechanisms of scm with inverted(); got none of {node!r}.")
     return SCM(scm.graph, tuple(m.inverted() for m in scm.mechanisms), scm.noise)

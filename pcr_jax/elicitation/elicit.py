@@ -70,11 +70,12 @@ def elicit(
         ("respondent", respondent, ("answer", "graph"), "a SimulatedUser"),
         ("design", design, ("ask", "needs_posterior"), "RandomDesign()"),
     ):
-        if value is not None and not all(hasattr(value, a) for a in attributes):
+        given = value is not None or name == "respondent"
+        if given and not all(hasattr(value, a) for a in attributes):
             raise TypeError(
                 f"Expected {name} to be one, such as {such_as}; got {_checks.shown(value)}."
             )
-    graph = getattr(respondent, "graph", None)
+    graph = respondent.graph
     _checks.instance(graph, Graph, "the graph of respondent")
     x = _checks.features(x, graph.num_nodes, ndim=2, names=graph.nodes)
     _checks.count(num_queries, "num_queries")

@@ -33,13 +33,11 @@ class Respondent(Protocol):
     >>> bool(jnp.nanmin(history.answer) == 1)
     True
 
-    Attributes
-    ----------
-    graph : Graph
-        The nodes that are asked about.
     """
 
-    graph: Graph
+    @property
+    def graph(self) -> Graph:
+        """The nodes that are asked about."""
 
     def answer(self, key: Array, questions: Questions, x: Array) -> Array:
         """Answers (num_users, d) to questions (num_users,), natural units; NaN: not reported.

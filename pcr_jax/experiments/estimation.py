@@ -188,12 +188,14 @@ def sweep_rows(protocol: Protocol, scm: str, point: SweepPoint, sampler: str) ->
     )
     draws = coefficients_of(idata)
     statuses = idata.constant_data["status"].to_numpy()
-    is_linear = truth.linear
-    own = np.concatenate([m.coefficients for m in truth.mechanisms])
     rows = []
     for r in range(num_respondents):
         one = take(history, r)
-        true = own if is_linear else linear_projection(k_projection, truth, surrogate, one)
+        true = (
+            truth.coefficients
+            if truth.linear
+            else linear_projection(k_projection, truth, surrogate, one)
+        )
         for c, name in enumerate(surrogate.coefficient_names):
             mean, sd = draws[:, :, r, c].mean(), draws[:, :, r, c].std()
             rows.append(

@@ -29,6 +29,9 @@ class Assignment(Protocol):
     ...     def assign(self, parents, noise):
     ...         return self.size * parents[..., 0] * jnp.exp(noise)
     ...
+    ...     def inverted(self):
+    ...         return Factor(1 / self.size)
+    ...
     ...     def abduct(self, parents, value, unit=None):
     ...         return jnp.log(value / (self.size * parents[..., 0]))
     >>> graph = pcr.Graph.from_edges(["salary", "savings"], [("salary", "savings")])
@@ -63,6 +66,9 @@ class Assignment(Protocol):
 
     def assign(self, parents: Array, noise: Array) -> Array:
         """The value (...) that follows from ``parents`` (..., num_parents) and noise (...)."""
+
+    def inverted(self) -> Assignment:
+        """One whose causes have the opposite effect, as a person may have it who errs."""
 
     def abduct(self, parents: Array, value: Array, unit: Array | None = None) -> Array:
         """A noise (...) that gives ``value`` (...), natural units.

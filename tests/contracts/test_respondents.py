@@ -1,0 +1,49 @@
+"""What every respondent does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pcr_jax as pcr
+
+M1 = pcr.library.m1
+RESPONDENTS = {
+    "simulated": lambda: pcr.SimulatedUser(M1()),
+    "simulated, one number": lambda: pcr.SimulatedUser(M1(), 0.3, noise=0.1, report="one"),
+    "simulated, each their own": lambda: pcr.SimulatedUser(
+        jax.vmap(pcr.linear_surrogate(M1().graph).scm)(jnp.ones((4, 3)) * 0.5)
+    ),
+}
+KEY = jax.random.key(0)
+X = jnp.ones((4, 3))
+NODE, SHIFT = jnp.array([0, 1, 0, 1]), jnp.full(4, 0.5)
+
+
+@pytest.fixture(params=list(RESPONDENTS))
+def respondent(request):
+    return RESPONDENTS[request.param]()
+
+
+@pytest.mark.parametrize("individual", [False, True])
+def test_answers_are_about_descendants_and_never_about_others(respondent, individual):
+    questions = pcr.Questions(NODE, SHIFT, jnp.full(4, individual))
+    answer = np.asarray(respondent.answer(KEY, questions, X))
+    assert answer.shape == (4, 3)
+    reported = ~np.isnan(answer)
+    assert reported.any(1).all()
+    assert not (reported & ~respondent.graph.descendants[np.asarray(NODE)]).any()
+
+
+def test_an_individual_answer_is_ones_own_counterfactual():
+    user = pcr.SimulatedUser(M1(), error_rate=0.0)
+    answer = user.answer(KEY, pcr.Questions(NODE, SHIFT, jnp.ones(4, bool)), X)
+    shift = SHIFT[:, None] * (NODE[:, None] == jnp.arange(3))
+    own = M1().counterfactual(X, pcr.Action.soft(shift))
+    np.testing.assert_allclose(answer, jnp.where(jnp.isnan(answer), jnp.nan, own), rtol=1e-6)
+
+
+def test_the_same_key_gives_the_same_answers(respondent):
+    questions = pcr.Questions(NODE, SHIFT)
+    once, again = (respondent.answer(KEY, questions, X) for _ in range(2))
+    np.testing.assert_array_equal(once, again)
