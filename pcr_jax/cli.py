@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
-from rich.console import Console
 
 from pcr_jax import library
+from pcr_jax._extras import extra
 from pcr_jax.batching import width
-from pcr_jax.experiments import PROTOCOLS, OutputError, quick, run
 from pcr_jax.inference import SAMPLERS
+
+with extra("reproduce"):
+    from rich.console import Console
+
+    from pcr_jax.experiments import PROTOCOLS, OutputError, quick, run
 
 _MAX_SEEDS = 10_000
 _MAX_JOBS = 1024

@@ -6,11 +6,13 @@ import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pcr_jax import _checks
+from pcr_jax._extras import extra
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -81,27 +83,21 @@ class Graph:
                 raise ValueError(
                     f"Expected edges to be (parent, child) pairs of {list(nodes)}; got {edge!r}."
                 )
-        import networkx as nx
-
-        graph = nx.DiGraph()
-        graph.add_nodes_from(nodes)
-        graph.add_edges_from(edges)
-        if not nx.is_directed_acyclic_graph(graph):
-            cycle = [f"{parent}" for parent, _ in nx.find_cycle(graph)]
-            raise ValueError(
-                f"Expected an acyclic graph; got the cycle {' -> '.join([*cycle, cycle[0]])}."
-            )
+        causes = {node: [parent for parent, child in edges if child == node] for node in nodes}
+        try:
+            order = list(TopologicalSorter(causes).static_order())
+        except CycleError as error:
+            cycle = " -> ".join(map(str, error.args[1]))
+            raise ValueError(f"Expected an acyclic graph; got the cycle {cycle}.") from None
         position = {name: j for j, name in enumerate(nodes)}
         for parent, child in edges:
             if position[parent] > position[child]:
                 raise ValueError(
                     f"Expected nodes in topological order; got {child!r} before its parent "
-                    f"{parent!r}. One such order is {list(nx.topological_sort(graph))}."
+                    f"{parent!r}. One such order is {order}."
                 )
-        return cls(
-            nodes,
-            tuple(tuple(sorted(position[p] for p in graph.predecessors(n))) for n in nodes),
-        )
+        parents = (sorted({position[parent] for parent in causes[node]}) for node in nodes)
+        return cls(nodes, tuple(map(tuple, parents)))
 
     @classmethod
     def from_networkx(cls, graph: nx.DiGraph) -> Graph:
@@ -117,8 +113,8 @@ class Graph:
         ValueError
             If it has a cycle.
         """
-        import networkx as nx
-
+        with extra("networkx"):
+            import networkx as nx
         if not isinstance(graph, nx.Graph) or not graph.is_directed():
             kind = type(graph).__name__
             raise TypeError(

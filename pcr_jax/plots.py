@@ -12,20 +12,23 @@ import textwrap
 from typing import Any
 
 import jax
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from pcr_jax._extras import extra
 from pcr_jax._files import write
 from pcr_jax.batching import take
 from pcr_jax.inference import posterior_scms
 from pcr_jax.inference.arviz_data import coefficients_of
 from pcr_jax.scm import SCM
+
+with extra("plots"):
+    import matplotlib
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 # Label, colour and marker; the colours are of Okabe & Ito's set, made for colour-blind readers.
 VARIANTS = {

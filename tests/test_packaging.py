@@ -38,20 +38,6 @@ def test_no_module_imports_everything_of_another():
     assert not [s for s in sources if re.search(r"import\s+\*", s.read_text())]
 
 
-@pytest.mark.parametrize(
-    ("package", "home"),
-    [
-        ("arviz", "inference/arviz_data.py"),
-        ("blackjax", "inference/samplers/smc.py"),
-        ("zeus", "inference/samplers/zeus.py"),
-    ],
-)
-def test_one_file_alone_imports_it(package, home):
-    statement = re.compile(rf"^\s*(import|from) {package}\b", re.MULTILINE)
-    importing = [s for s in PACKAGE.rglob("*.py") if statement.search(s.read_text())]
-    assert importing == [PACKAGE / home]
-
-
 def test_the_readme_has_the_one_test_command_that_ci_looks_for():
     root = PACKAGE.parent
     (pattern,) = re.findall(r"grep '(.*)' README.md", (root / ".ci" / "run").read_text())

@@ -25,13 +25,9 @@ from pathlib import Path
 
 import jax
 import pandas as pd
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from pcr_jax import library, plots
+from pcr_jax._extras import extra
 from pcr_jax._files import write
 from pcr_jax.experiments.estimation import (
     estimated_coefficients,
@@ -51,6 +47,13 @@ from pcr_jax.experiments.parts import (
 from pcr_jax.experiments.protocol import Protocol
 from pcr_jax.experiments.variants import recourse_rows
 from pcr_jax.inference import read_netcdf, write_netcdf
+
+with extra("reproduce"):
+    from rich import box
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+    from rich.text import Text
 
 
 class OutputError(Exception):

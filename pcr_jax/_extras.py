@@ -1,0 +1,21 @@
+"""Packages that not everybody needs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Within, a package that cannot be imported is said to come with that extra.
+
+    Raises
+    ------
+    ImportError
+        Naming the package and the command that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{error.name} is not installed: pip install 'pcr-jax[{name}]'."
+        ) from error
