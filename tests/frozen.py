@@ -139,12 +139,9 @@ def planned(plan):
     return {"value": plan.action.value, "hard": plan.action.hard, **found}
 
 
-def outcome(plan, problem, truth, optimum=None):
+def outcome(plan, truth, optimum=None):
     """The library's report on a plan under another SCM."""
-    score, _, x, settings = problem
-    names = ("scale", "epsilon", "norm")
-    settings = {name: settings[name] for name in names if name in settings}
-    return pcr.evaluate(score, truth, x, plan, optimum=optimum, **settings)
+    return pcr.evaluate(plan, truth, optimum=optimum)
 
 
 def optimum_of(problem, truth):
@@ -504,8 +501,8 @@ for _name in PLANS:
 @problem
 def evaluation():
     truth, case = pcr.library.m1(), PLANS["optimal_own"]()
-    report = outcome(_plan("optimal_own"), case, truth, optimum_of(case, truth))
-    best = outcome(_plan("optimal"), PLANS["optimal"](), truth)
+    report = outcome(_plan("optimal_own"), truth, optimum_of(case, truth))
+    best = outcome(_plan("optimal"), truth)
     compared = [report.regret_mean(best), report.cost_mean_common([best])]
     return reported(report) | {"optimum": report.optimum, "compared": compared}
 
@@ -514,7 +511,7 @@ def evaluation():
 def evaluation_robust():
     found = {}
     for name in ("robust", "robust_linf"):
-        report = reported(outcome(_plan(name), PLANS[name](), pcr.library.theta_star()))
+        report = reported(outcome(_plan(name), pcr.library.theta_star()))
         found |= {f"{name}_{key}": value for key, value in report.items()}
     return found
 

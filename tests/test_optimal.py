@@ -719,7 +719,7 @@ def with_hole(x):
 )
 def test_misuse_raises_and_names_the_argument(wrong, message):
     with pytest.raises(ValueError, match=message):
-        find_recourse(**{"score": SCORE, "scm": M1, "x": X, "scale": SCALE, **wrong})
+        find_recourse(**{"score": SCORE, "worlds": M1, "x": X, "scale": SCALE, **wrong})
 
 
 @pytest.mark.parametrize(
@@ -736,7 +736,7 @@ def test_misuse_raises_and_names_the_argument(wrong, message):
     ],
 )
 def test_algorithm_1_refuses_what_it_cannot_do(wrong, message):
-    given = {"score": SCORE, "scm": M1, "x": X, "scale": SCALE, "solver": "paper", **wrong}
+    given = {"score": SCORE, "worlds": M1, "x": X, "scale": SCALE, "solver": "paper", **wrong}
     with pytest.raises(ValueError, match=message):
         find_recourse(**given)
 

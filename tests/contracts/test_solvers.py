@@ -69,7 +69,7 @@ def test_what_it_finds_meets_the_requirement_in_the_scenarios_that_it_met(found)
     shapes = jax.tree.map(jnp.shape, result.scenarios)
     assert shapes == jax.tree.map(jnp.shape, problem.begin())
     after = TRUTH.counterfactual(X, pcr.Action.soft(result.move * SCALE))
-    assert (np.asarray(score(after.T.T)) >= -1e-4).all()
+    assert (np.asarray(score(after)) >= -1e-4).all()
     assert not np.asarray(result.move)[-1].any()
 
 
