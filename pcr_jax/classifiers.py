@@ -97,9 +97,12 @@ class Classifier:
 
     def __post_init__(self):
         _checks.instance(self.module, nn.Module, "module")
-        loc = _checks.finite(self.loc, "loc", ("d",))
-        scale = _checks.positive(self.scale, "scale", loc.shape)
         names = None if self.names is None else _checks.names(self.names, "names")
+        if names is None:
+            _checks.unnamed(self.loc, "loc")
+            _checks.unnamed(self.scale, "scale")
+        loc = _checks.finite(self.loc, "loc", ("d",), names=names)
+        scale = _checks.positive(self.scale, "scale", loc.shape, names=names)
         if names is not None and len(names) != len(loc):
             raise ValueError(f"Expected names of {len(loc)} features; got {len(names)}.")
         try:

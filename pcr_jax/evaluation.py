@@ -176,6 +176,8 @@ def evaluate(
     if optimum is not None:
         rows = None if problem.index is None else pd.Index(problem.index)
         optimum = _checks.array(optimum, "optimum", (len(problem.x),), rows=rows)
+        if bool(jnp.isnan(optimum).any()):
+            raise ValueError("Expected optimum to be costs, infinite where there is none; got NaN.")
     truths = worlds_of(problem, truth, "truth")
     if not bool(has_model(truths).all()):
         raise ValueError("Expected truth with finite coefficients; got NaN or infinite ones.")

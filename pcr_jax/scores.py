@@ -92,15 +92,9 @@ def with_threshold(score: Callable[[Array], Array], threshold: float) -> Thresho
             f"Expected score to be a logit; got {score}, which is none. Say "
             "outside_model(model, threshold=...) instead."
         )
-    threshold = _between_0_and_1(threshold, "threshold")
-    return Threshold(_as_pytree(score), jnp.log(threshold) - jnp.log1p(-threshold))
-
-
-def _between_0_and_1(value, name) -> float:
-    value = _checks.array(value, name, ())
-    if not _checks.traced(value) and not 0 < value < 1:
-        raise ValueError(f"Expected {name} in (0, 1); got {value}.")
-    return value
+    _checks.between_0_and_1(threshold, "threshold")
+    share = jnp.asarray(threshold, float)
+    return Threshold(_as_pytree(score), jnp.log(share) - jnp.log1p(-share))
 
 
 @pytree(static=("host",))
@@ -194,11 +188,12 @@ def outside_model(
             f"got {_checks.shown(model)}."
         )
     if method == "predict_proba":
-        least = 0.5 if threshold is None else float(_between_0_and_1(threshold, "threshold"))
+        least = 0.5 if threshold is None else threshold
+        _checks.between_0_and_1(least, "threshold")
     else:
-        least = 0.0 if threshold is None else float(_checks.finite(threshold, "threshold", ()))
-    if threshold is not None:
-        least = float(threshold)  # as it was given, not in JAX's precision
+        least = 0.0 if threshold is None else threshold
+        _checks.finite(least, "threshold", ())
+    least = float(least)  # as it was given, not in JAX's precision
     if method == "__call__" and favourable is not None:
         raise ValueError(
             f"Expected no favourable class for a callable, which has none; got {favourable!r}. "
@@ -270,6 +265,11 @@ class _Host:
         """The names of the model's features in its own order; None if it has none."""
         expected = getattr(self.model, "feature_names_in_", None)
         if expected is None:
+            number = getattr(self.model, "n_features_in_", None)
+            if None not in (number, self.names) and len(self.names) != number:
+                raise ValueError(
+                    f"Expected names of the {number} features of the model; got {len(self.names)}."
+                )
             return None
         if self.names is None:
             raise ValueError(

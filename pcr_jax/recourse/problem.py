@@ -169,7 +169,9 @@ def pose(
     if max_set_size is not None:
         _checks.count(max_set_size, "max_set_size")
     if learning_rate is not None:
-        rates = _checks.positive(learning_rate, "learning_rate", (), (len(x),))
+        if rows is None:
+            _checks.unnamed(learning_rate, "learning_rate")
+        rates = _checks.positive(learning_rate, "learning_rate", (), (len(x),), rows=rows)
         learning_rate = jnp.broadcast_to(jnp.asarray(rates, float), len(x))
     if digits is not None:
         _checks.count(digits, "digits")
