@@ -746,3 +746,18 @@ def test_algorithm_1_refuses_what_it_cannot_do(wrong, message):
 def test_settings_of_the_solver_are_checked(name, value):
     with pytest.raises(ValueError, match=f"{name} > 0"):
         Optimal(**{name: value})
+
+
+def steps(x):
+    """A score in steps, which sees no slope."""
+    return jnp.floor(3 * (x @ jnp.array([1.0, -0.5, 0.7]) - 0.5)) + 0.5
+
+
+steps.differentiable = False
+
+
+def test_who_is_held_against_the_outline_spends_the_same_alone_and_in_a_crowd():
+    crowd, few = (solve(steps, x=ANYBODY[:n], epsilon=0.05) for n in (20, 3))
+    np.testing.assert_array_equal(crowd.num_evaluations[:3], few.num_evaluations)
+    np.testing.assert_array_equal(crowd.action.value[:3], few.action.value)
+    assert (np.asarray(crowd.num_evaluations) > 20_000).any()  # some are
