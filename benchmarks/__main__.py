@@ -1,103 +1,91 @@
-"""``python -m benchmarks COMMAND``: each command is the module of that name."""
+"""``python -m benchmarks NAME``: measure, print and record.
 
-import argparse
-import os
+``PYTHONPATH=CHECKOUT python benchmarks NAME --out DIR``, with the path of this folder, measures the
+package of another checkout with the code that is here: before and after.
+
+A benchmark is a module with ``measure(options)``, which yields pairs of a name and what was found:
+rows, printed as a table and recorded in ``NAME.json`` after those yielded before under that name; a
+value, recorded; or a text, table or figure, where the name is of a file to stand beside. It may
+have ``OPTIONS``, arguments of its own, and ``PARTS``, of which some can be measured anew
+(``options.part``) while the others stay as recorded (``options.recorded``).
+"""
+
+import sys
 from pathlib import Path
 
-from benchmarks import (
-    claims,
-    honesty,
-    inference,
-    large,
-    limits,
-    malformed,
-    optimality,
-    paper,
-    posterior,
-    published,
-    recourse,
-    reference,
-    respondents,
-    scale,
-    scm,
-    stages,
-    start,
-)
-from benchmarks.records import RESULTS
+ROOT = Path(__file__).resolve().parents[1]
+if not __package__:
+    sys.path.pop(0)  # this folder
+    import pcr_jax  # noqa: F401 (that of the path)
 
-MEASURED = (scm, inference, recourse, stages, paper, limits, start, malformed)
+    sys.path.insert(0, str(ROOT))
+
+# ruff: noqa: E402
+import argparse
+import ast
+from contextlib import nullcontext
+from importlib import import_module
+
+import jax
+from rich.console import Console
+
+from benchmarks.records import RESULTS, recorded_parts, show, write_file, write_record
+
+COMMANDS = {
+    "speed": ("stages", "limits", "scale", "start", "scm", "inference"),
+    "quality": ("honesty", "malformed", "optimality", "posterior", "respondents"),
+    "paper": ("claims", "published", "reference"),
+}
 
 
-def main():
+def summary(folder: str, name: str) -> str:
+    """The first line of a module, which need not be importable for it."""
+    text = (ROOT / "benchmarks" / folder / f"{name}.py").read_text()
+    return (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
+
+
+def parsed(arguments: list[str]) -> tuple:
+    """The module that is asked for, and its options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands, module = parser.add_subparsers(dest="command", required=True), None
+    for folder, names in COMMANDS.items():
+        for name in names:
+            command = commands.add_parser(name, help=summary(folder, name))
+            command.add_argument("--quick", action="store_true", help="small sizes, few repeats")
+            command.add_argument(
+                "--out", type=Path, default=RESULTS, metavar="DIR", help="where records go"
+            )
+            command.add_argument(
+                "--profile", type=Path, metavar="DIR", help="where a trace goes, for XProf"
+            )
+            if name != next(iter(arguments), None):
+                continue
+            module = import_module(f"benchmarks.{folder}.{name}")
+            for flag, settings in getattr(module, "OPTIONS", {}).items():
+                command.add_argument(flag, **settings)
+            if parts := getattr(module, "PARTS", None):
+                command.add_argument("--part", nargs="+", choices=parts, default=list(parts))
+    options = parser.parse_args(arguments)
+    if "data" in options and not options.data.is_dir():
+        parser.exit(2, f"python -m benchmarks: error: argument --data: no folder {options.data}\n")
+    return module, options
 
-    def add(module):
-        name = module.__name__.split(".")[-1].replace("_", "-")
-        command = commands.add_parser(name, help=module.__doc__.splitlines()[0])
-        command.add_argument(
-            "--out", type=Path, default=RESULTS, metavar="DIR", help="where records go"
-        )
-        return command
 
-    def add_parts(command, parts):
-        command.add_argument("--part", nargs="+", choices=parts, default=parts, help="not all")
-
-    add(honesty).add_argument("--quick", action="store_true", help="fewer users")
-    for command in (commands.choices["honesty"], add(reference), add(optimality)):
-        command.add_argument(
-            "--data",
-            type=Path,
-            default=Path("../shared/reference"),
-            help="folder of the released code's .npz files",
-        )
-    command.add_argument("--quick", action="store_true", help="fewer users and repeats")
-    add_parts(command, optimality.PARTS)
-    for command in (add(published), add(claims)):
-        command.add_argument(
-            "--repetitions", type=int, default=20, metavar="N", help="of both experiments"
-        )
-        command.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
-        command.add_argument("--paper", type=Path, default=Path("out/claims-paper"), metavar="DIR")
-        command.add_argument(
-            "--released", type=Path, default=Path("out/claims-released"), metavar="DIR"
-        )
-    add(respondents)
-    command = add(posterior)
-    command.add_argument("--quick", action="store_true", help="fewer users, one SCM, one DAG")
-    add_parts(command, posterior.PARTS)
-    command = add(scale)
-    command.add_argument("--quick", action="store_true", help="small sizes, few repeats")
-    add_parts(command, tuple(scale.STAGES))
-    for command in map(add, (*MEASURED, large)):
-        command.add_argument("--quick", action="store_true", help="small sizes, few repeats")
-    command.add_argument("--profile", type=Path, metavar="DIR", help="where a trace goes, if any")
-
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    if "data" in args and not args.data.is_dir():
-        parser.exit(2, f"python -m benchmarks: error: argument --data: no folder {args.data}\n")
-    if args.command == "honesty":
-        honesty.measure(args.data, args.out, args.quick)
-    elif args.command == "reference":
-        reference.run(args.data, args.out / "reference.json")
-    elif args.command == "optimality":
-        optimality.measure(args.data, args.quick, args.out, args.part)
-    elif args.command == "published":
-        published.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
-    elif args.command == "claims":
-        claims.measure(args.paper, args.released, args.repetitions, args.jobs, args.out)
-    elif args.command == "posterior":
-        posterior.measure(args.out, args.quick, args.part)
-    elif args.command == "scale":
-        scale.measure(args.out, args.quick, args.part)
-    elif args.command == "respondents":
-        respondents.measure(args.out)
-    elif args.command == "large":
-        large.measure(args.out, args.quick, args.profile)
-    else:
-        measured = {module.__name__.split(".")[-1]: module for module in MEASURED}
-        measured[args.command.replace("-", "_")].measure(args.out, args.quick)
+def main(arguments: list[str] | None = None) -> None:
+    module, options = parsed(sys.argv[1:] if arguments is None else arguments)
+    console, path = Console(width=240, markup=False), options.out / f"{options.command}.json"
+    options.recorded = recorded_parts(path, options) if "part" in options else {}
+    record = {"quick": options.quick, **options.recorded}
+    trace = nullcontext() if options.profile is None else jax.profiler.trace(str(options.profile))
+    with trace:
+        for name, found in module.measure(options):
+            if Path(name).suffix:
+                write_file(options.out / name, found)
+                continue
+            again = isinstance(found, list) and name in record
+            record[name] = record[name] + found if again else found
+            show(console, f"{options.command}: {name}", found)
+            write_record(path, record)
 
 
 if __name__ == "__main__":

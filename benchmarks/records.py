@@ -1,22 +1,22 @@
-"""What every benchmark needs: the machine's description, tables on the terminal, recorded files."""
+"""Recorded files, the machine's description in them, and tables on the terminal."""
 
 import json
 import math
 import os
 import subprocess
-from collections.abc import Iterable
+from argparse import Namespace
 from contextlib import suppress
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jax
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from pcr_jax import library
-from pcr_jax.experiments import Protocol, run
+import pcr_jax
 
 RESULTS = Path("benchmarks/results")
 PACKAGES = (
@@ -26,16 +26,18 @@ PACKAGES = (
 
 
 def commit() -> str:
-    """The commit that is checked out, with a plus where files differ from it."""
+    """The commit of the package that is measured, with a plus where files differ from it."""
+    checkout = Path(pcr_jax.__file__).parents[1]
 
     def git(*arguments):
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        command = ["git", "-C", checkout, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    changed = git(
-        "status", "--porcelain", "--untracked-files=no", "--", "pcr_jax", "benchmarks/*.py"
-    )
-    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    with suppress(subprocess.CalledProcessError):
+        tracked = ("--untracked-files=no", "--", "pcr_jax", "benchmarks/*.py")
+        changed = git("status", "--porcelain", *tracked)
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    return "none"
 
 
 def header() -> dict:
@@ -65,35 +67,46 @@ def _standard(value):
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def write_record(out: Path, record: dict) -> None:
+def write_record(path: Path, record: dict) -> None:
     """Write a record as JSON, under the header."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_standard({**header(), **record}), indent=1, allow_nan=False)
-    out.write_text(text + "\n")
+    path.write_text(text + "\n")
 
 
-def other_parts(path: Path, quick: bool, parts: Iterable[str]) -> dict:
-    """What is recorded besides ``parts``, if it was recorded at this size."""
+def write_file(path: Path, found: Any) -> None:
+    """Write a text, a table or a figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(found, str):
+        path.write_text(found)
+    elif isinstance(found, pd.DataFrame):
+        found.to_csv(path, index=False, float_format="%.4g")
+    else:
+        found.savefig(path, dpi=150)
+
+
+def recorded_parts(path: Path, options: Namespace) -> dict:
+    """What is recorded besides the parts that are asked for, if it was recorded at this size."""
     before = json.loads(path.read_text()) if path.exists() else {}
     lists = {name: rows for name, rows in before.items() if isinstance(rows, list)}
-    return {n: rows for n, rows in lists.items() if before["quick"] == quick and n not in parts}
+    if before.get("quick") != options.quick:
+        return {}
+    return {name: rows for name, rows in lists.items() if name not in options.part}
 
 
-def show(console: Console, title: str, rows: list[dict]) -> None:
-    """Print rows as a table."""
-    table = Table(*rows[0], title=title, box=None, padding=(0, 1))
+def show(console: Console, title: str, found: Any) -> None:
+    """Print rows as a table, and anything else as it is."""
+    rows = found if isinstance(found, list) else [found]
+    if not all(isinstance(row, dict) for row in rows):
+        console.print(f"{title}: {found}")
+        return
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*columns, title=title, box=None, padding=(0, 1))
     for row in rows:
         cells = []
-        for value in row.values():
-            numbers = value if isinstance(value, list) else [value]
+        for name in columns:
+            value = row.get(name, "")
+            numbers = value if isinstance(value, list | tuple) else [value]
             cells.append(" ".join(f"{n:.4g}" if isinstance(n, float) else str(n) for n in numbers))
         table.add_row(*cells)
     console.print(table)
-
-
-def tables_of(
-    folder: Path, protocol: Protocol, jobs: int, console: Console
-) -> dict[str, pd.DataFrame]:
-    """The tables of the experiment in ``folder``, run or finished first if need be."""
-    run(folder, protocol, list(library.SCMS), "zeus", jobs, console)
-    return {path.stem: pd.read_csv(path) for path in folder.glob("*.csv")}

@@ -13,7 +13,7 @@ from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 
 TEMPERATURE = 0.05
-"""Of `relaxed`, by default; chosen in ``benchmarks/posterior.py``."""
+"""Of `relaxed`, by default; chosen in ``benchmarks/quality/posterior.py``."""
 
 # Slope of the path on which samplers approach the indicator, per tolerance of distance.
 _PATH_SLOPE = 200.0

@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
+from argparse import Namespace
 from pathlib import Path
 
 import jax
@@ -11,12 +15,15 @@ import numpy as np
 import pytest
 
 import pcr_jax as pcr
-from benchmarks import plain, scale, stages, timing
-from benchmarks.inference import quality
-from benchmarks.inference_peers import PEERS, sample
-from benchmarks.limits import counted
-from benchmarks.recourse import dice_actions, scipy_multi_start, torch_optimiser
+from benchmarks import __main__, plain, records, timing
+from benchmarks.peers import PEERS, dice_actions, sample, scipy_multi_start, torch_optimiser
+from benchmarks.problems import DATA, density
+from benchmarks.speed import scale, stages
+from benchmarks.speed.inference import quality
+from benchmarks.speed.limits import counted
 from pcr_jax.batching import take
+
+QUICK = ("scm", "scale")
 
 
 @pytest.mark.parametrize("scm", list(pcr.library.SCMS))
@@ -44,9 +51,9 @@ def test_the_plain_likelihoods_are_the_librarys(answers):
     possible = 0
     for i in range(3):
         one = take(answers, i)
-        density = pcr.inference.Target(surrogate, likelihood, one)(theta)
+        log_density = jax.vmap(density(surrogate, likelihood, one))(theta)
         user = (np.asarray(one.node), np.asarray(one.shift), np.asarray(one.answer), 0.5, 0.1)
-        expected = np.isfinite(density)
+        expected = np.isfinite(log_density)
         possible += expected.sum()
         many = plain.log_densities(theta, *user)
         np.testing.assert_array_equal(many == 0, expected)
@@ -144,24 +151,60 @@ def test_slopes_are_powers_of_the_size():
 def test_a_cell_is_measured_in_a_process_of_its_own():
     cell = {"stage": "counterfactual", "axis": "users", "size": 50, "repeats": 1}
     held = np.ones(2**28, np.uint8)  # here, and not there
-    found = timing.apart("benchmarks.scale", cell)
+    found = timing.apart("benchmarks.speed.scale", cell)
     assert found["peak_memory_GiB"] < timing.peak_memory() - len(held) / 2**31
     assert 0 < found["seconds"] < found["compile_seconds"] + found["seconds"]
     assert 0.05 < found["peak_memory_GiB"] < 8
     with pytest.raises(RuntimeError, match="no such stage"):
-        timing.apart("benchmarks.scale", {**cell, "stage": "no such stage"})
+        timing.apart("benchmarks.speed.scale", {**cell, "stage": "no such stage"})
 
 
-def test_every_command_says_what_it_does(capsys, monkeypatch):
-    from benchmarks import __main__
-
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--help"])
+def test_every_command_says_what_it_does(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(DATA["--data"], "default", tmp_path)
     with pytest.raises(SystemExit):
-        __main__.main()
+        __main__.main(["--help"])
     said = capsys.readouterr().out
-    for module in (*__main__.MEASURED, scale, __main__.large):
-        name = module.__name__.split(".")[-1].replace("_", "-")
-        assert re.search(rf"^ +{name} ", said, re.MULTILINE), name
+    for folder, names in __main__.COMMANDS.items():
+        for name in names:
+            assert re.search(rf"^ +{name} ", said, re.MULTILINE), name
+            module, options = __main__.parsed([name, "--quick"] if name in QUICK else [name])
+            assert module.__name__ == f"benchmarks.{folder}.{name}"
+            assert options.quick == (name in QUICK)
+            assert callable(module.measure)
+
+
+def test_what_is_yielded_is_printed_and_recorded(tmp_path, monkeypatch, capsys):
+    def measure(options):
+        yield "a", [{"x": options.quick}]
+        yield "a", [{"x": 2.0}]
+        yield "beside.md", "text"
+        yield "setting", 3
+
+    for name, value in {"measure": measure, "PARTS": ("a", "b"), "OPTIONS": {}}.items():
+        monkeypatch.setattr(f"benchmarks.speed.scm.{name}", value, raising=False)
+    arguments = ["scm", "--quick", "--out", str(tmp_path), "--part", "a"]
+    for _ in range(2):
+        __main__.main(arguments)
+        found = json.loads((tmp_path / "scm.json").read_text())
+        assert found["a"] == [{"x": True}, {"x": 2.0}]
+        assert found["setting"] == 3
+    assert (tmp_path / "beside.md").read_text() == "text"
+    assert "scm: a" in capsys.readouterr().out
+
+
+def test_another_checkout_is_measured_with_the_code_that_is_here(tmp_path):
+    """A package that is no more than a name, whose folder has benchmarks of its own."""
+    (tmp_path / "pcr_jax").mkdir()
+    (tmp_path / "pcr_jax" / "__init__.py").write_text("print('the other package')")
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").write_text("raise RuntimeError('not these')")
+    command = [sys.executable, str(Path(__main__.__file__).parent), "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "the other package" in done.stdout
+    assert "stages" in done.stdout
 
 
 def test_the_readmes_table_is_the_recorded_one():
@@ -170,9 +213,7 @@ def test_the_readmes_table_is_the_recorded_one():
     assert "\n".join(stages.markdown(record["rows"])) in (root / "README.md").read_text()
 
 
-def test_records_are_json(tmp_path, monkeypatch):
-    from benchmarks import records
-
+def test_records_are_json(tmp_path):
     records.write_record(tmp_path / "r.json", {"rows": [{"a": float("nan")}]})
     read = json.loads((tmp_path / "r.json").read_text())
     assert read["rows"] == [{"a": None}]
@@ -180,10 +221,11 @@ def test_records_are_json(tmp_path, monkeypatch):
 
 
 def test_parts_that_are_not_measured_again_stay_as_recorded(tmp_path):
-    from benchmarks import records
+    def kept(quick):
+        return records.recorded_parts(path, Namespace(quick=quick, part=["a"]))
 
     path = tmp_path / "r.json"
-    assert records.other_parts(path, False, ["a"]) == {}
+    assert kept(False) == {}
     records.write_record(path, {"quick": False, "a": [{"x": 1}], "b": [{"x": 2}]})
-    assert records.other_parts(path, False, ["a"]) == {"b": [{"x": 2}]}
-    assert records.other_parts(path, True, ["a"]) == {}
+    assert kept(False) == {"b": [{"x": 2}]}
+    assert kept(True) == {}

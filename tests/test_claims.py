@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import pcr_jax as pcr
-from benchmarks import published
-from benchmarks.claims import Claim, claims_of, first, pattern_distance
+from benchmarks.paper import published
+from benchmarks.paper.claims import Claim, claims_of, first, pattern_distance
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import posterior, sweep_points, sweep_rows
 from pcr_jax.experiments.variants import recourse_rows

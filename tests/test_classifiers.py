@@ -323,7 +323,7 @@ os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 import jax
 import numpy as np
 import pcr_jax as pcr
-from benchmarks.brute_force import cheapest
+from benchmarks.quality.brute_force import cheapest
 
 truth = pcr.library.m1()
 score = pcr.outside_model(lambda rows: rows[:, 0] + rows[:, 1] - 1)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import pcr_jax as pcr
-from benchmarks.honesty import attacked, recorded, stepped
-from benchmarks.optimality import single_feature_cost
+from benchmarks.problems import recorded, stepped
+from benchmarks.quality.brute_force import single_feature_cost
+from benchmarks.quality.honesty import attacked
 from pcr_jax import Optimal, PlanStatus, find_recourse, library
 
 M1, FREE = library.m1(), pcr.non_causal(library.m1().graph)

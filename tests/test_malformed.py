@@ -2,13 +2,14 @@
 
 import contextlib
 import inspect
+import sys
 
 import numpy as np
 import pytest
 
 import pcr_jax as pcr
-from benchmarks import malformed
-from benchmarks.malformed import Case, Worker, outcome
+from benchmarks.quality import malformed
+from benchmarks.quality.malformed import Case, Worker, outcome
 
 # Values that only the package makes, and NumPy's own words about wrong ones are to be expected.
 MADE = {"PlanStatus", "PosteriorStatus", "PosteriorWarning", "Population", "ExactPosterior"}
@@ -89,11 +90,10 @@ for line in sys.stdin:
 """
 
 
-def test_a_hang_and_a_crash_are_told_apart_and_the_next_call_is_made(tmp_path, monkeypatch):
+def test_a_hang_and_a_crash_are_told_apart_and_the_next_call_is_made(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    monkeypatch.setattr(malformed, "__file__", str(script))
-    worker = Worker(str(tmp_path))
+    worker = Worker(str(tmp_path), [sys.executable, str(script)])
     found = [worker.call("f", "x", value)["class"] for value in ("fine", "hang", "crash", "fine")]
     worker.end()
     assert found == ["legitimate", "hang", "crash", "legitimate"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pcr_jax as pcr
-from benchmarks import brute_force
+from benchmarks.quality import brute_force
 from pcr_jax import Constraints, Optimal, PlanStatus, find_recourse, library
 from pcr_jax.recourse.cost import Cost
 from pcr_jax.recourse.optimal.moves import Moves

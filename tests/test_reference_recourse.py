@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pcr_jax as pcr
-from benchmarks.reference import framed
+from benchmarks.problems import framed
 from pcr_jax import PlanStatus, library
 
 RATES = (1.0, 0.5, 0.1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pcr_jax as pcr
-from benchmarks.honesty import followed
+from benchmarks.quality.honesty import followed
 from pcr_jax.recourse import rounding
 
 M1 = pcr.library.m1()

@@ -6,6 +6,7 @@ code counts it (under its own attack for the true SCM at epsilon > 0, unperturbe
 over the users valid under all three SCMs.
 """
 
+import os
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +16,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from benchmarks.records import show, tables_of, write_record
-from pcr_jax.experiments import PAPER, RELEASED
+from pcr_jax import library
+from pcr_jax.experiments import PAPER, RELEASED, Protocol, run
 from pcr_jax.plots import VARIANTS
 
+OPTIONS = {
+    "--repetitions": {"type": int, "default": 20, "metavar": "N", "help": "of both experiments"},
+    "--jobs": {"type": int, "default": os.cpu_count(), "metavar": "N"},
+    "--runs": {
+        "type": Path,
+        "default": Path("out"),
+        "metavar": "DIR",
+        "help": "where both experiments are, or are to be, run (claims-paper, claims-released)",
+    },
+}
 KEYS = ["scm", "epsilon", "learning_rate", "variant"]
 
 
@@ -26,6 +37,22 @@ def published() -> pd.DataFrame:
     """The published table, 90 rows."""
     table = pd.read_csv(files("benchmarks") / "data" / "published_recourse.csv", comment="#")
     return table.assign(scm=table["scm"].str.lower())
+
+
+def experiments(options) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame], Protocol]:
+    """The tables of the paper's and the released settings, run or finished first; the former."""
+    found = []
+    for protocol in (PAPER, RELEASED):
+        many = replace(protocol, seeds=options.repetitions)
+        if protocol.sweep_respondents:
+            many = replace(many, sweep_respondents=options.repetitions)
+        folder = options.runs / f"claims-{protocol.name}"
+        if options.quick:
+            many = replace(many, num_users=50, seeds=2, sweep_respondents=0)
+            folder = options.runs / f"claims-{protocol.name}-quick"
+        run(folder, many, list(library.SCMS), "zeus", options.jobs, Console(width=200))
+        found.append({path.stem: pd.read_csv(path) for path in folder.glob("*.csv")})
+    return *found, many
 
 
 def compare(recourse: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
@@ -75,24 +102,12 @@ def figure(both: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         for variant, (label, colour, marker) in VARIANTS.items():
             chosen = f"scm == '{scm}' and epsilon == 0 and variant == '{variant}'"
             theirs, ours = both.query(chosen), means.query(chosen)
-            rate = theirs["learning_rate"]
-            sem = theirs["validity_sd"] / np.sqrt(theirs["runs"])
-            axis.errorbar(
-                rate,
-                theirs["validity_mean"],
-                2 * sem,
-                fmt=marker,
-                color=colour,
-                label=f"{label}, published \u00b1 2 SE",
-            )
+            rate, error = theirs["learning_rate"], theirs["validity_sd"] / np.sqrt(theirs["runs"])
+            style = {"color": colour, "label": f"{label}, published \u00b1 2 SE", "fmt": marker}
+            axis.errorbar(rate, theirs["validity_mean"], 2 * error, **style)
             axis.plot(rate, theirs["validity"], color=colour, label=f"{label}, released settings")
-            axis.plot(
-                ours["learning_rate"],
-                ours["validity"],
-                "--",
-                color=colour,
-                label=f"{label}, the paper's settings",
-            )
+            style = {"color": colour, "label": f"{label}, the paper's settings", "ls": "--"}
+            axis.plot(ours["learning_rate"], ours["validity"], **style)
         axis.set(title=scm.upper(), xlabel="learning rate", ylim=(0, 1.05))
     axes[0].set_ylabel("validity under the true SCM")
     drawn.legend(
@@ -101,17 +116,11 @@ def figure(both: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     return drawn
 
 
-def measure(paper: Path, released: Path, repetitions: int, jobs: int, out: Path) -> None:
-    """Run or read both experiments, print the comparison, draw and record it."""
-    console = Console(width=220)
-    recourse = tables_of(released, replace(RELEASED, seeds=repetitions), jobs, console)["recourse"]
-    many = replace(PAPER, seeds=repetitions, sweep_respondents=repetitions)
-    ours = tables_of(paper, many, jobs, console)["recourse"]
-    both = compare(recourse, published())
-    summary = within(both).to_dict("records")
-    show(console, "Ours beside the published table", both.to_dict("records"))
-    show(console, "Rates within two standard errors", summary)
-    both.to_csv(out / "published.csv", index=False, float_format="%.4g")
-    record = {"repetitions": repetitions, "within_two_standard_errors": summary}
-    write_record(out / "published.json", record)
-    figure(both, ours).savefig(out / "published.png", dpi=150)
+def measure(options):
+    """The released settings beside the published table; the figure has the paper's too."""
+    paper, released, protocol = experiments(options)
+    both = compare(released["recourse"], published())
+    yield "repetitions", protocol.seeds
+    yield "within_two_standard_errors", within(both).to_dict("records")
+    yield "published.csv", both
+    yield "published.png", figure(both, paper["recourse"])

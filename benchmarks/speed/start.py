@@ -1,9 +1,10 @@
-"""Seconds until there is something to see: importing the package, and the quickstart.
+"""Seconds until there is something to see: importing the package, the quickstart, `reproduce`.
 
 Each in a fresh process; the quickstart with nothing compiled before, then with its programs in a
 persistent cache.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -12,11 +13,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
-from benchmarks.records import show, write_record
-
-QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.py"
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.py"
 
 
 def seconds_of(arguments: list[str], cache: str | None = None) -> float:
@@ -48,8 +46,19 @@ def start_rows(repeats: int) -> list[dict]:
     ]
 
 
-def measure(out: Path, quick: bool) -> None:
-    """Measure, print and record."""
-    rows = start_rows(1 if quick else 5)
-    show(Console(width=120), "Time to a first result", rows)
-    write_record(out / "start.json", {"quick": quick, "rows": rows})
+def reproduce_rows(quick: bool) -> list[dict]:
+    """`pcr-jax reproduce`, whole; and by stage, summed over its workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["-m", "pcr_jax.cli", "reproduce", "--out", folder] + ["--quick"] * quick
+        seconds = seconds_of(arguments)
+        stages = json.loads((Path(folder) / "run.json").read_text())["seconds"]
+    name = f"pcr-jax reproduce{' --quick' if quick else ''}"
+    rows = [{"what": name, "seconds": seconds}]
+    return rows + [{"what": f"{name}, {s}: work", "seconds": work} for s, work in stages.items()]
+
+
+def measure(options):
+    """The whole experiment last."""
+    yield "rows", start_rows(1 if options.quick else 5)
+    for quick in (True,) if options.quick else (True, False):
+        yield "rows", reproduce_rows(quick)

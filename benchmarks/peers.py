@@ -1,33 +1,31 @@
-"""Recourse by other means on the same users, in quality and time.
+"""Other people's means on the same users: samplers with likelihoods in NumPy, and recourse.
 
-SciPy's SLSQP from many starts, a user at a time; a batched PyTorch optimiser; DiCE, which knows no
-causes. All see the same classifier; the first two know the true SCM. Every action is judged by the
-library's own verification under the true SCM, with its stronger attack where there is a ball.
+Each is honest in its way: zeus as the paper and its released code use it, a likelihood of one theta
+at a time; zeus and emcee with all walkers evaluated at once; and both run long enough for the
+accuracy of the library's own samplers. For recourse: SciPy's SLSQP from many starts, a user at a
+time; a batched PyTorch optimiser; DiCE, which knows no causes. All see the same classifier; the
+first two know the true SCM.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from io import StringIO
-from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from rich.console import Console
+from scipy.optimize import minimize
 
 import pcr_jax as pcr
 from benchmarks import plain
-from benchmarks.optimality import dense_ball, population, slsqp
-from benchmarks.records import show, write_record
-from benchmarks.timing import timed
-from pcr_jax.recourse import ball, per_user
-from pcr_jax.recourse.verify import judge
+from benchmarks.quality.brute_force import dense_ball
 
-PACKAGES = {"PyTorch": "torch", "DiCE": "dice_ml"}
 SCIPY_RUNS = 10
 # Points of the ball that an action must withstand; of one larger, so that little of the ball lies
 # between them.
@@ -36,6 +34,96 @@ SCIPY_POINTS, SCIPY_INFLATION = 64, 1.1
 TORCH_SETTINGS = ((1, 300), (4, 300), (8, 1000))
 TORCH_RATE = 0.05
 DICE_ACTIONS = 4
+
+
+def absent(packages) -> list[str]:
+    """Those of the packages that are not installed."""
+    return sorted({package for package in packages if not find_spec(package)})
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A sampler with its settings; ``num_ensembles`` are run one after the other."""
+
+    package: str
+    vectorised: bool
+    num_walkers: int = 50
+    num_steps: int = 100
+    keep: float = 0.3
+    num_ensembles: int = 1
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is."""
+        return find_spec(self.package) is not None
+
+
+PEERS = {
+    "zeus, scalar NumPy (the paper's setting)": Peer("zeus", vectorised=False),
+    "zeus, vectorised NumPy (the paper's setting)": Peer("zeus", vectorised=True),
+    "zeus, vectorised NumPy": Peer("zeus", vectorised=True, keep=0.8, num_ensembles=2),
+    "emcee, vectorised NumPy": Peer(
+        "emcee", vectorised=True, num_steps=1000, keep=0.8, num_ensembles=2
+    ),
+}
+
+
+def starting_points(rng: np.random.Generator, density: Callable, count: int) -> np.ndarray | None:
+    """The first ``count`` prior draws of positive density; None after 200,000 draws."""
+    found: list[np.ndarray] = []
+    for _ in range(200):
+        draws = rng.uniform(-1, 1, (1000, 3))
+        found.extend(draws[np.isfinite(density(draws))])
+        if len(found) >= count:
+            return np.array(found[:count])
+    return None
+
+
+def sample(peer: Peer, seed: int, node, shift, answer, sigma: float, beta: float):
+    """One user's draws, shape (chain, step, walker, 3); None where a walker cannot start or go on.
+
+    ``node``, ``shift`` (T,) and ``answer`` (T, 3) are the user's.
+    """
+    user = {"node": node, "shift": shift, "answer": answer, "sigma": sigma, "beta": beta}
+    many = partial(plain.log_densities, **user)
+    rng = np.random.default_rng(seed)
+    chains = []
+    for ensemble in range(peer.num_ensembles):
+        starts = starting_points(rng, many, peer.num_walkers)
+        if starts is None:
+            return None
+        density = many if peer.vectorised else partial(plain.log_density, **user)
+        try:
+            chain = _run(peer, starts, density, seed + ensemble)
+        except RuntimeError:  # zeus gives up on some
+            return None
+        chains.append(chain[-round(peer.keep * peer.num_steps) :])
+    return np.stack(chains)
+
+
+def _run(peer: Peer, starts: np.ndarray, density: Callable, seed: int) -> np.ndarray:
+    """All steps of one ensemble, shape (step, walker, 3)."""
+    settings = (peer.num_walkers, 3, density)
+    np.random.seed(seed)  # noqa: NPY002 (both draw from the global generator)
+    if peer.package == "emcee":
+        import emcee
+
+        sampler = emcee.EnsembleSampler(*settings, vectorize=peer.vectorised)
+        sampler.run_mcmc(starts, peer.num_steps)
+        return sampler.get_chain()
+    import random
+
+    import zeus
+
+    random.seed(seed)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        sampler = zeus.EnsembleSampler(*settings, vectorize=peer.vectorised, verbose=False)
+        sampler.run_mcmc(starts, peer.num_steps, progress=False)
+    finally:
+        root.handlers[:], root.level = handlers, level
+    return sampler.get_chain()
 
 
 def scipy_multi_start(score, truth, scale, epsilon: float, num_runs: int) -> Callable:
@@ -69,7 +157,15 @@ def scipy_multi_start(score, truth, scale, epsilon: float, num_runs: int) -> Cal
         for i, user in enumerate(x):
             best = np.inf
             for _ in range(num_runs):
-                found = slsqp(rng, d, margin, slope, user)
+                found = minimize(
+                    np.sum,
+                    np.abs(rng.normal(size=2 * d)) * (rng.random(2 * d) < 2 / d),
+                    jac=np.ones_like,
+                    bounds=[(0, None)] * (2 * d),
+                    constraints={"type": "ineq", "fun": margin, "jac": slope, "args": (user,)},
+                    method="SLSQP",
+                    options={"maxiter": 200},
+                )
                 cost = np.abs(found.x[:d] - found.x[d:]).sum()
                 if cost < best and margin(found.x, user).min() >= -1e-3:
                     best, moves[i] = cost, found.x[:d] - found.x[d:]
@@ -194,99 +290,3 @@ def dice_actions(score, truth, scale) -> Callable:
         return moves
 
     return find
-
-
-def _judged(score, truth, x, scale, epsilon, moves) -> dict[str, np.ndarray]:
-    """Cost and validity of moves (n, d), in units of ``scale``; no move is no action."""
-    moves = np.asarray(moves, np.float32)
-    action = pcr.Action.soft(moves * scale)
-    scms = per_user(truth, len(x))
-    key = jax.random.key(1)
-    _, worst = judge(key, score, scms, jnp.asarray(x), action, scale, ball(epsilon, "l2"))
-    acted = moves.any(1)
-    valid = acted & (np.asarray(worst) >= 0)
-    cost = np.where(valid, np.abs(moves).sum(1), np.inf)
-    return {"moves": moves, "valid": valid, "cost": cost}
-
-
-def peer_rows(
-    scm: str, epsilon: float, num_users: int, num_slow_users: int, repeats: int
-) -> list[dict]:
-    """One row per method: seconds for 500 users, validity, and cost over the best of all rows.
-
-    The slow methods, a user at a time, are run on the first ``num_slow_users``. Costs are compared
-    user by user with the cheapest valid action that any method found.
-    """
-    truth = pcr.library.get(scm)
-    score, x, scale = population(scm, 0, num_users)
-    some = x[:num_slow_users]
-
-    def ours(solver):
-        def search():
-            plan = pcr.find_recourse(score, truth, x, scale=scale, epsilon=epsilon, solver=solver)
-            return plan.action.value / scale
-
-        return search
-
-    methods = {f"pcr_jax {solver}": ours(solver) for solver in ("optimal", "paper")}
-    if find_spec("torch"):
-        for restarts, steps in TORCH_SETTINGS:
-            settings = (score, scm, x, scale, epsilon, restarts, steps)
-            name = f"PyTorch, {restarts} x {steps} steps"
-            methods[name] = partial(torch_optimiser, *settings)
-    slow = {
-        f"SciPy, {SCIPY_RUNS} starts": scipy_multi_start(score, truth, scale, epsilon, SCIPY_RUNS)
-    }
-    if find_spec("dice_ml"):
-        slow["DiCE (non-causal)"] = dice_actions(score, truth, scale)
-    results, rows = {}, []
-    for name, method in methods.items():
-        moves, seconds = timed(method, repeats)
-        results[name] = (_judged(score, truth, x, scale, epsilon, moves), seconds)
-    for name, method in slow.items():
-        moves, seconds = timed(partial(method, some), 1)
-        results[name] = (_judged(score, truth, some, scale, epsilon, moves), seconds)
-    best = np.full(num_users, np.inf)
-    for judged, _ in results.values():
-        best[: len(judged["cost"])] = np.minimum(best[: len(judged["cost"])], judged["cost"])
-    fastest = results["pcr_jax optimal"][1]["seconds"] / num_users
-    for name, (judged, seconds) in results.items():
-        users, valid = len(judged["valid"]), judged["valid"]
-        cost = judged["cost"][valid].mean() if valid.any() else np.nan
-        least = best[:users][valid].mean() if valid.any() else np.nan
-        rows.append(
-            {
-                "scm": scm,
-                "epsilon": epsilon,
-                "method": name,
-                "users": users,
-                "compile_seconds": seconds["compile_seconds"],
-                "seconds_500_users": 500 * seconds["seconds"] / users,
-                "cpu_seconds_500_users": 500 * seconds["cpu_seconds"] / users,
-                "validity": float(valid.mean()),
-                "cost": float(cost),
-                "cost_ratio_to_best": float(cost / least),
-                "optimal_is_faster": seconds["seconds"] / users / fastest,
-            }
-        )
-    return rows
-
-
-def absent() -> list[str]:
-    """Packages of peers that are not installed."""
-    return [package for package in PACKAGES.values() if not find_spec(package)]
-
-
-def measure(out: Path, quick: bool) -> None:
-    """Measure, print and record."""
-    console = Console(width=200)
-    rows = []
-    for scm in ("m1",) if quick else tuple(pcr.library.SCMS):
-        for epsilon in (0.0, 0.1):
-            part = peer_rows(scm, epsilon, *((32, 2, 1) if quick else (500, 20, 5)))
-            show(console, f"Recourse on {scm}, epsilon {epsilon:g}", part)
-            rows += part
-            record = {"quick": quick, "skipped": absent(), "rows": rows}
-            write_record(out / "recourse.json", record)
-    if absent():
-        console.print("Skipped, not installed:", ", ".join(absent()))

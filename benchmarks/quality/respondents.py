@@ -5,15 +5,14 @@ Respondents are the same ones at every error rate and number of queries.
 """
 
 from functools import partial
-from pathlib import Path
+from itertools import product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 import pcr_jax as pcr
-from benchmarks.records import show, write_record
+from benchmarks.problems import density
 from pcr_jax.batching import take
 from pcr_jax.evaluation import optimum_cost
 from pcr_jax.experiments import PAPER, RELEASED
@@ -25,9 +24,7 @@ from pcr_jax.experiments.estimation import (
     surrogate_of,
 )
 from pcr_jax.experiments.variants import population_of
-from pcr_jax.inference import log_density
 
-NUM_RESPONDENTS = 300
 ROOM = 15
 LEARNING_RATE = 0.5
 USERS_PER_RESPONDENT = 10
@@ -53,14 +50,14 @@ RELEASED_EMPTY = {  # (SCM, T, alpha = beta, sigma)
 @partial(jax.jit, static_argnums=0)
 def possible(surrogate, likelihood, history, thetas):
     """Whether each user's posterior contains the coefficients (num_users, num_coefficients)."""
-    one = partial(log_density, surrogate, likelihood)
-    return jax.vmap(one)(history, thetas) > -jnp.inf
+    densities = jax.vmap(lambda h, theta: density(surrogate, likelihood, h)(theta))
+    return densities(history, thetas) > -jnp.inf
 
 
-def histories(scm: str, alpha: float, num_queries: int) -> pcr.History:
+def histories(scm: str, alpha: float, num_queries: int, num: int) -> pcr.History:
     """What the respondents answered."""
     key = experiment_key(scm_index(scm), 4)
-    return ask_respondents(key, pcr.library.get(scm), alpha, NUM_RESPONDENTS, num_queries, ROOM)
+    return ask_respondents(key, pcr.library.get(scm), alpha, num, num_queries, ROOM)
 
 
 def posterior_means(surrogate, likelihood, history) -> np.ndarray:
@@ -74,22 +71,19 @@ def mean_and_error(values: np.ndarray) -> tuple[list, list]:
     return values.mean(0).tolist(), (values.std(0, ddof=1) / np.sqrt(len(values))).tolist()
 
 
-def posterior_rows() -> list[dict]:
+def posterior_rows(num: int) -> list[dict]:
     """With E[U] as in the released code, and 0."""
     rows = []
     for scm in pcr.library.SCMS:
         truth = pcr.library.get(scm)
-        history = histories(scm, PAPER.alpha, PAPER.num_queries)
+        history = histories(scm, PAPER.alpha, PAPER.num_queries, num)
         likelihood = pcr.tolerance(dict(PAPER.sigma)[scm], PAPER.beta)
         if scm == "m3":  # no coefficients of its own: the linear projection on the same queries
             surrogate, key = surrogate_of(PAPER, truth), jax.random.key(2)
-            true = [
-                linear_projection(key, truth, surrogate, take(history, r))
-                for r in range(NUM_RESPONDENTS)
-            ]
+            true = [linear_projection(key, truth, surrogate, take(history, r)) for r in range(num)]
         else:
             own = np.concatenate([m.coefficients for m in truth.mechanisms])
-            true = [own] * NUM_RESPONDENTS
+            true = [own] * num
         for noise_mean, protocol in {"U-bar": RELEASED, "0": PAPER}.items():
             surrogate = surrogate_of(protocol, truth)
             means = posterior_means(surrogate, likelihood, history)
@@ -97,68 +91,46 @@ def posterior_rows() -> list[dict]:
                 possible(surrogate, likelihood, history, jnp.asarray(np.array(true)))
             )
             mean, error = mean_and_error(means)
-            row = {
-                "scm": scm,
-                "noise_mean": noise_mean,
-                "empty": float(np.isnan(means[:, 0]).mean()),
-                "contains_true": float(inside.mean()),
-                "mean": mean,
-                "standard_error": error,
-                "released_mean": list(RELEASED_MEANS[scm]),
-                "released_contains_true": RELEASED_CONTAINS.get(scm, float("nan")),
-            }
+            row = {"scm": scm, "noise_mean": noise_mean}
+            row["empty"] = float(np.isnan(means[:, 0]).mean())
+            row |= {"contains_true": float(inside.mean()), "mean": mean, "standard_error": error}
+            row["released_mean"] = list(RELEASED_MEANS[scm])
+            row["released_contains_true"] = RELEASED_CONTAINS.get(scm, float("nan"))
             # Both are means over 300 respondents.
             gap = np.subtract(mean, RELEASED_MEANS[scm]) / (np.sqrt(2) * np.array(error))
             rows.append({**row, "z": gap.tolist()})
     return rows
 
 
-def empty_rows() -> list[dict]:
+def empty_rows(num: int) -> list[dict]:
     """Shares of empty posteriors, with E[U] as in the released code."""
     rows = []
     for (scm, num_queries, alpha, sigma), theirs in RELEASED_EMPTY.items():
         surrogate = surrogate_of(RELEASED, pcr.library.get(scm))
-        history = histories(scm, alpha, num_queries)
+        history = histories(scm, alpha, num_queries, num)
         means = posterior_means(surrogate, pcr.tolerance(sigma, alpha), history)
         empty = float(np.isnan(means[:, 0]).mean())
-        rows.append(
-            {
-                "scm": scm,
-                "num_queries": num_queries,
-                "alpha": alpha,
-                "sigma": sigma,
-                "empty": empty,
-                "standard_error": float(np.sqrt(empty * (1 - empty) / NUM_RESPONDENTS)),
-                "released_empty": theirs,
-            }
-        )
+        row = {"scm": scm, "num_queries": num_queries, "alpha": alpha, "sigma": sigma}
+        row |= {"empty": empty, "standard_error": float(np.sqrt(empty * (1 - empty) / num))}
+        rows.append(row | {"released_empty": theirs})
     return rows
 
 
-def recourse_rows() -> list[dict]:
+def recourse_rows(scm: str, num: int) -> list[dict]:
     """Validity and cost against error rate (= beta) and number of queries, at one learning rate.
 
     Every respondent's SCM serves 10 users of one of the protocol's populations.
     """
-    rows = []
-    for scm in pcr.library.SCMS:
-        truth = pcr.library.get(scm)
-        surrogate = surrogate_of(PAPER, truth)
-        populations = [population_of(PAPER, scm, seed) for seed in range(PAPER.seeds)]
-        for alpha in (0.0, 0.1, 0.3, 0.5):
-            for num_queries in (3, 5, 10):
-                history = histories(scm, alpha, num_queries)
-                likelihood = pcr.tolerance(dict(PAPER.sigma)[scm], alpha)
-                means = posterior_means(surrogate, likelihood, history)
-                rows.append(
-                    {
-                        "scm": scm,
-                        "alpha": alpha,
-                        "num_queries": num_queries,
-                        "empty": float(np.isnan(means[:, 0]).mean()),
-                        **recourse_of(truth, populations, means),
-                    }
-                )
+    truth, rows = pcr.library.get(scm), []
+    surrogate = surrogate_of(PAPER, truth)
+    populations = [population_of(PAPER, scm, seed) for seed in range(PAPER.seeds)]
+    for alpha, num_queries in product((0.0, 0.1, 0.3, 0.5), (3, 5, 10)):
+        history = histories(scm, alpha, num_queries, num)
+        likelihood = pcr.tolerance(dict(PAPER.sigma)[scm], alpha)
+        means = posterior_means(surrogate, likelihood, history)
+        row = {"scm": scm, "alpha": alpha, "num_queries": num_queries}
+        row["empty"] = float(np.isnan(means[:, 0]).mean())
+        rows.append(row | recourse_of(truth, populations, means))
     return rows
 
 
@@ -189,27 +161,16 @@ def recourse_of(truth: pcr.SCM, populations, means: np.ndarray) -> dict:
         best.append(np.asarray(report.optimum)[good])
     share = np.concatenate(valid)  # of every respondent
     cost, best = np.concatenate(cost).mean(), np.concatenate(best).mean()
-    return {
-        "validity": float(share.mean()),
-        "validity_error": float(share.std(ddof=1) / np.sqrt(len(share))),
-        "cost": float(cost),
-        "cost_ratio": float(cost / best),
-    }
+    row = {"validity": float(share.mean()), "cost": float(cost), "cost_ratio": float(cost / best)}
+    return row | {"validity_error": float(share.std(ddof=1) / np.sqrt(len(share)))}
 
 
-def measure(out: Path) -> None:
-    """Measure, print and record."""
-    console = Console(width=200)
-    posterior = posterior_rows()
-    show(console, f"Posteriors of {NUM_RESPONDENTS} respondents", posterior)
-    empty = empty_rows()
-    show(console, "Empty posteriors", empty)
-    recourse = recourse_rows()
-    show(console, "Recourse of those with a posterior", recourse)
-    settings = {
-        "num_respondents": NUM_RESPONDENTS,
-        "users_per_respondent": USERS_PER_RESPONDENT,
-        "learning_rate": LEARNING_RATE,
-    }
-    record = {"settings": settings, "posterior": posterior, "empty": empty, "recourse": recourse}
-    write_record(out / "respondents.json", record)
+def measure(options):
+    """All respondents, or a few with none of the recourse but M1's."""
+    num = 30 if options.quick else 300
+    names = ("num_respondents", "users_per_respondent", "learning_rate")
+    yield "settings", dict(zip(names, (num, USERS_PER_RESPONDENT, LEARNING_RATE), strict=True))
+    yield "posterior", posterior_rows(num)
+    yield "empty", empty_rows(num)
+    for scm in ("m1",) if options.quick else tuple(pcr.library.SCMS):
+        yield "recourse", recourse_rows(scm, num)

@@ -8,20 +8,14 @@ timed with the rest: shares of the optimal solver are lower bounds.
 """
 
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 
 import pcr_jax as pcr
-from benchmarks.optimality import population
-from benchmarks.posterior import histories
-from benchmarks.records import show, write_record
+from benchmarks.problems import SIGMA, density, histories, population, surrogate
 from benchmarks.timing import timed
 from pcr_jax.experiments import PAPER
-from pcr_jax.experiments.estimation import surrogate_of
-from pcr_jax.inference import Target as Posterior
 
 POINTS = 4096
 
@@ -52,21 +46,16 @@ def machine(repeats: int, size: int = 2048) -> dict:
 
 
 def _row(name, rates, flops, bytes_, seconds) -> dict:
-    return {
-        "program": name,
-        "flops": flops,
-        "bytes": bytes_,
-        "seconds": seconds,
-        "gflops_per_second": flops / seconds / 1e9,
-        "share_of_matmul_rate": flops / seconds / rates["matmul_flops_per_second"],
-        "share_of_memory_rate": bytes_ / seconds / rates["memory_bytes_per_second"],
-    }
+    row = {"program": name, "flops": flops, "bytes": bytes_, "seconds": seconds}
+    row["gflops_per_second"] = flops / seconds / 1e9
+    row["share_of_matmul_rate"] = flops / seconds / rates["matmul_flops_per_second"]
+    return row | {"share_of_memory_rate": bytes_ / seconds / rates["memory_bytes_per_second"]}
 
 
 def recourse_rows(rates: dict, num_users: int, repeats: int) -> list[dict]:
     """The classifier alone, one evaluation as searches make it, its gradient, and the searches."""
     truth = pcr.library.m1()
-    score, x, scale = population("m1", 0, num_users)
+    score, x, scale = population("m1", num_users)
     points = jnp.resize(x, (POINTS, 3))
     moves = 0.1 * jax.random.normal(jax.random.key(1), points.shape)
 
@@ -107,25 +96,20 @@ def recourse_rows(rates: dict, num_users: int, repeats: int) -> list[dict]:
         find = partial(pcr.find_recourse, score, truth, x, **settings)
         plan, measured = timed(find, repeats)
         evaluations = float(jnp.sum(plan.num_evaluations))
-        row = _row(
-            f"find_recourse, {solver}, epsilon {epsilon:g}, {num_users} users",
-            rates,
-            evaluations * flops[kind] / POINTS,
-            float("nan"),
-            measured["seconds"],
-        )
-        rows.append(row)
+        name = f"find_recourse, {solver}, epsilon {epsilon:g}, {num_users} users"
+        spent = evaluations * flops[kind] / POINTS
+        rows.append(_row(name, rates, spent, float("nan"), measured["seconds"]))
     return rows
 
 
 def density_rows(rates: dict, repeats: int) -> list[dict]:
     """The log density of 64 users at 4,096 thetas each."""
-    surrogate, history = surrogate_of(PAPER, pcr.library.m1()), histories("m1", 64)
-    likelihood = pcr.tolerance(dict(PAPER.sigma)["m1"], PAPER.beta)
-    thetas = surrogate.prior.sample(jax.random.key(0), (64, POINTS))
+    linear, history = surrogate("m1"), histories("m1", 64)
+    likelihood = pcr.tolerance(SIGMA["m1"], PAPER.beta)
+    thetas = linear.prior.sample(jax.random.key(0), (64, POINTS))
 
     def densities(history, thetas):
-        return jax.vmap(Posterior(surrogate, likelihood, history).log_density)(thetas)
+        return jax.vmap(density(linear, likelihood, history))(thetas)
 
     program = jax.vmap(densities)
     flops, bytes_ = counted(program, history, thetas)
@@ -135,15 +119,10 @@ def density_rows(rates: dict, repeats: int) -> list[dict]:
     return [{**row, "evaluations_per_second": 64 * POINTS / measured["seconds"]}]
 
 
-def measure(out: Path, quick: bool) -> None:
-    """Measure, print and record."""
-    console = Console(width=180)
-    repeats = 2 if quick else 7
-    rates = machine(repeats, 512 if quick else 2048)
-    show(console, "The machine", [rates])
-    rows = recourse_rows(rates, 32 if quick else 500, repeats)
-    show(console, "Recourse", rows)
-    densities = density_rows(rates, repeats)
-    show(console, "Likelihood", densities)
-    record = {"quick": quick, "machine": rates, "recourse": rows, "density": densities}
-    write_record(out / "limits.json", record)
+def measure(options):
+    """The machine's rates first."""
+    repeats = 2 if options.quick else 7
+    rates = machine(repeats, 512 if options.quick else 2048)
+    yield "machine", rates
+    yield "recourse", recourse_rows(rates, 32 if options.quick else 500, repeats)
+    yield "density", density_rows(rates, repeats)

@@ -135,3 +135,30 @@ def cheapest(
         best[found] = np.where(better[:, None], close[rows, ends.argmin(1)], best[found])
         cost[found] = np.minimum(cost[found], ends.min(1))
     return cost
+
+
+def single_feature_cost(score, truth, x, scale) -> float:
+    """Mean cost of the best single-feature action, on a grid of 0.002."""
+    grid = np.arange(0.002, 8.0, 0.002, dtype=np.float32)
+    axes = np.concatenate([np.eye(3), -np.eye(3)])
+
+    @jax.jit
+    def one(x):
+        moves = Action.soft(grid[:, None, None] * axes * scale)
+        return (score(truth.counterfactual(x, moves)) >= 0).any(1)
+
+    costs = [grid[np.argmax(one(row))] if one(row).any() else np.nan for row in x]
+    return float(np.nanmean(costs))
+
+
+def dense_ball(epsilon: float, norm: str, num_points: int) -> np.ndarray:
+    """The centre, the surface and the interior of the ball, other points than solvers use."""
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(num_points, 3))
+    if norm == "l2":
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+    else:
+        corners = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T
+        points = np.concatenate([corners, points / np.abs(points).max(1, keepdims=True)])
+    points[::4] *= rng.random((len(points[::4]), 1))
+    return epsilon * np.concatenate([np.zeros((1, 3)), points])

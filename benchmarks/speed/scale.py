@@ -3,27 +3,20 @@
 Recourse is at epsilon 0, robust recourse at 0.1, inference by `Ess`.
 """
 
-import json
 import time
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from rich.console import Console
 
 import pcr_jax as pcr
-from benchmarks.optimality import population, random_scm
-from benchmarks.posterior import histories
-from benchmarks.records import other_parts, show, write_record
+from benchmarks.problems import SCALED, SIGMA, histories, population, random_scm, surrogate
 from benchmarks.timing import apart, peak_memory, timed
 from pcr_jax.experiments import PAPER
-from pcr_jax.experiments.estimation import ask_respondents, surrogate_of
 
 KEY = jax.random.key(0)
-SIGMA = dict(PAPER.sigma)["m1"]
 QUICK = {"users": (100, 1000), "nodes": (3, 6), "queries": (5, 10), "draws": (256, 1024)}
 FULL = {
     "users": (100, 1000, 10_000, 100_000, 1_000_000),
@@ -50,7 +43,7 @@ def _counterfactual(users=1000, nodes=3):
 def _recourse(epsilon, users=500, nodes=None):
     if nodes is None:
         truth = pcr.library.m1()
-        score, x, scale = population("m1", 0, min(users, 1000))
+        score, x, scale = population("m1", min(users, 1000))
         x = jnp.resize(x, (users, 3))
     else:
         truth = random_scm(nodes, "linear")
@@ -58,13 +51,11 @@ def _recourse(epsilon, users=500, nodes=None):
     return lambda: pcr.find_recourse(score, truth, x, scale=scale, epsilon=epsilon)
 
 
-def _inference(users=256, queries=10, draws=1024):
-    truth = pcr.library.m1()
-    history = histories("m1", users)
-    if queries != 10:
-        history = ask_respondents(KEY, truth, PAPER.alpha, users, queries, queries)
-    settings = {"likelihood": pcr.tolerance(SIGMA, PAPER.beta), "sampler": keeping(draws)}
-    return lambda: pcr.infer(KEY, surrogate_of(PAPER, truth), history, **settings).attrs["seconds"]
+def _inference(users=256, queries=10, draws=None):
+    history, linear = histories("m1", users, queries), surrogate("m1")
+    sampler = SCALED if draws is None else keeping(draws)
+    settings = {"likelihood": pcr.tolerance(SIGMA["m1"], PAPER.beta), "sampler": sampler}
+    return lambda: pcr.infer(KEY, linear, history, **settings).attrs["seconds"]
 
 
 STAGES = {
@@ -84,7 +75,7 @@ def measure_cell(cell: dict) -> dict:
     return {"setup_seconds": prepared, **measured, "peak_memory_GiB": peak_memory()}
 
 
-def scale_rows(stage: str, sizes: dict, repeats: int, limit: float, console: Console) -> list[dict]:
+def scale_rows(stage: str, sizes: dict, repeats: int, limit: float) -> list[dict]:
     """A stage along each of its axes, from small to large."""
     rows = []
     for axis in STAGES[stage][1]:
@@ -93,18 +84,16 @@ def scale_rows(stage: str, sizes: dict, repeats: int, limit: float, console: Con
             row = {"stage": stage, "axis": axis, "size": size}
             expected = 0.0 if last is None else last["seconds"] * size / last["size"]
             if expected > limit:
-                console.print(f"{stage}, {size} {axis}: left out, {expected:.0f} s expected")
                 rows.append({**row, "left_out_expected_seconds": expected})
                 continue
             # Long runs are measured once, after the call that compiles.
             cell = {**row, "repeats": repeats if expected < limit / 10 else 1}
             try:
-                last = {**row, **apart("benchmarks.scale", cell)}
+                last = {**row, **apart(__name__, cell)}
             except RuntimeError as error:  # short of memory, say
                 rows.append({**row, "failed": str(error)[-200:]})
                 break
             rows.append(last)
-            console.print_json(json.dumps(last), indent=None)
     return rows
 
 
@@ -115,15 +104,10 @@ def slopes(rows: list[dict]) -> list[dict]:
         mine = [r for r in rows if (r["stage"], r["axis"]) == (stage, axis) and "seconds" in r]
         if len(mine) > 1:
             size, seconds = (np.log([r[name] for r in mine]) for name in ("size", "seconds"))
-            found.append(
-                {
-                    "stage": stage,
-                    "axis": axis,
-                    "slope": float(np.polyfit(size, seconds, 1)[0]),
-                    "last_slope": float(np.polyfit(size[-2:], seconds[-2:], 1)[0]),
-                    "largest_peak_memory_GiB": max(r["peak_memory_GiB"] for r in mine),
-                }
-            )
+            row = {"stage": stage, "axis": axis, "slope": float(np.polyfit(size, seconds, 1)[0])}
+            row["last_slope"] = float(np.polyfit(size[-2:], seconds[-2:], 1)[0])
+            peak = max(r["peak_memory_GiB"] for r in mine)
+            found.append(row | {"largest_peak_memory_GiB": peak})
     return found
 
 
@@ -146,17 +130,17 @@ def plot(rows: list[dict]) -> Figure:
     return figure
 
 
-def measure(out: Path, quick: bool, parts: list[str]) -> None:
-    """Measure, print, record and plot; what is done is recorded before the next stage begins.
+PARTS = tuple(STAGES)
 
-    Stages that are not asked for stay as they were recorded, if they were at this size.
-    """
-    console, path = Console(width=160), out / "scale.json"
-    sizes, repeats = (QUICK, 1) if quick else (FULL, 3)
-    record: dict = {"quick": quick, **other_parts(path, quick, [*parts, "slopes"])}
-    for stage in parts:
-        record[stage] = scale_rows(stage, sizes, repeats, LIMIT_SECONDS[quick], console)
-        rows = [row for name in STAGES for row in record.get(name, [])]
-        write_record(path, {**record, "slopes": slopes(rows)})
-    show(console, "Slopes of log seconds against log size", slopes(rows))
-    plot(rows).savefig(out / "scale.png", dpi=150)
+
+def measure(options):
+    """Stage by stage; slopes and the plot are of all that are recorded, old and new."""
+    sizes, repeats = (QUICK, 1) if options.quick else (FULL, 3)
+    found = {name: rows for name, rows in options.recorded.items() if name in STAGES}
+    options.recorded.pop("slopes", None)
+    for stage in options.part:
+        found[stage] = scale_rows(stage, sizes, repeats, LIMIT_SECONDS[options.quick])
+        yield stage, found[stage]
+    rows = [row for stage in STAGES for row in found.get(stage, [])]
+    yield "slopes", slopes(rows)
+    yield "scale.png", plot(rows)

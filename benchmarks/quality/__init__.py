@@ -1,0 +1,1 @@
+"""How good results are: against brute force, exact posteriors, attacks, malformed calls."""
