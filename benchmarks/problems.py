@@ -147,16 +147,22 @@ def user_values(idata, name: str) -> np.ndarray:
 
 def density(surrogate, likelihood, history, part: str = "log_density") -> Callable:
     """One user's log density, or another ``part`` of it, as a function of coefficients (k,)."""
-    from pcr_jax.inference import Posterior
+    from pcr_jax.inference import Target
 
-    return getattr(Posterior(surrogate, likelihood, history), part)
+    return getattr(Target(surrogate, likelihood, history), part)
 
 
 def lowest_logits(case: Case, action: pcr.Action, epsilon: float) -> np.ndarray:
     """By the library's own verification, at the centre and in the ball; shape (num_users,)."""
-    from pcr_jax.recourse import ball, per_user
-    from pcr_jax.recourse.verify import judge
+    from pcr_jax.recourse import pose
+    from pcr_jax.recourse.problem import worlds_of
+    from pcr_jax.recourse.verify import outcomes
 
-    scms, region = per_user(case.truth, len(case.x)), ball(epsilon, "l2")
+    graph = case.truth.graph
+    problem = pose(case.score, graph, case.x, scale=case.scale, epsilon=epsilon)
+    worlds = worlds_of(problem, case.truth, "truth")
+    shared = (problem.score, worlds, problem.x, action)
+    logit, everybody = outcomes(*shared)[1], np.ones(len(case.x), bool)
     key = jax.random.key(1)
-    return np.asarray(judge(key, case.score, scms, case.x, action, case.scale, region)[1])
+    found = problem.requirement.verify(key, *shared, problem.scale, logit, everybody)
+    return np.asarray(found.logit)

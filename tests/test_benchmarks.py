@@ -22,6 +22,7 @@ from benchmarks.speed import scale, stages
 from benchmarks.speed.inference import quality
 from benchmarks.speed.limits import counted
 from pcr_jax.batching import take
+from tests.problems import arrays_of
 
 QUICK = ("scm", "scale")
 
@@ -52,7 +53,7 @@ def test_the_plain_likelihoods_are_the_librarys(answers):
     for i in range(3):
         one = take(answers, i)
         log_density = jax.vmap(density(surrogate, likelihood, one))(theta)
-        user = (np.asarray(one.node), np.asarray(one.shift), np.asarray(one.answer), 0.5, 0.1)
+        user = (*arrays_of(one), 0.5, 0.1)
         expected = np.isfinite(log_density)
         possible += expected.sum()
         many = plain.log_densities(theta, *user)
@@ -67,7 +68,7 @@ def test_a_peer_samples_the_posterior(name, answers):
     peer = PEERS[name]
     pytest.importorskip(peer.package)
     one = take(answers, 0)
-    user = (np.asarray(one.node), np.asarray(one.shift), np.asarray(one.answer), 0.5, 0.1)
+    user = (*arrays_of(one), 0.5, 0.1)
     draws = sample(peer, 0, *user)
     assert draws.shape[::2] == (peer.num_ensembles, peer.num_walkers)
     surrogate, likelihood = pcr.linear_surrogate(pcr.library.m1().graph), pcr.tolerance(0.5, 0.1)

@@ -24,11 +24,9 @@ def posterior_rows(data: Path, num_chains: int) -> list[dict]:
     for scm in ("M1", "M2", "M3"):
         recorded = np.load(data / f"posterior_{scm}_seed2024.npz")
         answers = [np.full(10, np.nan), recorded["resp_x2"], recorded["resp_x3"]]
-        history = pcr.History(
-            jnp.asarray(recorded["node"] - 1)[None],
-            jnp.asarray(recorded["v"], jnp.float32)[None],
-            jnp.asarray(np.stack(answers, -1), jnp.float32)[None],
-        )
+        questions = pcr.Questions(recorded["node"][None] - 1, recorded["v"][None])
+        answer = jnp.asarray(np.stack(answers, -1), jnp.float32)[None]
+        history = pcr.History(questions, answer, jnp.zeros((1, 3)))
         surrogate = pcr.linear_surrogate(
             pcr.Graph.fully_connected(3), noise_mean=RELEASED.noise_mean
         )

@@ -125,7 +125,7 @@ def values() -> dict[str, Callable[[Any], Any]]:
         "shape alone": lambda valid: jax.ShapeDtypeStruct(_shape(valid), jnp.zeros(0).dtype),
         "networkx": lambda valid: nx.Graph([("A", "B")]),
         "SCM": lambda valid: pcr.non_causal(other),
-        "history": lambda valid: pcr.History.empty(5, 2, 4),
+        "history": lambda valid: pcr.History.empty(np.zeros((5, 4)), 2),
     }
 
 
@@ -143,8 +143,9 @@ FEATURES = {"array of integers"}
 REPORTED = {"array of integers", "array of NaN", "named"}
 MASK = {"array of bool"}
 UNKNOWN = {"array of NaN"}  # coefficients of a user without a posterior
+NAMES = {"text", "number as text", "generator"}  # of one letter, or numbers
 NO_ROWS = {"shape (0, 3)"}
-ANY_SHAPE = {"shape (7,)", "shape (2, 2, 2, 2)", *NO_ROWS}
+ANY_SHAPE = {"empty list", "raw key", "shape (7,)", "shape (2, 2, 2, 2)", *NO_ROWS}
 EMPTY = {"empty list", *NO_ROWS}
 NONE = {"None"}
 FUNCTION = {"function"}
@@ -161,7 +162,7 @@ RIGHT = {
     **dict.fromkeys(("max_tree_depth", "num_jumps", "num_runs", "num_moves"), ONE),
     **dict.fromkeys(("num_last_moves", "max_levels", "num_outer", "num_inner"), ONE),
     **dict.fromkeys(("num_samples", "max_queries"), COUNT),
-    **dict.fromkeys(("wrong", "design", "reduce", "names", "rows", "constraints", "action"), NONE),
+    **dict.fromkeys(("wrong", "design", "reduce", "rows", "constraints", "action"), NONE),
     **dict.fromkeys(("sigma", "temperature", "learning_rate"), POSITIVE),
     **dict.fromkeys(("beta", "error_rate", "decay"), PROBABILITY),
     **dict.fromkeys(("epsilon", "noise"), NON_NEGATIVE),
@@ -172,9 +173,11 @@ RIGHT = {
     **dict.fromkeys(("hard", "users"), MASK),
     **dict.fromkeys(("shift", "expected"), NUMBERS),
     **dict.fromkeys(("score", "function"), FUNCTION),
+    "names": NONE | NAMES,
+    "nodes": NAMES,
     "key": KEY,
     "answer": REPORTED,
-    "theta": NUMBERS | UNKNOWN,
+    "theta": NUMBERS | UNKNOWN | {"nullable"},
     "coefficients": NUMBERS | UNKNOWN | {"raw key"},
     "hidden": EMPTY | FEATURES,
     "y": FEATURES | MASK,
@@ -249,17 +252,18 @@ def cases() -> dict[str, Case]:
 
     module = pcr.MLP((4,))
     action, user = pcr.Action.soft(some), pcr.SimulatedUser(truth)
-    history, room = pcr.elicit(key, user, x, num_queries=3), pcr.History.empty(3, 4, 3)
-    query = pcr.Query(jnp.zeros(3, int), three)
+    history, room = pcr.elicit(key, user, x, num_queries=3), pcr.History.empty(x, 4)
+    questions = pcr.Questions(jnp.zeros(3, int), three)
     surrogate, likelihood = pcr.linear_surrogate(graph), pcr.tolerance(0.5, 0.1)
     sampler = pcr.Smc(num_runs=2, num_particles=32, num_moves=1, num_last_moves=1)
     infer = partial(pcr.infer, key, surrogate, likelihood=likelihood, sampler=sampler)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        idata = infer(history, x=x)
+        idata = infer(history)
     find = partial(pcr.find_recourse, score, truth, x, scale=ones)
     plan = find()
-    report = pcr.evaluate(score, truth, x, plan, scale=ones, optimum=ones, key=key)
+    report = pcr.evaluate(plan, truth, optimum=ones, key=key)
+    belief = pcr.Belief(surrogate, room)
     model = DummyClassifier().fit(x, [0, 1, 1])
     one_history = jax.tree.map(lambda leaf: leaf[0], history)
     written = Path("posterior.nc")
@@ -273,7 +277,8 @@ def cases() -> dict[str, Case]:
     usual = {"key": key, "x": x, "scm": truth, "truth": truth, "graph": graph, "score": score}
     usual |= {"scale": ones, "epsilon": 0.0, "history": history, "surrogate": surrogate}
     usual |= {"likelihood": likelihood, "sampler": sampler, "idata": idata, "plan": plan}
-    usual |= {"action": action, "query": query, "num_nodes": 3, "theta": jnp.zeros(3)}
+    usual |= {"worlds": truth, "belief": belief, "problem": plan.problem}
+    usual |= {"action": action, "questions": questions, "num_nodes": 3, "theta": jnp.zeros(3)}
     usual |= {"names": nodes, "norm": "l2", "sigma": 0.5, "beta": 0.1, "temperature": 0.05}
     usual |= {"low": -1.0, "high": 1.0, "threshold": 0.5, "rho": "mean", "answer": some}
     usual |= {"num_samples": 2, "num_users": 3, "epochs": 2, "hidden": (4,), "loc": three}
@@ -307,10 +312,9 @@ def cases() -> dict[str, Case]:
         return case(type(value), *more, **{name: getattr(value, name) for name in names})
 
     flags = dict.fromkeys(("increase_only", "decrease_only"), jnp.zeros((3, 3), bool))
-    at = {name: getattr(history, name) for name in ("node", "shift", "answer")}
-    first = {name: value[0] for name, value in at.items()}
+    first = one_history.answer
     counterfactual, draw = partial(truth.counterfactual, x), lambda scm: scm.sample(key, 2)
-    logs = lambda likelihood: likelihood.log_prob(first["answer"], first["answer"])  # noqa: E731
+    logs = lambda likelihood: likelihood.log_prob(jnp.nan_to_num(first), first)  # noqa: E731
     rate = {"num_train": 50, "learning_rate": 0.1, "max_draws": 1000}
     searched = {"cost": "l1", "intervention": "soft", "max_set_size": 3, "solver": "optimal"}
     slow = pcr.Algorithm1(num_outer=2)
@@ -379,23 +383,26 @@ def cases() -> dict[str, Case]:
         "refused_population": case(
             pcr.refused_population, {"scm": ANY_SCM, "num_train": NOTHING}, **rate
         ),
-        "History": case(pcr.History, infer, known_as="history", **at),
-        "History.empty": case(pcr.History.empty, {"num_users": COUNT}, max_queries=2),
+        "History": case(
+            pcr.History, infer, known_as="history", **{**vars(history), "answer": history.answer}
+        ),
+        "History.empty": case(pcr.History.empty, {"x": FEATURES | NO_ROWS}, max_queries=2),
         "tell": case(pcr.tell, history=room),
-        "Query": case(
-            pcr.Query, lambda q: pcr.tell(room, q, some), node=query.node, shift=query.shift
+        "Questions": case(
+            pcr.Questions,
+            lambda asked: pcr.tell(room, asked, some),
+            {"individual": NONE | {"array of bool"}},
+            **{**vars(questions), "individual": jnp.zeros(3, bool)},
         ),
         "RandomDesign": case(
             pcr.RandomDesign,
-            lambda design: design.ask(key, graph, room),
+            lambda design: design.ask(key, belief),
             {"high": {*POSITIVE}},
         ),
-        "RandomDesign.ask": case(
-            pcr.RandomDesign().ask, {"graph": GRAPH, "history": {"history"}}, history=room
-        ),
+        "RandomDesign.ask": case(pcr.RandomDesign().ask),
         "SimulatedUser": case(
             pcr.SimulatedUser,
-            lambda user: user.answer(key, query),
+            lambda user: user.answer(key, questions, x),
             **{"error_rate": 0.1, "wrong": truth, "num_draws": 5, "noise": 0.1, "report": "all"},
         ),
         "SimulatedUser.answer": case(user.answer),
@@ -408,16 +415,18 @@ def cases() -> dict[str, Case]:
         "linear_surrogate": case(pcr.linear_surrogate, {"noise_mean": FEATURES | NONE}),
         "LinearSurrogate": case(
             pcr.LinearSurrogate,
-            lambda made: made.expected_answers(jnp.zeros(3), first["node"], first["shift"]),
+            lambda made: made.expected(jnp.zeros(3), one_history.questions, x[0]),
         ),
         "LinearSurrogate.scm": case(surrogate.scm),
-        "LinearSurrogate.expected_answers": case(surrogate.expected_answers, **first),
+        "LinearSurrogate.expected": case(
+            surrogate.expected, questions=one_history.questions, x=x[0]
+        ),
         "Ess": settings(pcr.Ess()),
         "Nuts": settings(pcr.Nuts()),
         "Smc": settings(pcr.Smc()),
         "infer": case(
             pcr.infer,
-            {"x": FEATURES | NONE, "on_user": NONE | FUNCTION | {"class"}},
+            {"on_user": NONE | FUNCTION | {"class"}},
             max_prior_draws=2**14,
         ),
         "exact_posterior": case(pcr.exact_posterior, num_draws=2**14),
@@ -437,7 +446,7 @@ def cases() -> dict[str, Case]:
             {"learning_rate": FEATURES | POSITIVE | NONE},
             **{"solver": slow, "learning_rate": three, "only": ("learning_rate", "epsilon")},
         ),
-        "evaluate": case(pcr.evaluate, {"key": KEY | NONE}),
+        "evaluate": case(pcr.evaluate, {"key": KEY | NONE, "problem": NONE}),
         "intervention_pattern": case(
             pcr.intervention_pattern, {"action": NOTHING}, users=jnp.ones(3, bool)
         ),

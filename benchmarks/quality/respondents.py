@@ -152,9 +152,7 @@ def recourse_of(truth: pcr.SCM, populations, means: np.ndarray) -> dict:
             population.score, scms, x, learning_rate=LEARNING_RATE, solver="paper", **settings
         )
         optimum = optimum_cost(population.score, truth, users, **settings)
-        report = pcr.evaluate(
-            population.score, truth, x, plan, optimum=jnp.tile(optimum, len(mine)), **settings
-        )
+        report = pcr.evaluate(plan, truth, optimum=jnp.tile(optimum, len(mine)))
         good = np.asarray(report.valid)
         valid.append(good.reshape(len(mine), len(users)).mean(1))
         cost.append(np.asarray(report.cost)[good])

@@ -67,7 +67,8 @@ def inference_rows(num_users: int, num_peer_users: int, repeats: int) -> list[tu
         draws = np.moveaxis(draws_of(idata), 2, 0)
         rows.append((_row(f"pcr_jax {name}", num_users, measured, draws, exact), measured))
     some = take(history, slice(num_peer_users))
-    answers = [np.asarray(some.node), np.asarray(some.shift), np.asarray(some.answer)]
+    asked = some.questions
+    answers = [*map(np.asarray, (asked.node, asked.shift, some.answer))]
     for name, peer in PEERS.items():
         if not peer.installed:
             continue

@@ -54,7 +54,7 @@ def pipeline_rows(repeats: int) -> list[dict]:
     ask = partial(ask_respondents, experiment_key(0), truth, PAPER.alpha, NUM_USERS, 10, 10)
     _, asking = timed(ask, repeats)
     plan = pcr.find_recourse(score, truth, x, scale=scale, epsilon=0.1)
-    evaluate = partial(pcr.evaluate, score, truth, x, plan, scale=scale, epsilon=0.1)
+    evaluate = partial(pcr.evaluate, plan, truth)
     report, evaluating = timed(lambda: evaluate(optimum=np.asarray(plan.cost)), repeats)
     validity = f"validity {report.robust_validity:.3f}"
     return [
