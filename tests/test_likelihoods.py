@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import history_of
 
-from pcr_jax.elicitation import History
+from pcr_jax.history import Questions
 from pcr_jax.inference import log_density
 from pcr_jax.likelihoods import Tolerance, relaxed, tolerance
 from pcr_jax.scm import Graph
@@ -56,7 +57,7 @@ def test_log_density_equals_a_brute_force_copy(norm):
     theta, sigma, shift, answer = (a.astype(np.float32) for a in (theta, sigma, shift, answer))
 
     def density(theta, sigma, beta, *history):
-        return log_density(SURROGATE, Tolerance(sigma, beta, norm), History(*history), theta)
+        return log_density(SURROGATE, Tolerance(sigma, beta, norm), history_of(*history), theta)
 
     beta = np.array(betas, np.float32)
     actual = jax.jit(jax.vmap(density))(theta, sigma, beta, node, shift, answer)
@@ -137,13 +138,14 @@ def test_expected_answers_are_predictions_from_the_noise_mean():
     direct = np.array([[0, 0, 0], [0.5, 0, 0], [-0.25, 2.0, 0]])
     total = np.linalg.inv(np.eye(3) - direct)
     expected = [total @ (NOISE_MEAN + 2.0 * (np.arange(3) == int(n))) for n in node]
-    actual = SURROGATE.expected_answers(theta, node, shift)
+    history = history_of(node, shift, jnp.zeros((4, 3)))
+    actual = SURROGATE.expected(theta, history.questions, history.x)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_prior_is_uniform_on_the_box():
     surrogate = linear_surrogate(Graph.fully_connected(3), low=-2, high=3)
-    history = History(jnp.array([-1]), jnp.zeros(1), jnp.full((1, 3), jnp.nan))
+    history = history_of(jnp.array([-1]), jnp.zeros(1), jnp.full((1, 3), jnp.nan))
     for theta, value in [([-2.0, 3, 0], -3 * log(5)), ([-2.1, 0, 0], -jnp.inf)]:
         density = jax.jit(partial(log_density, surrogate, tolerance(1, 0), history))
         actual = density(jnp.array(theta, float))
@@ -162,8 +164,9 @@ def strict():
 
 
 def test_expected_answers_never_promote_ranks_or_dtypes():
+    questions = Questions(jnp.array([0, 1]), jnp.ones(2))
     with strict():
-        jax.eval_shape(SURROGATE.expected_answers, jnp.ones(3), jnp.array([0, 1]), jnp.ones(2))
+        jax.eval_shape(SURROGATE.expected, jnp.ones(3), questions, jnp.ones(3))
 
 
 @pytest.mark.parametrize("norm", ["each", "joint"])

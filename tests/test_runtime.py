@@ -73,7 +73,7 @@ def test_double_precision_finds_posteriors_too_small_for_single():
         + """
 few = pcr.linear_surrogate(pcr.Graph.fully_connected(2), low=-1e4, high=1e4)
 answer = jnp.array([[[jnp.nan, 9876.123456789]]])
-one = pcr.History(jnp.zeros((1, 1), int), jnp.ones((1, 1)), answer)
+one = pcr.History(pcr.Questions(jnp.zeros((1, 1), int), jnp.ones((1, 1))), answer, jnp.zeros((1, 2)))
 sampler = pcr.Ess(num_ensembles=2, num_walkers=8, num_steps=4)
 settings = {"likelihood": pcr.tolerance(1e-9, 0.0), "sampler": sampler, "max_prior_draws": 2**12}
 idata = pcr.infer(key, few, one, **settings)
@@ -89,10 +89,11 @@ def test_nan_is_no_mistake_where_jax_looks_for_it():
         + """
 exact = pcr.exact_posterior(key, surrogate, history, tolerance, num_draws=1)
 again = pcr.elicit(key, pcr.SimulatedUser(truth), jnp.zeros((2, 3)), num_queries=1, history=
-                   pcr.History.empty(2, 3, 3))
-told = pcr.tell(again, pcr.Query(jnp.zeros(2, int), jnp.ones(2)), np.full((2, 3), np.nan))
+                   pcr.History.empty(jnp.zeros((2, 3)), 3))
+told = pcr.tell(again, pcr.Questions(jnp.zeros(2, int), jnp.ones(2)), np.full((2, 3), np.nan))
 nobody = pcr.infer(key, surrogate, pcr.History(
-    jnp.zeros((1, 2), int), jnp.ones((1, 2)), np.array([[[np.nan, 9, 9], [np.nan, -9, -9]]])),
+    pcr.Questions(jnp.zeros((1, 2), int), jnp.ones((1, 2))),
+    np.array([[[np.nan, 9, 9], [np.nan, -9, -9]]]), jnp.zeros((1, 3))),
     likelihood=tolerance)
 assert np.isnan(np.asarray(pcr.posterior_scms(nobody).mechanisms[2].coefficients)).all()
 assert jax.config.jax_debug_nans

@@ -1,14 +1,15 @@
 """Users whom prior draws do not serve: their posteriors, or the proof that there is none."""
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import arrays_of, history_of
 
 import pcr_jax as pcr
-from pcr_jax.elicitation import History
 from pcr_jax.inference import PosteriorStatus, Samples, Target
 from pcr_jax.inference.cover import cover, seek
 
@@ -24,14 +25,15 @@ def asked(surrogate, theta, num_queries, seed, report="all", unit=1.0):
     node = rng.choice(np.flatnonzero(descendants.any(1)), num_queries)
     shift = rng.uniform(0.2, 1, num_queries) * np.broadcast_to(unit, len(descendants))[node]
     shift = shift.astype(np.float32)
-    expected = surrogate.expected_answers(jnp.asarray(theta), jnp.asarray(node), jnp.asarray(shift))
+    blank = history_of(node, shift, jnp.full((num_queries, len(descendants)), jnp.nan))
+    expected = surrogate.expected(jnp.asarray(theta), blank.questions, blank.x)
     answer = np.where(descendants[node], expected, np.nan)
     if report == "one":
         for t in range(num_queries):
             answer[
                 t, np.arange(len(descendants)) != rng.choice(np.flatnonzero(descendants[node[t]]))
             ] = np.nan
-    return History(jnp.asarray(node), jnp.asarray(shift), jnp.asarray(answer, jnp.float32))
+    return replace(blank, answer=jnp.asarray(answer, jnp.float32))
 
 
 def users(*histories):
@@ -40,7 +42,7 @@ def users(*histories):
 
 def missed(thetas, history, sigma):
     """How many answers each of ``thetas`` (n, 3) misses: NumPy's, in double precision, by hand."""
-    node, shift, answer = (np.asarray(leaf, float) for leaf in jax.tree.leaves(history))
+    node, shift, answer = (leaf.astype(float) for leaf in arrays_of(history))
     t21, t31, t32 = (column[:, None] for column in np.asarray(thetas, float).T)
     x1 = np.where(node == 0, shift, 0.0)
     x2 = t21 * x1 + np.where(node == 1, shift, 0.0)
@@ -80,7 +82,7 @@ def test_starts_in_a_tiny_part_of_the_box_are_exact_draws(case, beta):
     theta, sigma, reach, unit = CASES[case]
     history = asked(FAR, theta, 8, 3, unit=unit)
     if beta:  # two lies, as many as allowed
-        history = History(history.node, history.shift, history.answer.at[:2, 2].add(77.0))
+        history = replace(history, answer=history.answer.at[:2, 2].add(77.0))
     found = seek(KEY, FAR, pcr.tolerance(sigma, beta), history, 600, 2**18)
     reference = exact(history, sigma, theta, reach, allowed=math.floor(beta * 8))
     assert not found.is_empty
@@ -107,7 +109,7 @@ def test_a_cover_holds_whatever_is_possible(num_nodes, report, norm):
         k = surrogate.num_coefficients
         history = asked(surrogate, rng.uniform(-1, 1, k), 6, seed, report)
         noisy = history.answer + rng.normal(0, 0.3, history.answer.shape)
-        history = History(history.node, history.shift, noisy.at[0].add(3.0))
+        history = replace(history, answer=noisy.at[0].add(3.0))
         likelihood = pcr.tolerance(0.4, 0.2, norm=norm)
         boxes = cover(rng, surrogate, history, 0.4, 5, norm)
         thetas = jnp.asarray(rng.uniform(-1, 1, (100_000, k)), jnp.float32)
@@ -145,10 +147,10 @@ def status_of(idata):
 def test_nobody_consistent_is_said_to_contradict_himself_and_who_does_is_proved_to():
     theta, sigma, _, _ = STANDARD
     consistent = asked(FAR, theta, 6, 0)
-    contrary = History(
+    contrary = history_of(
         jnp.zeros(6, int), jnp.ones(6), jnp.full((6, 3), jnp.nan).at[:, 1].set(jnp.arange(6.0))
     )
-    silent = History(jnp.full(6, -1), jnp.zeros(6), jnp.full((6, 3), jnp.nan))
+    silent = history_of(jnp.full(6, -1), jnp.zeros(6), jnp.full((6, 3), jnp.nan))
     history = users(consistent, contrary, silent, consistent)
     settings = {"likelihood": pcr.tolerance(sigma, 0.1), "sampler": Starts(), **FEW}
     idata = pcr.infer(KEY, FAR, history, **settings)
@@ -170,7 +172,7 @@ def test_nobody_consistent_is_said_to_contradict_himself_and_who_does_is_proved_
 def test_many_failed_draws_prove_nothing():
     # One number to within 1e-6 in +-1e4; the float32 numbers there are enough for 20 starts.
     surrogate = pcr.linear_surrogate(pcr.Graph.fully_connected(2), low=-1e4, high=1e4)
-    history = users(History(jnp.zeros(1, int), jnp.ones(1), jnp.array([[jnp.nan, 0.9]])))
+    history = users(history_of(jnp.zeros(1, int), jnp.ones(1), jnp.array([[jnp.nan, 0.9]])))
     likelihood = pcr.tolerance(1e-6, 0.0)
     for num, status in ((20, "ok"), (50, "no_start")):  # some 33 numbers of single precision
         settings = {"likelihood": likelihood, "sampler": Starts(num), **FEW}
@@ -186,7 +188,7 @@ def test_a_curved_surface_too_thin_to_be_found_is_no_proof():
     theta = np.array([100.0, -300, 20, 50, -7, 90])
     history = asked(surrogate, theta, 4, 1)
     only_last = history.answer.at[:, :3].set(jnp.nan).at[:, 3].add(0.25)
-    history = users(History(jnp.zeros(4, int), history.shift, only_last))
+    history = users(history_of(jnp.zeros(4, int), history.questions.shift, only_last))
     settings = {"likelihood": pcr.tolerance(0.5, 0.0), "sampler": pcr.Smc(num_runs=2), **FEW}
     idata = pcr.infer(KEY, surrogate, history, **settings)
     assert status_of(idata)[0] != "empty"

@@ -3,6 +3,7 @@ import json
 import logging
 import random
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro.diagnostics import effective_sample_size
+from problems import history_of
 
-from pcr_jax.elicitation import History
+from pcr_jax.history import History
 from pcr_jax.inference import (
     PosteriorStatus,
     Samples,
@@ -40,7 +42,7 @@ def released(name):
     """The released code's user of that SCM: surrogate, likelihood, history, recorded numbers."""
     user = RELEASED["users"][name]
     answer = np.array([[None] * 10, user["resp_x2"], user["resp_x3"]], float).T
-    history = History(jnp.array(user["node"]) - 1, jnp.array(user["v"]), jnp.asarray(answer, float))
+    history = history_of(jnp.array(user["node"]) - 1, jnp.array(user["v"]), jnp.asarray(answer, float))
     surrogate = linear_surrogate(GRAPH, noise_mean=RELEASED["noise_mean"])
     return surrogate, tolerance(user["sigma"], user["alpha"]), history, user
 
@@ -95,8 +97,9 @@ def test_what_is_possible_lies_in_the_cells_that_a_search_keeps(num_nodes):
     node = jnp.asarray(rng.integers(-1, num_nodes, 6))
     shift = jnp.asarray(rng.normal(size=6), jnp.float32)
     truth = jnp.asarray(rng.uniform(-1, 1, k), jnp.float32)
-    answer = surrogate.expected_answers(truth, node, shift)
-    history = History(node, shift, answer.at[0].add(sigma).at[:, 0].set(jnp.nan))
+    blank = history_of(node, shift, jnp.zeros((6, num_nodes)))
+    answer = surrogate.expected(truth, blank.questions, blank.x)
+    history = replace(blank, answer=answer.at[0].add(sigma).at[:, 0].set(jnp.nan))
     likelihood = tolerance(sigma, 0.2)
     kept, _ = possible_cells(surrogate, likelihood, history)
     assert kept.shape == (parts**k,)
@@ -112,7 +115,7 @@ def test_what_is_possible_lies_in_the_cells_that_a_search_keeps(num_nodes):
 @pytest.mark.parametrize("num_nodes", [3, 4])
 def test_contradictions_are_proved_without_a_draw(num_nodes):
     answer = jnp.full((1, 4, num_nodes), jnp.nan).at[0, :2, -1].set(jnp.array([0.7, -0.7]))
-    history = History(jnp.zeros((1, 4), int), jnp.full((1, 4), 0.1), answer)
+    history = history_of(jnp.zeros((1, 4), int), jnp.full((1, 4), 0.1), answer)
     surrogate = linear_surrogate(Graph.fully_connected(num_nodes))
     settings = {"likelihood": tolerance(0.5, 0.1), "sampler": Given(12)}
     idata = infer(KEY, surrogate, history, **settings)
@@ -172,15 +175,16 @@ T = 4
 def noiseless(theta, num_users=1):
     """Users who answer exactly as the surrogate with coefficients ``theta`` expects."""
     node, shift = jnp.array([0, 0, 1, 1]), jnp.array([0.5, 1.0, 0.5, 1.0])
-    expected = SURROGATE.expected_answers(jnp.array(theta), node, shift)
+    one = history_of(node, shift, jnp.zeros((T, 3)))
+    expected = SURROGATE.expected(jnp.array(theta), one.questions, one.x)
     answer = jnp.where(jnp.asarray(GRAPH.descendants)[node], expected, jnp.nan)
-    one = History(node, shift, answer)
+    one = replace(one, answer=answer)
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * num_users), one)
 
 
 def impossible(history, user, query=0):
     """The history with one answer out of the reach of every theta in the box."""
-    return History(history.node, history.shift, history.answer.at[user, query, 2].set(50.0))
+    return replace(history, answer=history.answer.at[user, query, 2].set(50.0))
 
 
 LIKELIHOOD = tolerance(0.3, 0.1)  # of 4 answers none may be missed
@@ -192,12 +196,11 @@ def mixed():
     history = impossible(noiseless([0.5, -0.5, 0.2], 4), 1)
     asked = jnp.array([True, True, True, False])
     history = History(
-        jnp.where(asked[:, None], history.node, -1),
-        history.shift,
+        replace(history.questions, node=jnp.where(asked[:, None], history.questions.node, -1)),
         jnp.where(asked[:, None, None], history.answer, jnp.nan),
+        jnp.arange(12.0).reshape(4, 3),
     )
-    x = jnp.arange(12.0).reshape(4, 3)
-    return history, x, infer(KEY, SURROGATE, history, x, likelihood=LIKELIHOOD, sampler=Given())
+    return history, infer(KEY, SURROGATE, history, likelihood=LIKELIHOOD, sampler=Given())
 
 
 def theta_of(idata):
@@ -205,7 +208,7 @@ def theta_of(idata):
 
 
 def test_an_empty_posterior_is_reported_and_leaves_the_others_alone(mixed):
-    history, _, idata = mixed
+    history, idata = mixed
     constant = idata.constant_data
     assert (PosteriorStatus.empty, PosteriorStatus.prior_only) == (1, 5)
     np.testing.assert_array_equal(constant["status"], [0, 1, 0, 5])
@@ -220,14 +223,14 @@ def test_an_empty_posterior_is_reported_and_leaves_the_others_alone(mixed):
         missing = np.isnan(values)
         assert missing[:, :, 1].all()
         assert not missing[:, :, [0, 2, 3]].any()
-    good = History(history.node, history.shift, history.answer.at[1].set(history.answer[0]))
+    good = replace(history, answer=history.answer.at[1].set(history.answer[0]))
     without = infer(KEY, SURROGATE, good, likelihood=LIKELIHOOD, sampler=Given())
     others = [0, 2, 3]
     np.testing.assert_array_equal(theta_of(without)[:, :, others], theta_of(idata)[:, :, others])
 
 
 def test_a_users_posterior_is_the_same_alone_and_in_a_batch(mixed):
-    history, _, idata = mixed
+    history, idata = mixed
     first = jax.tree.map(lambda leaf: leaf[:1], history)
     alone = infer(KEY, SURROGATE, first, likelihood=LIKELIHOOD, sampler=Given())
     np.testing.assert_array_equal(theta_of(alone), theta_of(idata)[:, :, :1])
@@ -236,16 +239,16 @@ def test_a_users_posterior_is_the_same_alone_and_in_a_batch(mixed):
 
 
 def test_same_key_gives_the_same_posterior_and_another_key_another(mixed):
-    history, x, idata = mixed
-    same = infer(KEY, SURROGATE, history, x, likelihood=LIKELIHOOD, sampler=Given())
+    history, idata = mixed
+    same = infer(KEY, SURROGATE, history, likelihood=LIKELIHOOD, sampler=Given())
     np.testing.assert_array_equal(theta_of(same), theta_of(idata))
     key = jax.random.key(1)
-    other = infer(key, SURROGATE, history, x, likelihood=LIKELIHOOD, sampler=Given())
+    other = infer(key, SURROGATE, history, likelihood=LIKELIHOOD, sampler=Given())
     assert not np.isin(theta_of(other)[:, :, 0], theta_of(idata)[:, :, 0]).any()
 
 
 def test_a_user_without_answers_keeps_the_prior():
-    nobody = History.empty(30, T, 3)
+    nobody = History.empty(jnp.zeros((30, 3)), T)
     theta = theta_of(infer(KEY, SURROGATE, nobody, likelihood=LIKELIHOOD, sampler=Given()))
     first = theta[0, :10].reshape(300, 3)
     # 6 comparisons at 5 standard errors: one false alarm in 300,000 seeds
@@ -254,7 +257,7 @@ def test_a_user_without_answers_keeps_the_prior():
 
 
 def test_the_result_has_the_stated_dimensions_and_contents(mixed):
-    history, x, idata = mixed
+    history, idata = mixed
     theta = idata.posterior["theta"]
     assert theta.dims == ("chain", "draw", "user", "coefficient")
     assert theta.shape == (1, 30, 4, 3)
@@ -275,9 +278,10 @@ def test_the_result_has_the_stated_dimensions_and_contents(mixed):
     assert list(answer["node"].to_numpy()) == ["X1", "X2", "X3"]
     np.testing.assert_array_equal(answer, history.answer)
     for name, value in [
-        ("query_node", history.node),
-        ("query_shift", history.shift),
-        ("features", x),
+        ("query_node", history.questions.node),
+        ("query_shift", history.questions.shift),
+        ("query_individual", history.questions.individual),
+        ("features", history.x),
     ]:
         np.testing.assert_array_equal(idata.constant_data[name], value)
     attrs = {name: idata.attrs[name] for name in ("sampler", "likelihood", "num_walkers")}
@@ -286,7 +290,7 @@ def test_the_result_has_the_stated_dimensions_and_contents(mixed):
 
 
 def test_netcdf_keeps_everything(mixed, tmp_path):
-    _, _, idata = mixed
+    _, idata = mixed
     write_netcdf(idata, tmp_path / "posterior.nc")
     back = read_netcdf(tmp_path / "posterior.nc")
     assert dict(back.attrs) == dict(idata.attrs)
@@ -309,7 +313,7 @@ def coefficients(scm):
 
 
 def test_posterior_scms_have_the_mean_coefficients_or_every_draw(mixed):
-    _, _, idata = mixed
+    _, idata = mixed
     theta = theta_of(idata)[0]  # (draw, user, coefficient)
     mean = posterior_scms(idata, reduce="mean")
     assert mean.graph == GRAPH
@@ -330,7 +334,7 @@ def test_contradictions_of_many_coefficients_are_proved():
     answer = jnp.full((1, T, 5), jnp.nan).at[0, :2, -1].set(jnp.array([0.0, 1e3]))
     surrogate = linear_surrogate(Graph.fully_connected(5))
     settings = {"likelihood": tolerance(1.0, 0.1), "sampler": Given(20)}
-    history = History(node, shift, answer)
+    history = history_of(node, shift, answer)
     idata = infer(KEY, surrogate, history, max_prior_draws=2**16, **settings)
     assert idata.constant_data["status"] == [PosteriorStatus.empty]
     assert idata.constant_data["best_agreement"] == [0.5]  # of two answers
@@ -351,7 +355,7 @@ def test_few_feasible_prior_draws_are_enough_to_start():
 def test_a_region_too_small_to_start_in_is_reported():
     # Where |theta - 0.9| < 1e-6 lie some 30 numbers of single precision, for 50 walkers.
     surrogate = linear_surrogate(Graph.fully_connected(2))
-    history = History(jnp.zeros((1, 1), int), jnp.ones((1, 1)), jnp.array([[[jnp.nan, 0.9]]]))
+    history = history_of(jnp.zeros((1, 1), int), jnp.ones((1, 1)), jnp.array([[[jnp.nan, 0.9]]]))
     settings = {"likelihood": tolerance(1e-6, 0.0), "sampler": Given(50)}
     idata = infer(KEY, surrogate, history, max_prior_draws=2**21, **settings)
     assert idata.constant_data["best_agreement"] == [1]
@@ -433,23 +437,22 @@ def test_settings_of_zeus_out_of_range_are_refused(settings, message):
 def test_misuse_names_the_argument():
     history = noiseless([0.0, 0, 0], 2)
 
-    def refused(message, history=history, x=None, surrogate=SURROGATE, **settings):
+    def refused(message, history=history, surrogate=SURROGATE, **settings):
         settings = {"likelihood": LIKELIHOOD, "sampler": Given()} | settings
         with pytest.raises(ValueError, match=message):
-            infer(KEY, surrogate, history, x, **settings)
+            infer(KEY, surrogate, history, **settings)
 
     refused("sampler to be one of .*'zeus'.* got 'gibbs'", sampler="gibbs")
     if find_spec("zeus"):
         refused(r"num_walkers >= 2 \* num_coefficients = 6; got 4", sampler=Zeus(num_walkers=4))
-    refused(r"history.answer of shape \(2, \d+, 3\)", history=History.empty(2, T, 4))
-    refused("x of 2 users; got 3", x=jnp.ones((3, 3)))
-    refused(r"matching \(3,\) for x", x=jnp.ones((2, 4)))
-    refused("finite values for x", x=jnp.full((2, 3), jnp.nan))
+    refused(r"history.answer of shape \(2, \d+, 3\)", history=History.empty(jnp.zeros((2, 4)), T))
+    refused(r"history.x of shape \(2, 3\); got \(3, 3\)", replace(history, x=jnp.ones((3, 3))))
+    refused("finite values for history.x", replace(history, x=jnp.full((2, 3), jnp.nan)))
     refused("max_prior_draws >= 1", max_prior_draws=0)
 
 
 def test_on_user_is_called_after_every_user(mixed):
-    history, _, _ = mixed
+    history, _ = mixed
     calls = []
     settings = {"likelihood": LIKELIHOOD, "sampler": Given()}
     infer(KEY, SURROGATE, history, on_user=lambda: calls.append(1), **settings)

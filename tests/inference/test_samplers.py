@@ -1,6 +1,7 @@
 """Every sampler meets the same contract; the yardstick they are held against; diagnostics."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -8,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro.infer.util import log_density as numpyro_log_density
+from problems import history_of
 
 import pcr_jax as pcr
-from pcr_jax.elicitation import History
 from pcr_jax.experiments.estimation import ask_respondents
 from pcr_jax.inference import PosteriorStatus, Samples, log_density, search_prior
 from pcr_jax.inference.arviz_data import rhat_and_ess
@@ -34,7 +35,7 @@ def history():
     history = ask_respondents(jax.random.key(1), TRUTH, 0.0, 4, 6, 6)
     node, shift = jnp.zeros(6, int), jnp.ones(6)
     answer = jnp.full((6, 3), jnp.nan).at[:, 1].set(jnp.array([-0.9, 0.9] * 3))
-    contrary = History(node, shift, answer)
+    contrary = history_of(node, shift, answer)
     return jax.tree.map(lambda many, one: many.at[1].set(one), history, contrary)
 
 
@@ -128,9 +129,10 @@ def test_tempering_needs_no_feasible_prior_draw():
     surrogate = pcr.linear_surrogate(graph)
     truth = jnp.linspace(-0.8, 0.8, 10)
     node, shift = jnp.arange(4), jnp.ones(4)
-    expected = surrogate.expected_answers(truth, node, shift)
+    blank = history_of(node, shift, jnp.zeros((4, 5)))
+    expected = surrogate.expected(truth, blank.questions, blank.x)
     answer = jnp.where(jnp.asarray(graph.descendants)[node], expected, jnp.nan)
-    history = jax.tree.map(lambda leaf: leaf[None], History(node, shift, answer))
+    history = jax.tree.map(lambda leaf: leaf[None], replace(blank, answer=answer))
     settings = {"likelihood": pcr.tolerance(0.05, 0.0), "max_prior_draws": 2**14}
     idata = pcr.infer(KEY, surrogate, history, sampler=pcr.Smc(num_moves=10), **settings)
     constant = idata.constant_data
@@ -198,7 +200,7 @@ def test_exact_posteriors_of_tiny_likelihoods_know_how_many_draws_they_are_worth
 def test_exact_posteriors_of_many_coefficients_are_refused():
     surrogate = pcr.linear_surrogate(pcr.Graph.fully_connected(4))
     with pytest.raises(ValueError, match=r"at most 4 coefficients in surrogate; got 6.*smc"):
-        pcr.exact_posterior(KEY, surrogate, History.empty(1, 2, 4), TOLERANCE)
+        pcr.exact_posterior(KEY, surrogate, pcr.History.empty(jnp.zeros((1, 4)), 2), TOLERANCE)
 
 
 def test_the_numpyro_model_has_a_site_per_coefficient_and_the_same_density(history):
@@ -212,7 +214,7 @@ def test_the_numpyro_model_has_a_site_per_coefficient_and_the_same_density(histo
     with pytest.raises(ValueError, match=r"history of one user.*got shape \(4, 6\)"):
         pcr.numpyro_model(SURROGATE, history, RELAXED)
     with pytest.raises(ValueError, match=r"history.answer of shape \(6, 3\); got \(6, 4\)"):
-        pcr.numpyro_model(SURROGATE, History(one.node, one.shift, jnp.zeros((6, 4))), RELAXED)
+        pcr.numpyro_model(SURROGATE, replace(one, answer=jnp.zeros((6, 4))), RELAXED)
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.3])
@@ -244,7 +246,7 @@ class Chains:
 
 
 def test_users_whose_chains_disagree_keep_their_draws_and_are_named():
-    nobody = History.empty(4, 2, 3)
+    nobody = pcr.History.empty(jnp.zeros((4, 3)), 2)
     idata = pcr.infer(KEY, SURROGATE, nobody, likelihood=TOLERANCE, sampler=Chains())
     status = idata.constant_data["status"].to_numpy()
     assert status[2] == PosteriorStatus.poorly_mixed
