@@ -21,11 +21,12 @@ truth = pcr.library.m1()
 user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=pcr.library.theta_star())
 history = pcr.elicit(k_ask, user, jax.numpy.zeros((8, 3)), num_queries=10)
 surrogate = pcr.linear_surrogate(truth.graph)
-idata = pcr.infer(
+posteriors = pcr.infer(
     k_inf, surrogate, history, likelihood=pcr.tolerance(sigma=0.5, beta=0.1), sampler="ess"
 )
-print(pcr.diagnose(idata))
+print(pcr.diagnose(posteriors))
 
+idata = posteriors.to_arviz()
 one = idata.sel(user=0)  # one user's posterior
 plots = {
     "trace": lambda: az.plot_trace(one, var_names=["theta"]),

@@ -11,14 +11,12 @@ score, x, scale = pcr.refused_population(k_pop, truth, num_users=20)
 wrong = pcr.library.theta_star()
 user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=wrong)
 history = pcr.elicit(k_ask, user, x, num_queries=10)
-idata = pcr.infer(
+posteriors = pcr.infer(
     k_inf,
     pcr.linear_surrogate(truth.graph),
     history,
-    x,
     likelihood=pcr.tolerance(sigma=0.5, beta=0.1),
 )
-scms = pcr.posterior_scms(idata)
-plan = pcr.find_recourse(score, scms, x, epsilon=0.1, scale=scale)
+plan = pcr.find_recourse(score, posteriors.scms(), x, epsilon=0.1, scale=scale)
 print(plan)
 print(pcr.evaluate(plan, truth))

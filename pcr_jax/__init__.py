@@ -11,9 +11,13 @@ from pcr_jax.inference import (
     Ess,
     ExactPosterior,
     Nuts,
+    Posteriors,
     PosteriorStatus,
     PosteriorWarning,
+    Sampler,
+    Samples,
     Smc,
+    Target,
     Zeus,
     diagnose,
     exact_posterior,
@@ -23,13 +27,13 @@ from pcr_jax.inference import (
     read_netcdf,
     write_netcdf,
 )
-from pcr_jax.likelihoods import Relaxed, Tolerance, relaxed, tolerance
+from pcr_jax.likelihoods import Likelihood, Relaxed, Tolerance, relaxed, tolerance
 from pcr_jax.mechanisms import Mechanism
 from pcr_jax.population import Population, refused_population, sample_labels
 from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
 from pcr_jax.scm import SCM, inverted, linear_scm, non_causal
 from pcr_jax.scores import outside_model, with_threshold
-from pcr_jax.surrogates import LinearSurrogate, linear_surrogate
+from pcr_jax.surrogates import Box, LinearSurrogate, Prior, Surrogate, linear_surrogate
 
 __all__ = [
     "MLP",
@@ -37,12 +41,14 @@ __all__ = [
     "Action",
     "Algorithm1",
     "Belief",
+    "Box",
     "Classifier",
     "Constraints",
     "Ess",
     "ExactPosterior",
     "Graph",
     "History",
+    "Likelihood",
     "LinearSurrogate",
     "Mechanism",
     "Nuts",
@@ -52,12 +58,18 @@ __all__ = [
     "Population",
     "PosteriorStatus",
     "PosteriorWarning",
+    "Posteriors",
+    "Prior",
     "Questions",
     "RandomDesign",
     "Relaxed",
     "Report",
+    "Sampler",
+    "Samples",
     "SimulatedUser",
     "Smc",
+    "Surrogate",
+    "Target",
     "Tolerance",
     "Zeus",
     "diagnose",

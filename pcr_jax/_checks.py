@@ -229,14 +229,8 @@ def _fits(shape, shapes, name):
         raise ValueError(f"Expected {name} of shape {wanted}; got {tuple(shape)}.")
 
 
-def _checked(value, name, shapes=(), kind=float, names=None, rows=None):
-    """The array, and its entries in NumPy (None while traced); see `array`."""
-    if traced(value):
-        found = jnp.asarray(value)
-        if not any(jnp.issubdtype(found.dtype, allowed) for allowed in _ALLOWED[kind]):
-            _refuse(name, kind, f"{found.dtype}")
-        _fits(found.shape, shapes, name)
-        return found.astype(_float()) if kind is float else found, None
+def _entries(value, name, shapes, kind, names=None, rows=None):
+    """The entries in NumPy, in JAX's precision."""
     entries = entries_of(_in_order(value, name, names, rows), name, kind)
     _fits(entries.shape, shapes, name)
     if kind is not bool:
@@ -252,6 +246,18 @@ def _checked(value, name, shapes=(), kind=float, names=None, rows=None):
                     f"{entries[beyond][0]:g}. Use larger units, or JAX's x64 mode."
                 )
             entries = entries.astype(dtype)
+    return entries
+
+
+def _checked(value, name, shapes=(), kind=float, names=None, rows=None):
+    """The array, and its entries in NumPy (None while traced); see `array`."""
+    if traced(value):
+        found = jnp.asarray(value)
+        if not any(jnp.issubdtype(found.dtype, allowed) for allowed in _ALLOWED[kind]):
+            _refuse(name, kind, f"{found.dtype}")
+        _fits(found.shape, shapes, name)
+        return found.astype(_float()) if kind is float else found, None
+    entries = _entries(value, name, shapes, kind, names, rows)
     same = isinstance(value, jax.Array) and value.dtype == entries.dtype
     if same or not entries.ndim:  # a number is left to JAX, whose backend it need not start
         return value if same else entries[()], entries
@@ -296,15 +302,30 @@ def _where(entries, bad, value, names) -> str:
     return f", in column {', '.join(repr(labels[j]) for j in np.flatnonzero(bad.any(0)))}"
 
 
-def finite(value, name, *shapes, names=None, rows=None):
-    """The array; raise unless every entry is a finite number."""
-    found, entries = _checked(value, name, shapes, float, names, rows)
-    if entries is not None and not (good := np.isfinite(entries)).all():
+def _all_finite(entries, value, name, names=None):
+    """Raise unless all entries are."""
+    if not (good := np.isfinite(entries)).all():
         where = _where(entries, ~good, value, names)
         raise ValueError(
             f"Expected finite values for {name}; got {int((~good).sum())} NaN or infinite{where}."
         )
+
+
+def finite(value, name, *shapes, names=None, rows=None):
+    """The array; raise unless every entry is a finite number."""
+    found, entries = _checked(value, name, shapes, float, names, rows)
+    if entries is not None:
+        _all_finite(entries, value, name, names)
     return found
+
+
+def on_host(value, name, *shapes):
+    """`finite`, as NumPy's array, for which JAX's backend need not start; traced ones pass."""
+    if traced(value):
+        return finite(value, name, *shapes)
+    entries = _entries(value, name, shapes, float)
+    _all_finite(entries, value, name)
+    return entries
 
 
 def reported(value, name, *shapes):
@@ -376,6 +397,15 @@ def instance(value, kind, name, remedy=""):
     if not isinstance(value, kind):
         wanted = getattr(kind, "__name__", kind)
         raise TypeError(f"Expected {name} to be a {wanted}; got {shown(value)}.{remedy}")
+
+
+def capable(value, contract, name, such_as):
+    """Raise unless ``value`` has what a Protocol, the ``contract``, asks for."""
+    asked = {*contract.__annotations__, *(a for a in vars(contract) if not a.startswith("_"))}
+    if isinstance(value, type) or not all(hasattr(value, a) for a in asked):
+        raise TypeError(
+            f"Expected {name} to be a {contract.__name__}, such as {such_as}; got {shown(value)}."
+        )
 
 
 def key(value, name="key"):

@@ -78,18 +78,16 @@ def posterior_of(surrogate, told, likelihood, sampler, **settings):
 
 def drawn(posterior):
     """Draws of all users, users first, and how inference ended for each."""
-    constant = posterior.constant_data
-    found = {
-        "theta": np.moveaxis(posterior.posterior["theta"].to_numpy(), 2, 0),
-        "lp": np.moveaxis(posterior.sample_stats["lp"].to_numpy(), 2, 0),
-    }
-    names = ("status", "best_agreement", "prior_acceptance", "num_evaluations", "log_evidence")
-    return found | {name: constant[name].to_numpy() for name in names if name in constant}
+    found = {"theta": posterior.draws, "lp": posterior.log_density}
+    names = ("status", "best_agreement", "prior_acceptance", "num_evaluations")
+    found |= {name: getattr(posterior, name) for name in names}
+    figures = posterior.figures
+    return found | {name: figures[name] for name in ("log_evidence",) if name in figures}
 
 
 def mean_scms(posterior):
     """Every user's SCM of mean coefficients."""
-    return pcr.posterior_scms(posterior)
+    return posterior.scms()
 
 
 def coefficients(scm):
@@ -114,7 +112,7 @@ def starts(surrogate, told, likelihood, user):
 def numpyro_densities(surrogate, told, likelihood, user, thetas):
     """Log densities of NumPyro's model of one user at ``thetas`` (n, k)."""
     model = pcr.numpyro_model(surrogate, of_user(history_of(*told), user), likelihood)
-    names = surrogate.coefficient_names
+    names = surrogate.names
 
     def at(theta):
         return log_density(model, (), {}, dict(zip(names, theta, strict=True)))[0]

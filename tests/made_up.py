@@ -41,7 +41,7 @@ def posterior(protocol=PROTOCOL):
     theta = np.random.default_rng(0).normal(size=(1, 20, num_users, 3)).astype(np.float32)
     return from_groups(
         {"posterior": {"theta": theta}},
-        theta[:, :, 0],
+        theta[0, :, 0],
         {"user": np.arange(num_users), "coefficient": list(NAMES)},
         {"theta": ["user", "coefficient"]},
         {

@@ -1,9 +1,18 @@
 """Small problems that many tests use."""
 
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pcr_jax.actions import Action
+from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions
+from pcr_jax.likelihoods import Likelihood
+from pcr_jax.scm import linear_scm
+from pcr_jax.surrogates import Box
 
 
 def history_of(node, shift, answer):
@@ -16,3 +25,81 @@ def arrays_of(history):
     """Node, shift and answer of a history in NumPy."""
     questions = history.questions
     return tuple(map(np.asarray, (questions.node, questions.shift, history.answer)))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Gaussian(Likelihood):
+    """Answers with normal noise: a likelihood without hard support."""
+
+    sd: float
+
+    def log_prob(self, unknowns, expected, answer):
+        gap = (expected - jnp.where(jnp.isnan(answer), expected, answer)) / self.sd
+        each = -(gap**2) / 2 - jnp.log(self.sd * jnp.sqrt(2 * jnp.pi))
+        return jnp.sum(jnp.where(jnp.isnan(answer), 0.0, each))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GaussianOfUnknownNoise(Likelihood):
+    """The same with a standard deviation that is inferred."""
+
+    prior: Box
+    names = ("sd",)
+
+    def log_prob(self, unknowns, expected, answer):
+        return Gaussian(unknowns[0]).log_prob(None, expected, answer)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OneEffect:
+    """Linear SCMs with the same effect along every edge."""
+
+    graph: Graph = field(metadata={"static": True})
+    prior: Any
+    names = ("effect",)
+    multi_affine = False
+
+    def scm(self, theta):
+        return linear_scm(self.graph, jnp.repeat(theta, len(self.graph.edges)))
+
+    def expected(self, theta, questions, x):
+        scm = self.scm(theta)
+
+        def one(node, shift, individual):
+            action = Action.shift_node(node, shift, self.graph.num_nodes)
+            return scm.predict(jnp.where(individual, scm.abduct(x), 0.0), action)
+
+        return jax.vmap(one)(questions.node, questions.shift, questions.individual)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Exponential:
+    """Independent exponential numbers: a prior that is no box."""
+
+    mean: Any
+    box = None
+
+    @property
+    def batch_shape(self):
+        return self.mean.shape[:-1]
+
+    def log_prob(self, theta):
+        inside = jnp.where(theta >= 0, 0.0, -jnp.inf)
+        return jnp.sum(inside - theta / self.mean - jnp.log(self.mean))
+
+    def from_unit(self, unit):
+        return -self.mean * jnp.log1p(-unit)
+
+    def to_unit(self, theta):
+        return -jnp.expm1(-theta / self.mean)
+
+    def from_real(self, real):
+        theta = jnp.exp(real)
+        return theta, self.log_prob(theta) + real.sum()
+
+    def to_real(self, theta):
+        return jnp.log(theta)

@@ -66,8 +66,8 @@ def test_plans_and_posteriors_are_the_same_at_another_width(monkeypatch):
         jax.clear_caches()
         shapes.append(str(jax.make_jaxpr(lambda x: batching.map_users(lambda one: -one, x))(x)))
         plan = pcr.find_recourse(score, truth, x, scale=scale)
-        idata = pcr.infer(key, surrogate, history, likelihood=likelihood, sampler=sampler)
-        found.append((plan.status, plan.cost, idata.posterior["theta"].to_numpy()))
+        posteriors = pcr.infer(key, surrogate, history, likelihood=likelihood, sampler=sampler)
+        found.append((plan.status, plan.cost, posteriors.draws))
     assert shapes[0] != shapes[1]
     np.testing.assert_array_equal(found[0][0], found[1][0])
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=pcr.Optimal().tolerance)

@@ -26,10 +26,10 @@ likelihood = pcr.tolerance(sigma=0.5, beta=0.1)
 sampler = pcr.Ess(num_ensembles=2, num_walkers=8, num_steps=2)
 warnings.simplefilter("ignore", pcr.PosteriorWarning)
 key = jax.random.key(0)
-idata = pcr.infer(key, surrogate, history, likelihood=likelihood, sampler=sampler)
-found = {"posterior_theta": idata.posterior["theta"]}
-found["posterior_status"] = idata.constant_data["status"]
-plan = pcr.find_recourse(score, pcr.posterior_scms(idata), x, scale=scale, epsilon=0.1)
+posteriors = pcr.infer(key, surrogate, history, likelihood=likelihood, sampler=sampler)
+found = {"posterior_theta": posteriors.draws}
+found["posterior_status"] = posteriors.status
+plan = pcr.find_recourse(score, posteriors.scms(), x, scale=scale, epsilon=0.1)
 found |= {f"plan_{name}": getattr(plan, name) for name in ("status", "robust_valid", "cost")}
 found["plan_x_counterfactual"] = plan.x_counterfactual
 found["devices"] = len(plan.cost.sharding.device_set)

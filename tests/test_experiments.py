@@ -428,7 +428,7 @@ def test_the_projection_of_a_linear_truth_is_its_coefficients():
     # Answers are means of 20,000 draws (sd .007 each) to ten shifts of mean .5.
     np.testing.assert_allclose(fit, coefficients, atol=0.03)
     # What was answered, wrongly or not, does not matter: the true SCM answers again.
-    wrong = pcr.History(one.node, one.shift, jnp.where(jnp.isnan(one.answer), jnp.nan, 9.0))
+    wrong = replace(one, answer=jnp.where(jnp.isnan(one.answer), jnp.nan, 9.0))
     again = linear_projection(jax.random.key(1), truth, surrogate, wrong)
     np.testing.assert_allclose(again, fit, atol=1e-6)
 
@@ -436,7 +436,7 @@ def test_the_projection_of_a_linear_truth_is_its_coefficients():
 def test_a_point_of_two_sweeps_is_inferred_once(tmp_path, monkeypatch):
     inferred = []
 
-    names = pcr.linear_surrogate(library.m1().graph).coefficient_names
+    names = pcr.linear_surrogate(library.m1().graph).names
 
     def rows_of(protocol, scm, point, sampler):
         inferred.append(point)

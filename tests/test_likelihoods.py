@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import history_of
 
-from pcr_jax.elicitation import History
+from pcr_jax.history import Questions
 from pcr_jax.inference import log_density
 from pcr_jax.likelihoods import Tolerance, relaxed, tolerance
 from pcr_jax.scm import Graph
@@ -18,6 +19,11 @@ NOISE_MEAN = (0.1, -0.2, 0.3)
 SURROGATE = linear_surrogate(Graph.fully_connected(3), noise_mean=NOISE_MEAN)
 BETAS = [Fraction(k, 10) for k in range(11)] + [Fraction(1, 3), Fraction(2, 3), Fraction(1, 7)]
 T = 12
+NONE = jnp.zeros(0)  # unknowns of the likelihood's own
+
+
+def log_probs(likelihood):
+    return jax.vmap(partial(likelihood.log_prob, NONE))
 
 
 def brute_force(theta, sigma, beta, norm, node, shift, answer):
@@ -56,7 +62,7 @@ def test_log_density_equals_a_brute_force_copy(norm):
     theta, sigma, shift, answer = (a.astype(np.float32) for a in (theta, sigma, shift, answer))
 
     def density(theta, sigma, beta, *history):
-        return log_density(SURROGATE, Tolerance(sigma, beta, norm), History(*history), theta)
+        return log_density(SURROGATE, Tolerance(sigma, beta, norm), history_of(*history), theta)
 
     beta = np.array(betas, np.float32)
     actual = jax.jit(jax.vmap(density))(theta, sigma, beta, node, shift, answer)
@@ -77,7 +83,7 @@ def log_prob_after_misses(likelihood, misses, answered, length):
     """Of ``answered`` answers the first ``misses`` are wrong; NaN up to ``length``."""
     t = jnp.arange(length)[:, None]
     answer = jnp.where(t < misses, 10.0, jnp.where(t < answered, 0.0, jnp.nan))
-    return likelihood.log_prob(jnp.zeros((length, 1)), answer)
+    return likelihood.log_prob(NONE, jnp.zeros((length, 1)), answer)
 
 
 def test_allowed_misses_are_exact_for_every_number_of_answers_and_every_tenth():
@@ -129,7 +135,7 @@ def test_what_was_not_reported_counts_neither_for_nor_against():
     answer = jnp.array([[0.1, nan], [nan, 9.0], [nan, nan]])
     agreeing, answered = tolerance(0.5, 0.5).agreement(jnp.zeros((3, 2)), answer)
     assert (agreeing, answered) == (1, 2)
-    assert tolerance(0.5, 0.0).log_prob(jnp.zeros((3, 2)), jnp.full((3, 2), nan)) == 0
+    assert tolerance(0.5, 0.0).log_prob(NONE, jnp.zeros((3, 2)), jnp.full((3, 2), nan)) == 0
 
 
 def test_expected_answers_are_predictions_from_the_noise_mean():
@@ -137,19 +143,20 @@ def test_expected_answers_are_predictions_from_the_noise_mean():
     direct = np.array([[0, 0, 0], [0.5, 0, 0], [-0.25, 2.0, 0]])
     total = np.linalg.inv(np.eye(3) - direct)
     expected = [total @ (NOISE_MEAN + 2.0 * (np.arange(3) == int(n))) for n in node]
-    actual = SURROGATE.expected_answers(theta, node, shift)
+    history = history_of(node, shift, jnp.zeros((4, 3)))
+    actual = SURROGATE.expected(theta, history.questions, history.x)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_prior_is_uniform_on_the_box():
     surrogate = linear_surrogate(Graph.fully_connected(3), low=-2, high=3)
-    history = History(jnp.array([-1]), jnp.zeros(1), jnp.full((1, 3), jnp.nan))
+    history = history_of(jnp.array([-1]), jnp.zeros(1), jnp.full((1, 3), jnp.nan))
     for theta, value in [([-2.0, 3, 0], -3 * log(5)), ([-2.1, 0, 0], -jnp.inf)]:
         density = jax.jit(partial(log_density, surrogate, tolerance(1, 0), history))
         actual = density(jnp.array(theta, float))
         np.testing.assert_allclose(actual, value, rtol=1e-6)
-    assert surrogate.coefficient_names == ("X2 <- X1", "X3 <- X1", "X3 <- X2")
-    draws = surrogate.prior.sample(jax.random.key(0), (10_000,))
+    assert surrogate.names == ("X2 <- X1", "X3 <- X1", "X3 <- X2")
+    draws = surrogate.prior.from_unit(jax.random.uniform(jax.random.key(0), (10_000, 3)))
     assert draws.shape == (10_000, 3)
     assert abs(float(draws.mean()) - 0.5) < 5 * 5 / sqrt(12 * 30_000)  # 6 in 10 million
 
@@ -162,14 +169,16 @@ def strict():
 
 
 def test_expected_answers_never_promote_ranks_or_dtypes():
+    questions = Questions(jnp.array([0, 1]), jnp.ones(2))
     with strict():
-        jax.eval_shape(SURROGATE.expected_answers, jnp.ones(3), jnp.array([0, 1]), jnp.ones(2))
+        jax.eval_shape(SURROGATE.expected, jnp.ones(3), questions, jnp.ones(3))
 
 
 @pytest.mark.parametrize("norm", ["each", "joint"])
 def test_likelihood_never_promotes_ranks_or_dtypes(norm):
     with strict():
-        jax.eval_shape(tolerance(0.5, 0.5, norm=norm).log_prob, jnp.ones((2, 3)), jnp.ones((2, 3)))
+        one = jnp.ones((2, 3))
+        jax.eval_shape(tolerance(0.5, 0.5, norm=norm).log_prob, NONE, one, one)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +229,7 @@ def test_relaxed_tends_to_tolerance(norm):
     assert 0.1 < hard.mean() < 0.9
     wrong = []
     for temperature in (0.5, 0.05, 0.0005):
-        soft = jax.vmap(relaxed(0.6, 0.4, temperature, norm=norm).log_prob)(expected, answer)
+        soft = log_probs(relaxed(0.6, 0.4, temperature, norm=norm))(expected, answer)
         assert (soft <= 0).all()
         wrong.append(float(jnp.abs(jnp.exp(soft) - hard).mean()))
     assert wrong[0] > wrong[1] > wrong[2]
@@ -232,14 +241,14 @@ def test_relaxed_tends_to_tolerance(norm):
 def test_relaxed_has_finite_gradients_everywhere(norm, temperature):
     expected, answer = _random_queries(50)
     likelihood = relaxed(0.6, 0.2, temperature, norm=norm)
-    gradient = jax.vmap(jax.grad(likelihood.log_prob))
+    gradient = jax.vmap(jax.grad(partial(likelihood.log_prob, NONE)))
     for scale in (0.0, 1.0, 1e4):
         assert np.isfinite(gradient(scale * expected, answer)).all()
     # On the very answer, and where nothing was said.
     assert np.isfinite(gradient(jnp.nan_to_num(answer), answer)).all()
     silent = jnp.full_like(answer, jnp.nan)
     assert (gradient(expected, silent) == 0).all()
-    assert np.isfinite(jax.vmap(likelihood.log_prob)(expected, silent)).all()
+    assert np.isfinite(log_probs(likelihood)(expected, silent)).all()
     moved = gradient(expected, answer)
     assert (moved[np.isnan(answer)] == 0).all()
     if temperature == 1.0:
@@ -251,7 +260,7 @@ def test_relaxed_has_finite_gradients_everywhere(norm, temperature):
 def test_the_path_is_finite_zero_where_possible_and_falls_with_the_distance(norm, beta):
     expected, answer = _random_queries(500)
     likelihood = tolerance(0.6, beta, norm=norm)
-    path = jax.vmap(likelihood.path)(expected, answer)
+    path = jax.vmap(partial(likelihood.path, NONE))(expected, answer)
     possible = jax.vmap(likelihood.possible)(expected, answer)
     np.testing.assert_array_equal(path == 0, possible)
     assert (np.isfinite(path) & (path <= 0)).all()

@@ -50,10 +50,10 @@ def infer_with(name):
     return (
         ALL
         + f"""
-idata = pcr.infer(key, surrogate, history, likelihood={likelihood}, sampler={sampler})
-theta = idata.posterior["theta"].to_numpy()
+posteriors = pcr.infer(key, surrogate, history, likelihood={likelihood}, sampler={sampler})
+theta = posteriors.draws
 assert np.isfinite(theta).all() and (np.abs(theta) <= 1).all()
-mean = pcr.posterior_scms(idata).mechanisms[2].coefficients
+mean = posteriors.scms().mechanisms[2].coefficients
 assert np.isfinite(np.asarray(mean)).all()
 print(theta.dtype, history.answer.dtype, mean.dtype)
 """
@@ -73,11 +73,12 @@ def test_double_precision_finds_posteriors_too_small_for_single():
         + """
 few = pcr.linear_surrogate(pcr.Graph.fully_connected(2), low=-1e4, high=1e4)
 answer = jnp.array([[[jnp.nan, 9876.123456789]]])
-one = pcr.History(jnp.zeros((1, 1), int), jnp.ones((1, 1)), answer)
+questions = pcr.Questions(jnp.zeros((1, 1), int), jnp.ones((1, 1)))
+one = pcr.History(questions, answer, jnp.zeros((1, 2)))
 sampler = pcr.Ess(num_ensembles=2, num_walkers=8, num_steps=4)
 settings = {"likelihood": pcr.tolerance(1e-9, 0.0), "sampler": sampler, "max_prior_draws": 2**12}
-idata = pcr.infer(key, few, one, **settings)
-print(np.abs(idata.posterior["theta"].to_numpy() - 9876.123456789).max() < 1.1e-9)
+posteriors = pcr.infer(key, few, one, **settings)
+print(np.abs(posteriors.draws - 9876.123456789).max() < 1.1e-9)
 """
     )
     assert run(code, JAX_ENABLE_X64="1") == ["True"]
@@ -89,12 +90,13 @@ def test_nan_is_no_mistake_where_jax_looks_for_it():
         + """
 exact = pcr.exact_posterior(key, surrogate, history, tolerance, num_draws=1)
 again = pcr.elicit(key, pcr.SimulatedUser(truth), jnp.zeros((2, 3)), num_queries=1, history=
-                   pcr.History.empty(2, 3, 3))
-told = pcr.tell(again, pcr.Query(jnp.zeros(2, int), jnp.ones(2)), np.full((2, 3), np.nan))
+                   pcr.History.empty(jnp.zeros((2, 3)), 3))
+told = pcr.tell(again, pcr.Questions(jnp.zeros(2, int), jnp.ones(2)), np.full((2, 3), np.nan))
 nobody = pcr.infer(key, surrogate, pcr.History(
-    jnp.zeros((1, 2), int), jnp.ones((1, 2)), np.array([[[np.nan, 9, 9], [np.nan, -9, -9]]])),
+    pcr.Questions(jnp.zeros((1, 2), int), jnp.ones((1, 2))),
+    np.array([[[np.nan, 9, 9], [np.nan, -9, -9]]]), jnp.zeros((1, 3))),
     likelihood=tolerance)
-assert np.isnan(np.asarray(pcr.posterior_scms(nobody).mechanisms[2].coefficients)).all()
+assert np.isnan(np.asarray(nobody.scms().mechanisms[2].coefficients)).all()
 assert jax.config.jax_debug_nans
 """
     )
@@ -107,9 +109,9 @@ import random
 import threading
 
 def work(_):
-    idata = pcr.infer(key, surrogate, history, likelihood=tolerance,
+    posteriors = pcr.infer(key, surrogate, history, likelihood=tolerance,
                       sampler=pcr.Zeus(num_walkers=8, num_steps=60))
-    return idata.posterior["theta"].to_numpy()
+    return posteriors.draws
 
 alone = work(0)
 done = threading.Event()

@@ -15,7 +15,7 @@ from pcr_jax.elicitation.designs.random import RandomDesign
 from pcr_jax.elicitation.respondents import Respondent
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, check_history, tell
-from pcr_jax.surrogates import LinearSurrogate, linear_surrogate
+from pcr_jax.surrogates import Surrogate, check_surrogate, linear_surrogate
 
 
 @nan_is_a_value
@@ -27,7 +27,7 @@ def elicit(
     num_queries: int,
     design: Design | None = None,
     history: History | None = None,
-    surrogate: LinearSurrogate | None = None,
+    surrogate: Surrogate | None = None,
     posteriors: Callable[[Array, History], Any] | None = None,
 ) -> History:
     """Ask every user ``num_queries`` questions, one after the other.
@@ -46,7 +46,7 @@ def elicit(
     history : History, optional
         To go on from; with room for ``num_queries`` more. Question t is drawn from ``key`` and t
         alone, so that a longer elicitation begins like a shorter one.
-    surrogate : LinearSurrogate, optional
+    surrogate : Surrogate, optional
         What is believed to be asked about; by default `linear_surrogate` of ``respondent.graph``.
     posteriors : callable, optional
         (key, history) -> the users' posteriors, for designs that need them: such as `infer` with
@@ -80,7 +80,7 @@ def elicit(
     x = _checks.features(x, graph.num_nodes, ndim=2, names=graph.nodes)
     _checks.count(num_queries, "num_queries")
     surrogate = linear_surrogate(graph) if surrogate is None else surrogate
-    _checks.instance(surrogate, LinearSurrogate, "surrogate")
+    check_surrogate(surrogate)
     if surrogate.graph != graph:
         raise ValueError("Expected surrogate to have the graph of respondent; got another.")
     design = RandomDesign() if design is None else design

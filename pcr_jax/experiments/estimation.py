@@ -6,7 +6,6 @@ Section 5.1 of the paper.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +21,7 @@ from pcr_jax.experiments.protocol import Protocol
 from pcr_jax.history import History
 from pcr_jax.inference import SAMPLERS, PosteriorStatus, Zeus, infer
 from pcr_jax.inference.arviz_data import coefficients_of
-from pcr_jax.likelihoods import Tolerance, relaxed, tolerance
+from pcr_jax.likelihoods import Likelihood, relaxed, tolerance
 from pcr_jax.scm import SCM
 from pcr_jax.surrogates import LinearSurrogate, linear_surrogate
 
@@ -52,7 +51,7 @@ def sampler_of(protocol: Protocol, scm: str, name: str):
     return SAMPLERS[name]()
 
 
-def likelihood_of(sampler, sigma: float, beta: float) -> Tolerance:
+def likelihood_of(sampler, sigma: float, beta: float) -> Likelihood:
     """The paper's likelihood, relaxed for a sampler that needs a gradient."""
     return (relaxed if sampler.needs_gradient else tolerance)(sigma, beta)
 
@@ -69,7 +68,10 @@ def ask_respondents(
 
 
 def posterior(protocol: Protocol, scm: str, sampler: str):
-    """The posteriors of all repetitions' respondents; user = repetition * respondents + r."""
+    """The posteriors of all repetitions' respondents, as ArviZ data.
+
+    User = repetition * respondents + r.
+    """
     truth, chosen = library.get(scm), sampler_of(protocol, scm, sampler)
     k_ask, k_infer = jax.random.split(experiment_key(scm_index(scm), 0))
     num_respondents = protocol.seeds * protocol.respondents
@@ -83,7 +85,7 @@ def posterior(protocol: Protocol, scm: str, sampler: str):
         history,
         likelihood=likelihood_of(chosen, dict(protocol.sigma)[scm], protocol.beta),
         sampler=chosen,
-    )
+    ).to_arviz()
 
 
 def estimated_coefficients(protocol: Protocol, idata, seed: int) -> np.ndarray:
@@ -140,13 +142,18 @@ def _noiseless_answers(truth: SCM, noise: Array, history: History) -> Array:
     return jax.vmap(one)(history.questions.node, history.questions.shift)
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def _misfit(surrogate: LinearSurrogate, theta: Array, history: History, answers: Array) -> Array:
     expected = surrogate.expected(theta, history.questions, history.x)
     return jnp.where(jnp.isnan(history.answer), 0.0, expected - answers).ravel()
 
 
-_misfit_jacobian = jax.jit(jax.jacfwd(_misfit, argnums=1), static_argnums=0)
+_misfit_jacobian = jax.jit(jax.jacfwd(_misfit, argnums=1))
+
+
+def _middle(surrogate: LinearSurrogate) -> np.ndarray:
+    """The prior's medians, (num_coefficients,)."""
+    return np.asarray(surrogate.prior.from_unit(jnp.full(len(surrogate.names), 0.5)))
 
 
 def linear_projection(
@@ -160,9 +167,9 @@ def linear_projection(
     answers = _noiseless_answers(truth, truth.sample_noise(key, 20_000), history)
     fit = least_squares(
         lambda theta: np.asarray(_misfit(surrogate, theta, history, answers), float),
-        np.zeros(surrogate.num_coefficients),
+        _middle(surrogate),
         jac=lambda theta: np.asarray(_misfit_jacobian(surrogate, theta, history, answers), float),
-        bounds=(surrogate.low, surrogate.high),
+        bounds=tuple(np.asarray(surrogate.prior.box, float)),
     )
     return fit.x
 
@@ -179,15 +186,14 @@ def sweep_rows(protocol: Protocol, scm: str, point: SweepPoint, sampler: str) ->
     num_respondents = protocol.sweep_respondents
     chosen = sampler_of(protocol, scm, sampler)
     history = ask_respondents(k_ask, truth, point.alpha, num_respondents, point.num_queries, room)
-    idata = infer(
+    posteriors = infer(
         k_infer,
         surrogate,
         history,
         likelihood=likelihood_of(chosen, point.sigma, point.beta),
         sampler=chosen,
     )
-    draws = coefficients_of(idata)
-    statuses = idata.constant_data["status"].to_numpy()
+    draws, middle = posteriors.draws, _middle(surrogate)
     rows = []
     for r in range(num_respondents):
         one = take(history, r)
@@ -196,8 +202,8 @@ def sweep_rows(protocol: Protocol, scm: str, point: SweepPoint, sampler: str) ->
             if truth.linear
             else linear_projection(k_projection, truth, surrogate, one)
         )
-        for c, name in enumerate(surrogate.coefficient_names):
-            mean, sd = draws[:, :, r, c].mean(), draws[:, :, r, c].std()
+        for c, name in enumerate(surrogate.names):
+            mean, sd = draws[r, :, :, c].mean(), draws[r, :, :, c].std()
             rows.append(
                 {
                     "scm": scm,
@@ -209,8 +215,8 @@ def sweep_rows(protocol: Protocol, scm: str, point: SweepPoint, sampler: str) ->
                     "posterior_mean": float(mean),
                     "posterior_sd": float(sd),
                     "absolute_error": float(abs(mean - true[c])),
-                    "prior_error": float(abs((surrogate.low + surrogate.high) / 2 - true[c])),
-                    "status": PosteriorStatus(statuses[r]).name,
+                    "prior_error": float(abs(middle[c] - true[c])),
+                    "status": PosteriorStatus(posteriors.status[r]).name,
                 }
             )
     return rows

@@ -185,7 +185,7 @@ def _expected(protocol: Protocol, unit: Unit, tables) -> bool:
         )
     point = sweep_points(protocol, unit.scm)[unit.index]
     fixed = {"scm": unit.scm, "sweep": point.sweep, "value": point.value}
-    names = surrogate_of(protocol, truth).coefficient_names
+    names = surrogate_of(protocol, truth).names
     rows = tables["estimation"]
     return (
         set(tables) == {"estimation"}
@@ -205,7 +205,7 @@ def _is_posterior(path: Path, protocol: Protocol, scm: str) -> bool:
         draws = coefficients_of(data)
         return (
             graph_of(data) == surrogate.graph
-            and tuple(names) == surrogate.coefficient_names
+            and tuple(names) == surrogate.names
             and users == protocol.seeds * protocol.respondents
             and draws.dtype.kind == "f"
             # One draw of NaN says that nobody has a posterior.

@@ -1,4 +1,4 @@
-"""Inference: from histories to posteriors, in ArviZ's terms."""
+"""Inference: from histories to posteriors."""
 
 from pcr_jax.inference.arviz_data import posterior_scms, read_netcdf, write_netcdf
 from pcr_jax.inference.diagnostics import PosteriorWarning, diagnose

@@ -14,12 +14,11 @@ from importlib.metadata import version
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pcr_jax._files import write
 from pcr_jax._nans import nan_is_a_value
-from pcr_jax.inference.posteriors import Posteriors
+from pcr_jax.inference.posteriors import Posteriors, reduced
 from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.scm import SCM, Graph, linear_scm
 
@@ -37,7 +36,7 @@ def _arviz():
 
 def from_groups(
     groups: dict[str, dict[str, Any]],
-    prior: np.ndarray,
+    prior: np.ndarray | None,
     coords: dict[str, Any],
     dims: dict[str, list[str]],
     attrs: dict[str, Any],
@@ -45,7 +44,7 @@ def from_groups(
     """Arrays by group as ArviZ data; values of ``attrs`` that are not text or numbers as JSON.
 
     Groups named posterior, warmup_posterior, posterior_predictive or sample_stats have leading
-    (chain, draw). ``prior`` (chain, draw, coefficient) serves all users.
+    (chain, draw). ``prior`` (draw, coefficient), if there is one, serves all users.
     """
     attrs = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
     from_dict: Any = _arviz().from_dict
@@ -55,17 +54,18 @@ def from_groups(
         return from_dict(**groups, **shared) if _LEGACY else from_dict(groups, **shared)
 
     data = convert(groups, dims)
-    of_prior = convert({"prior": {"theta": prior}}, {"theta": ["coefficient"]})
-    if _LEGACY:
-        data.add_groups(prior=of_prior["prior"])
-    else:
-        data["prior"] = of_prior["prior"]
+    if prior is not None:
+        of_prior = convert({"prior": {"theta": prior[None]}}, {"theta": ["coefficient"]})
+        if _LEGACY:
+            data.add_groups(prior=of_prior["prior"])
+        else:
+            data["prior"] = of_prior["prior"]
     data.attrs.update(attrs)
     return data
 
 
 def to_arviz(posteriors: Posteriors):
-    """All that is known of users' posteriors, as ArviZ data; see `infer` for what is where."""
+    """All that is known of users' posteriors, as ArviZ data; see `Posteriors.to_arviz`."""
     history, surrogate = posteriors.history, posteriors.surrogate
     answer = np.asarray(history.answer)
     per_draw = {"lp": posteriors.log_density, **posteriors.statistics}
@@ -83,8 +83,10 @@ def to_arviz(posteriors: Posteriors):
         "features": np.asarray(history.x),
         **per_user,
     }
+    names = posteriors.likelihood.names
+    unknowns = {n: _draws_first(posteriors.unknowns[..., i]) for i, n in enumerate(names)}
     groups = {
-        "posterior": {"theta": _draws_first(posteriors.draws)},
+        "posterior": {"theta": _draws_first(posteriors.draws), **unknowns},
         "sample_stats": {name: _draws_first(values) for name, values in per_draw.items()},
         "posterior_predictive": {"answer": _draws_first(posteriors.predictions())},
         "observed_data": {"answer": answer},
@@ -99,15 +101,15 @@ def to_arviz(posteriors: Posteriors):
         "query_shift": ["user", "query"],
         "query_individual": ["user", "query"],
         "features": ["user", "node"],
-        **{name: ["user"] for name in (*per_draw, *per_user)},
+        **{name: ["user"] for name in (*per_draw, *per_user, *names)},
     }
     coords = {
         "user": np.arange(history.num_users),
-        "coefficient": list(surrogate.coefficient_names),
+        "coefficient": list(surrogate.names),
         "node": list(surrogate.graph.nodes),
         "query": np.arange(answer.shape[1]),
     }
-    return from_groups(groups, posteriors.prior[None], coords, dims, _attributes(posteriors))
+    return from_groups(groups, posteriors.prior, coords, dims, _attributes(posteriors))
 
 
 def _draws_first(values: np.ndarray) -> np.ndarray:
@@ -118,10 +120,16 @@ def _draws_first(values: np.ndarray) -> np.ndarray:
 def _attributes(posteriors: Posteriors) -> dict[str, Any]:
     """What holds for all users, `from_groups`'s ``attrs``."""
     surrogate = posteriors.surrogate
+    numbers = {"prior": surrogate.prior}
+    if hasattr(surrogate, "noise_mean"):
+        numbers["surrogate_noise_mean"] = surrogate.noise_mean
     return {
         "graph": {"nodes": surrogate.graph.nodes, "parents": surrogate.graph.parents},
-        "prior": {"low": surrogate.low, "high": surrogate.high},
-        "surrogate_noise_mean": surrogate.noise_mean,
+        **(
+            {}
+            if surrogate.prior.batch_shape
+            else {name: _plain(of) for name, of in numbers.items()}
+        ),
         **posteriors.info,
         "status_codes": {status.name: int(status) for status in PosteriorStatus},
         "versions": {
@@ -130,11 +138,19 @@ def _attributes(posteriors: Posteriors) -> dict[str, Any]:
     }
 
 
+def _plain(tree):
+    """Arrays as lists, and the fields of a pytree by name."""
+    if isinstance(tree, np.ndarray | jax.Array):
+        return np.asarray(tree).tolist()
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True): _plain(leaf) for path, leaf in leaves}
+
+
 _ATTRIBUTES = ("graph", "num_walkers")
 
 
 def _is_ours(data) -> bool:
-    """Whether it is a posterior from `infer`."""
+    """Whether it is from `Posteriors.to_arviz`."""
     attrs = getattr(data, "attrs", None)
     if not isinstance(attrs, Mapping) or any(name not in attrs for name in _ATTRIBUTES):
         return False
@@ -142,12 +158,12 @@ def _is_ours(data) -> bool:
 
 
 def check_posterior(data) -> None:
-    """Raise TypeError unless ``data`` is a posterior from `infer`."""
+    """Raise TypeError unless ``data`` is from `Posteriors.to_arviz`."""
     if not _is_ours(data):
         kind = type(data).__name__
         raise TypeError(
-            f"Expected idata to be from infer or read_netcdf; got a {kind} without its "
-            "groups and attributes."
+            f"Expected posteriors to be from infer, to_arviz or read_netcdf; got a {kind} without "
+            "their groups and attributes."
         )
 
 
@@ -157,7 +173,7 @@ def _path(path) -> str:
     return os.fspath(path)
 
 
-def write_netcdf(idata, path: str | os.PathLike) -> None:
+def write_netcdf(posteriors, path: str | os.PathLike) -> None:
     """Write a posterior as netCDF, in one step.
 
     The bytes are made in memory: the HDF5 library, writing to a disk that is full, ends the
@@ -165,17 +181,18 @@ def write_netcdf(idata, path: str | os.PathLike) -> None:
 
     Parameters
     ----------
-    idata
-        From `infer`.
+    posteriors
+        From `infer`, or what their `to_arviz` returned.
     path : str or path
 
     Raises
     ------
     TypeError
-        If ``idata`` is not from `infer`, or ``path`` is no path.
+        If ``posteriors`` are none, or ``path`` is no path.
     OSError
         If it cannot be written, naming the file; what was there before is left.
     """
+    idata = to_arviz(posteriors) if isinstance(posteriors, Posteriors) else posteriors
     check_posterior(idata)
     path = _path(path)
     if _LEGACY:
@@ -198,7 +215,7 @@ def read_netcdf(path: str | os.PathLike):
     Returns
     -------
     arviz.InferenceData or xarray.DataTree
-        As `infer` returned it.
+        As `Posteriors.to_arviz` returned it.
 
     Raises
     ------
@@ -240,31 +257,20 @@ def coefficients_of(data) -> np.ndarray:
 
 
 @nan_is_a_value
-def posterior_scms(idata, *, reduce: str | None = "mean") -> SCM:
-    """The users' SCMs under their posteriors.
+def posterior_scms(idata, draws: int | None = None) -> SCM:
+    """`Posteriors.scms` of posteriors over the coefficients of linear SCMs that a file holds.
 
     Parameters
     ----------
     idata
-        From `infer`.
-    reduce : {"mean", None}
-        ``"mean"``: one SCM per user, with the posterior mean of the coefficients. None: one per
-        user and draw.
-
-    Returns
-    -------
-    SCM
-        Leaves with leading axes (num_users,), or (num_users, num_draws) where not reduced. A
-        user without a posterior has NaN coefficients, which `find_recourse` reports as a status.
+        From `read_netcdf`, or `Posteriors.to_arviz`.
+    draws : int, optional
+        How many per user; the mean by default.
     """
-    if not (reduce is None or (isinstance(reduce, str) and reduce == "mean")):
-        raise ValueError(f"Expected reduce to be 'mean' or None; got {reduce!r}.")
-    draws = np.moveaxis(coefficients_of(idata), 2, 0)  # (user, chain, draw, coefficient)
-    theta = jnp.asarray(draws.reshape(len(draws), -1, draws.shape[-1]))
+    by_user = np.moveaxis(coefficients_of(idata), 2, 0)  # (user, chain, draw, coefficient)
+    theta = reduced(by_user, int(idata.attrs["num_walkers"]), draws)
     one = partial(linear_scm, graph_of(idata))
-    if reduce == "mean":
-        return jax.vmap(one)(theta.mean(1))
-    return jax.vmap(jax.vmap(one))(theta)
+    return jax.vmap(one if draws is None else jax.vmap(one))(theta)
 
 
 def rhat_and_ess(theta: np.ndarray, num_walkers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

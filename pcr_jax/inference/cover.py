@@ -22,8 +22,8 @@ from jax import Array
 
 from pcr_jax.history import History
 from pcr_jax.inference.search import BLOCK, evaluate
-from pcr_jax.likelihoods import Tolerance
-from pcr_jax.surrogates import LinearSurrogate
+from pcr_jax.likelihoods import HardSupport
+from pcr_jax.surrogates import Surrogate
 
 _PROBES = 4096  # points by which a cover is judged
 _GOOD = 1 / 256  # the share of them that is possible in a cover that need not be refined
@@ -109,7 +109,10 @@ class _Problem:
         questions = jax.tree.map(lambda leaf: np.asarray(leaf)[asked], history.questions)
         node, shift, individual = questions.node, questions.shift, questions.individual[:, None]
         # A linear mechanism passes changes on as it does features without noise.
-        self.answer = answer[asked] - np.where(individual, np.asarray(history.x, float), 0.0)
+        own = np.where(individual, np.asarray(history.x, float), 0.0)
+        self.answer = answer[asked] - own
+        # Of what was said, not of the change, which may be small beside it.
+        self.said = np.abs(np.nan_to_num(answer[asked])) + np.abs(own)
         self.surrogate, self.sigma, self.needed, self.joint = surrogate, sigma, needed, joint
         shifted = node[:, None] == np.arange(answer.shape[-1])
         mean = np.where(individual, 0.0, np.asarray(surrogate.noise_mean))
@@ -142,7 +145,7 @@ class _Problem:
                 value = _Interval(value.low + term.low, value.high + term.high)
                 size = size + self._term(box, e).size * sizes[p]
             said = np.where(self.reported[:, j], self.answer[:, j], 0.0)
-            slack = self.rounding * (size + np.abs(said))
+            slack = self.rounding * (size + self.said[:, j])
             if agreeing:
                 reach = np.where(self.reported[:, j], self.sigma + slack, np.inf)
                 value = value.within(_Interval(said - reach, said + reach))
@@ -242,7 +245,7 @@ class _Problem:
 
 def cover(
     rng: np.random.Generator,
-    surrogate: LinearSurrogate,
+    surrogate: Surrogate,
     history: History,
     sigma: float,
     needed: int,
@@ -254,18 +257,18 @@ def cover(
     ----------
     rng : numpy.random.Generator
         For probing how much of the boxes is possible, which ends the search.
-    surrogate : LinearSurrogate
+    surrogate : Surrogate
     history : History
-        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
+        Of one user: questions of shape (T,), ``answer`` of shape (T, d), ``x`` of shape (d,).
     sigma : float
     needed : int
         At least 1.
     norm : {"each", "joint"}
         See `tolerance`.
     """
-    k = surrogate.num_coefficients
+    k = len(surrogate.names)
     problem = _Problem(surrogate, history, sigma, needed, norm == "joint")
-    box = _Interval(np.full((1, k), surrogate.low), np.full((1, k), surrogate.high))
+    box = _Interval(*np.asarray(surrogate.prior.box, float)[:, None])
     if needed < 1:
         return Cover(*box)
     box = problem.contracted(box)
@@ -320,8 +323,8 @@ class Sought(NamedTuple):
 
 def seek(
     key: Array,
-    surrogate: LinearSurrogate,
-    likelihood: Tolerance,
+    surrogate: Surrogate,
+    likelihood: HardSupport,
     history: History,
     num_wanted: int,
     max_draws: int,
@@ -331,10 +334,10 @@ def seek(
     Parameters
     ----------
     key : Array
-    surrogate : LinearSurrogate
-    likelihood : Tolerance
+    surrogate : Surrogate
+    likelihood : HardSupport
     history : History
-        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
+        Of one user: questions of shape (T,), ``answer`` of shape (T, d), ``x`` of shape (d,).
     num_wanted : int
     max_draws : int
         After so many, rounded up to whole blocks of 4,096, it ends.
@@ -344,7 +347,7 @@ def seek(
     sigma, needed = float(likelihood.sigma), int(likelihood.needed(jnp.asarray(answered)))
     found = cover(rng, surrogate, history, sigma, needed, likelihood.norm)
     dtype = jnp.result_type(float)
-    draws = np.zeros((0, surrogate.num_coefficients), dtype)
+    draws = np.zeros((0, len(surrogate.names)), dtype)
     if not len(found.low):
         return Sought(draws, None, True, 0.0, 0.0)
 
@@ -359,8 +362,8 @@ def seek(
         draws = draws[np.sort(np.unique(draws, axis=0, return_index=True)[1])]
         if num_possible > _REPEATED * num_wanted:
             break  # numbers of that precision lie too far apart
-    log_prior = surrogate.num_coefficients * math.log(surrogate.high - surrogate.low)
-    log_cover = found.log_volume() - log_prior
+    whole = np.asarray(surrogate.prior.box)
+    log_cover = found.log_volume() - float(np.log(whole[1].astype(float) - whole[0]).sum())
     box = None
     if num_possible:
         log_share = log_cover + math.log(num_possible / num_drawn)
@@ -374,6 +377,6 @@ def seek(
     if box is not None:  # outwards, in JAX's numbers
         outwards = np.array([[-np.inf], [np.inf]], dtype)
         box = np.nextafter(box.astype(dtype), outwards)
-        box = np.clip(box, dtype.type(surrogate.low), dtype.type(surrogate.high))
+        box = np.clip(box, *whole)
     acceptance = math.exp(log_cover) * num_possible / num_drawn
     return Sought(draws[:num_wanted], box, False, acceptance, best)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pcr_jax.inference.arviz_data import coefficients_of, rhat_and_ess
 from pcr_jax.inference.mixing import MAX_RHAT
+from pcr_jax.inference.posteriors import Posteriors
 from pcr_jax.inference.status import PosteriorStatus
 
 _NAMED = 10
@@ -23,13 +24,13 @@ def _name(users) -> str:
     return shown + (f" and {len(users) - _NAMED} more" if len(users) > _NAMED else "")
 
 
-def diagnose(idata) -> pd.DataFrame:
+def diagnose(posteriors) -> pd.DataFrame:
     """One row per user: did inference end well, and do the chains agree?
 
     Parameters
     ----------
-    idata
-        From `infer`.
+    posteriors
+        From `infer`, or what their `to_arviz` or `read_netcdf` returned.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def diagnose(idata) -> pd.DataFrame:
     Raises
     ------
     TypeError
-        If ``idata`` is not from `infer`.
+        If ``posteriors`` are none.
 
     Warns
     -----
@@ -50,12 +51,17 @@ def diagnose(idata) -> pd.DataFrame:
         Counting and naming the users with an R-hat above 1.01, those without a posterior, and those
         who answered nothing.
     """
-    theta = np.moveaxis(coefficients_of(idata), 2, 0)
-    users = idata.posterior["user"].to_numpy()
-    codes = idata.constant_data["status"].to_numpy()
-    num_walkers = int(idata.attrs["num_walkers"])
+    if isinstance(posteriors, Posteriors):
+        unknown = np.concatenate([posteriors.draws, posteriors.unknowns], -1)
+        users, codes = np.arange(len(unknown)), posteriors.status
+        num_walkers = posteriors.info["num_walkers"]
+    else:
+        unknown = np.moveaxis(coefficients_of(posteriors), 2, 0)
+        users = posteriors.posterior["user"].to_numpy()
+        codes = posteriors.constant_data["status"].to_numpy()
+        num_walkers = int(posteriors.attrs["num_walkers"])
     rows = []
-    for code, draws in zip(codes, theta, strict=True):
+    for code, draws in zip(codes, unknown, strict=True):
         row = {"status": PosteriorStatus(code).name}
         if np.isfinite(draws).all():
             rhat, bulk, tail = rhat_and_ess(draws, num_walkers)
@@ -64,7 +70,7 @@ def diagnose(idata) -> pd.DataFrame:
     columns = ["status", "rhat", "ess_bulk", "ess_tail"]
     table = pd.DataFrame(rows, index=pd.Index(users, name="user"), columns=columns)
     kinds = {
-        "have no posterior": ~np.isfinite(theta).all((1, 2, 3)),
+        "have no posterior": ~np.isfinite(unknown).all((1, 2, 3)),
         "answered nothing, so that their posterior is the prior": (
             codes == PosteriorStatus.prior_only
         ),

@@ -1,4 +1,4 @@
-"""The yardstick for few coefficients: draws from the box, weighted by the likelihood."""
+"""The yardstick for few coefficients: draws from the prior, weighted by the likelihood."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pcr_jax._nans import nan_is_a_value
 from pcr_jax.batching import chunks_of, take, user_keys, width
 from pcr_jax.history import History, check_history
 from pcr_jax.inference.search import rotations, shared_uniforms
-from pcr_jax.inference.target import Target, check_model
-from pcr_jax.likelihoods import Tolerance
-from pcr_jax.surrogates import LinearSurrogate
+from pcr_jax.inference.target import Target
+from pcr_jax.likelihoods import Likelihood, check_likelihood
+from pcr_jax.surrogates import Surrogate, check_surrogate, check_users, for_users
 
 _MAX_COEFFICIENTS = 4
 _BLOCK = 2**14
@@ -31,7 +31,8 @@ class ExactPosterior(NamedTuple):
     Attributes
     ----------
     mean, sd : array
-        Shape (num_users, num_coefficients); NaN for a user none of whose draws is possible.
+        Shape (num_users, dim): of the surrogate's numbers and the likelihood's unknowns. NaN for
+        a user none of whose draws is possible.
     mean_error, sd_error : array
         Their standard errors, by the jackknife over blocks of draws; same shape.
     evidence : array
@@ -51,25 +52,26 @@ class ExactPosterior(NamedTuple):
     effective_draws: np.ndarray
 
 
-@partial(jax.jit, static_argnums=(1, 5))
-def _block_sums(key, surrogate, likelihood, history, rotation, num_blocks):
-    """Per user and block: sums of weights, of their squares, and of weighted powers of theta.
+@partial(jax.jit, static_argnums=5)
+def _block_sums(key, surrogates, likelihood, history, rotation, num_blocks):
+    """Per user and block: sums of weights, of their squares, and of weighted powers of z.
 
     A user's weights are relative to the largest of the first block, whose logarithm is returned as
     well: squares of small likelihoods would be 0.
     """
 
-    def log_weigh(history, theta):
-        return Target(surrogate, likelihood, history).log_likelihood(theta)
+    def weigh(surrogate, history, unit):
+        target = Target(surrogate, likelihood, history)
+        zs = target.from_unit(unit)
+        return zs, jax.vmap(target.log_likelihood)(zs)
 
     def block(unit_log, i):
         unit = shared_uniforms(jax.random.fold_in(key, i), rotation, _BLOCK)
-        thetas = surrogate.quantile(unit)
-        log_weights = jax.vmap(jax.vmap(log_weigh, (None, 0)))(history, thetas)
+        zs, log_weights = jax.vmap(weigh)(surrogates, history, unit)
         largest = log_weights.max(1)
         unit_log = jnp.where((i == 0) & jnp.isfinite(largest), largest, unit_log)
         weights = jnp.exp(log_weights - unit_log[:, None])
-        columns = jnp.unstack(thetas, axis=-1)
+        columns = jnp.unstack(zs, axis=-1)
         first = [jnp.sum(weights * column, -1) for column in columns]
         second = [jnp.sum(weights * column**2, -1) for column in columns]
         sums = [weights.sum(-1), jnp.sum(weights**2, -1), *first, *second]
@@ -83,9 +85,9 @@ def _block_sums(key, surrogate, likelihood, history, rotation, num_blocks):
 @nan_is_a_value
 def exact_posterior(
     key: Array,
-    surrogate: LinearSurrogate,
+    surrogate: Surrogate,
     history: History,
-    likelihood: Tolerance,
+    likelihood: Likelihood,
     *,
     num_draws: int = 2**20,
 ) -> ExactPosterior:
@@ -97,12 +99,11 @@ def exact_posterior(
     Parameters
     ----------
     key : Array
-    surrogate : LinearSurrogate
-        With at most 4 coefficients.
+    surrogate : Surrogate
     history : History
         Of num_users users.
-    likelihood : Tolerance
-        Or its relaxation.
+    likelihood : Likelihood
+        Together with the surrogate it has at most 4 unknown numbers.
     num_draws : int
         Per user, rounded up to whole blocks of 16,384 and to 16 blocks at least.
 
@@ -119,23 +120,28 @@ def exact_posterior(
         coefficients than draws from a box can serve.
     """
     _checks.key(key)
-    check_model(surrogate, likelihood)
+    check_likelihood(likelihood)
+    check_surrogate(surrogate)
     history = check_history(history, surrogate.graph)
-    k = surrogate.num_coefficients
+    check_users(surrogate, history.num_users)
+    k = len(surrogate.names) + len(likelihood.names)
     if k > _MAX_COEFFICIENTS:
         raise ValueError(
-            f"Expected at most {_MAX_COEFFICIENTS} coefficients in surrogate; got {k}, in which "
-            "draws from the box find next to nothing. Use infer(..., sampler='smc')."
+            f"Expected at most {_MAX_COEFFICIENTS} unknown numbers in surrogate; got {k}, in which "
+            "draws from the prior find next to nothing. Use infer(..., sampler='smc')."
         )
     _checks.count(num_draws, "num_draws")
     num_blocks = max(-(-num_draws // _BLOCK), _MIN_BLOCKS)
     k_draws, k_users = jax.random.split(key)
     rotation = rotations(user_keys(k_users, history.num_users), k)
+    own = for_users(surrogate, history.num_users)
     sums = np.zeros((history.num_users, num_blocks, 2 + 2 * k))
     unit_log = np.zeros(history.num_users)
     for users, padded in chunks_of(np.arange(history.num_users), _CHUNK * width()):
         rows = take(history, padded)
-        found = _block_sums(k_draws, surrogate, likelihood, rows, rotation[padded], num_blocks)
+        found = _block_sums(
+            k_draws, take(own, padded), likelihood, rows, rotation[padded], num_blocks
+        )
         sums[users], unit_log[users] = take(jax.device_get(found), slice(len(users)))
 
     def moments(sums):

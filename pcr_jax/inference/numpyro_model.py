@@ -10,22 +10,21 @@ import numpyro.distributions as dist
 from jax import Array
 
 from pcr_jax.history import History, check_history
-from pcr_jax.inference.target import check_model
-from pcr_jax.likelihoods import Tolerance
-from pcr_jax.surrogates import LinearSurrogate
+from pcr_jax.likelihoods import Likelihood, check_likelihood
+from pcr_jax.surrogates import Prior, Surrogate, check_surrogate
 
 
 def numpyro_model(
-    surrogate: LinearSurrogate, history: History, likelihood: Tolerance
+    surrogate: Surrogate, history: History, likelihood: Likelihood
 ) -> Callable[[], Array]:
     """A NumPyro model of one user, with one site per coefficient, such as ``"X2 <- X1"``.
 
     Parameters
     ----------
-    surrogate : LinearSurrogate
+    surrogate : Surrogate
     history : History
-        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
-    likelihood : Tolerance
+        Of one user: questions of shape (T,), ``answer`` of shape (T, d), ``x`` of shape (d,).
+    likelihood : Likelihood
         `relaxed` for samplers that need a gradient. Its log probability is the factor
         ``"answers"``.
 
@@ -40,16 +39,31 @@ def numpyro_model(
     TypeError
         If an argument is of another type.
     ValueError
-        If the history is of several users, or at odds with the graph (see `check_history`).
+        If the history is of several users, or at odds with the graph (see `check_history`), or a
+        prior is not uniform on a box.
     """
-    check_model(surrogate, likelihood)
+    check_likelihood(likelihood)
+    check_surrogate(surrogate)
     history = check_history(history, surrogate.graph, num_axes=1)
 
+    for name, prior in (("surrogate", surrogate.prior), ("likelihood", likelihood.prior)):
+        if prior is not None and prior.box is None:
+            raise ValueError(f"Expected {name} with a prior that is uniform on a box; got another.")
+
     def model():
-        box = dist.Uniform(surrogate.low, surrogate.high)
-        theta = jnp.stack([numpyro.sample(name, box) for name in surrogate.coefficient_names])
+        theta = _sites(surrogate.names, surrogate.prior)
+        unknowns = _sites(likelihood.names, likelihood.prior)
         expected = surrogate.expected(theta, history.questions, history.x)
-        numpyro.factor("answers", likelihood.log_prob(expected, history.answer))
+        numpyro.factor("answers", likelihood.log_prob(unknowns, expected, history.answer))
         return theta
 
     return model
+
+
+def _sites(names: tuple[str, ...], prior: Prior | None) -> Array:
+    """A site for each name, uniform on the prior's box; (len(names),)."""
+    if prior is None or prior.box is None:
+        return jnp.zeros(0)
+    low, high = prior.box
+    sites = zip(names, low, high, strict=True)
+    return jnp.stack([numpyro.sample(name, dist.Uniform(a, b)) for name, a, b in sites])

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
+from pcr_jax import _checks
+from pcr_jax._nans import nan_is_a_value
 from pcr_jax.batching import chunks_of, take, width
 from pcr_jax.history import History
-from pcr_jax.surrogates import LinearSurrogate
+from pcr_jax.likelihoods import Likelihood
+from pcr_jax.scm import SCM
+from pcr_jax.surrogates import Surrogate, for_users
 
 _CHUNK = 32  # users whose predictions are made at once, for each unit of `width`
 _NUM_PREDICTED = 20  # draws per user whose predictions are made, at most
@@ -27,32 +32,38 @@ class Posteriors:
     Attributes
     ----------
     draws : array
-        Shape (num_users, chain, draw, num_coefficients).
+        Shape (num_users, chain, draw, k), of the surrogate's numbers.
+    unknowns : array
+        Shape (num_users, chain, draw, number of the likelihood's unknowns).
     log_density : array
         Shape (num_users, chain, draw).
     warmup : array
-        Shape (num_users, chain, warm-up draw, num_coefficients).
+        Shape (num_users, chain, warm-up draw, k).
     statistics : dict of array
         What else the sampler says of each draw, shape (num_users, chain, draw).
     status : array
         Shape (num_users,): see `PosteriorStatus`.
     best_agreement : array
-        Shape (num_users,): the largest share of answers with which any point looked at agreed.
+        Shape (num_users,): the largest share of answers with which any point looked at agreed; NaN
+        if the likelihood has no hard support.
     prior_acceptance : array
-        Shape (num_users,): the estimated share of the prior that is possible.
+        Shape (num_users,): the estimated share of the prior that is possible; NaN if it was not
+        searched.
     num_evaluations : array
         Shape (num_users,): how often the sampler evaluated the log density.
     figures : dict of array
         What else the sampler says of each user, shape (num_users,).
-    prior : array
-        Shape (num_draws, num_coefficients): draws from any user's prior.
-    surrogate : LinearSurrogate
+    prior : array or None
+        Shape (num_draws, k): draws from any user's prior; None if users have priors of their own.
+    surrogate : Surrogate
+    likelihood : Likelihood
     history : History
     info : dict
         Of all users: sampler, likelihood, key and seconds of search and sampling.
     """
 
     draws: np.ndarray
+    unknowns: np.ndarray
     log_density: np.ndarray
     warmup: np.ndarray
     statistics: dict[str, np.ndarray]
@@ -61,10 +72,67 @@ class Posteriors:
     prior_acceptance: np.ndarray
     num_evaluations: np.ndarray
     figures: dict[str, np.ndarray]
-    prior: np.ndarray
-    surrogate: LinearSurrogate
+    prior: np.ndarray | None
+    surrogate: Surrogate
+    likelihood: Likelihood
     history: History
     info: dict[str, Any]
+
+    @property
+    def flat(self) -> np.ndarray:
+        """Draws of all that is unknown, (num_users, n, dim): by chain, walker and step."""
+        z = np.concatenate([self.draws, self.unknowns], -1)
+        return _by_walker(z, self.info["num_walkers"])
+
+    @nan_is_a_value
+    def scms(self, draws: int | None = None) -> SCM:
+        """The users' SCMs under their posteriors.
+
+        Parameters
+        ----------
+        draws : int, optional
+            How many per user, evenly taken over chains, walkers and steps. None, the default: one
+            SCM per user, with the posterior mean of the surrogate's numbers.
+
+        Returns
+        -------
+        SCM
+            Leaves with leading axes (num_users,), or (num_users, draws). A user without a posterior
+            has NaN coefficients, which `find_recourse` reports as a status.
+
+        Raises
+        ------
+        ValueError
+            If ``draws`` is no number of draws that there are.
+        """
+        theta = reduced(self.draws, self.info["num_walkers"], draws)
+
+        def one(surrogate, theta):
+            return surrogate.scm(theta)
+
+        each = one if draws is None else jax.vmap(one, (None, 0))
+        return jax.vmap(each)(for_users(self.surrogate, len(theta)), theta)
+
+    def to_arviz(self):
+        """All that is known, as ArviZ data.
+
+        Returns
+        -------
+        arviz.InferenceData or xarray.DataTree
+            ``posterior`` (and ``warmup_posterior``) with ``theta`` of dims (chain, draw, user,
+            coefficient), a chain being an independent chain, ensemble or run, with walkers folded
+            into draws, step by step, and what is unknown to the likelihood under its names;
+            ``sample_stats`` with ``lp`` and what else the sampler says; ``prior`` with draws of
+            ``theta`` for any user; ``posterior_predictive`` with the expected ``answer`` under some
+            of the draws; ``observed_data`` with the answers; ``constant_data`` with the questions,
+            the users' features, and per user ``status`` (see `PosteriorStatus`),
+            ``best_agreement``, ``prior_acceptance``, ``num_evaluations``, and the ``log_evidence``
+            where the sampler finds it. Attributes tell the graph, sampler, likelihood, versions
+            and seconds.
+        """
+        from pcr_jax.inference.arviz_data import to_arviz  # which imports this module
+
+        return to_arviz(self)
 
     def predictions(self) -> np.ndarray:
         """Expected answers under some of the draws, evenly taken; NaN where nothing was said.
@@ -79,20 +147,45 @@ class Posteriors:
         answer = np.asarray(self.history.answer)
         shape = (*thinned.shape[:3], *answer.shape[1:])
         out = np.full(shape, np.nan, self.draws.dtype)
+        surrogates = for_users(self.surrogate, len(answer))
         with_draws = np.flatnonzero(np.isfinite(thinned[:, 0, 0, 0]))
         for users, padded in chunks_of(with_draws, _CHUNK * width()):
             flat = thinned[padded].reshape(len(padded), -1, thinned.shape[-1])
-            expected = np.asarray(_expected(self.surrogate, take(self.history, padded), flat))
+            expected = np.asarray(_expected(*take((surrogates, self.history), padded), flat))
             expected = np.where(np.isnan(answer[padded])[:, None], np.nan, expected)[: len(users)]
             out[users] = expected.reshape(len(users), *shape[1:])
         return out
 
 
-@partial(jax.jit, static_argnums=0)
-def _expected(surrogate, history, thetas):
-    """Expected answers under users' thetas (user, draw, coefficient)."""
+@jax.jit
+def _expected(surrogates, history, thetas):
+    """Expected answers under users' thetas (user, draw, k)."""
 
-    def one(history, theta):
+    def one(surrogate, history, theta):
         return surrogate.expected(theta, history.questions, history.x)
 
-    return jax.vmap(jax.vmap(one, (None, 0)))(history, thetas)
+    return jax.vmap(jax.vmap(one, (None, None, 0)))(surrogates, history, thetas)
+
+
+def _by_walker(draws: np.ndarray, num_walkers: int) -> np.ndarray:
+    """Draws (user, chain, draw, k), walkers folded in, as (user, n, k), walker by walker."""
+    users, chains, num, k = draws.shape
+    walkers = num_walkers if num % num_walkers == 0 else 1  # one draw of NaN: nobody has any
+    apart = draws.reshape(users, chains, num // walkers, walkers, k)
+    return apart.swapaxes(2, 3).reshape(users, chains * num, k)
+
+
+def reduced(draws: np.ndarray, num_walkers: int, num: int | None) -> Array:
+    """The mean (user, k) of draws (user, chain, draw, k), or ``num`` of them (user, num, k).
+
+    Those are evenly taken over chains, walkers and steps.
+    """
+    if num is None:
+        return jnp.asarray(draws.reshape(len(draws), -1, draws.shape[-1])).mean(1)
+    _checks.count(num, "draws")
+    flat = _by_walker(draws, num_walkers)
+    if np.isnan(flat).all():
+        return jnp.full((len(flat), num, flat.shape[-1]), jnp.nan)
+    if num > flat.shape[1]:
+        raise ValueError(f"Expected draws of at most {flat.shape[1]} per user; got {num}.")
+    return jnp.asarray(flat[:, (np.arange(num) * flat.shape[1]) // num])

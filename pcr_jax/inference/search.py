@@ -1,6 +1,7 @@
 """A search of the prior for possible coefficients, where bounds do not exclude them.
 
-Users who are searched together share the random numbers, not the draws.
+For likelihoods with hard support, surrogates that are affine in each coefficient, and a prior that
+is uniform on a box. Users who are searched together share the random numbers, not the draws.
 """
 
 from __future__ import annotations
@@ -15,15 +16,22 @@ from jax import Array
 
 from pcr_jax.batching import take
 from pcr_jax.history import History
-from pcr_jax.inference.target import from_unit, prior_box
-from pcr_jax.likelihoods import Tolerance
-from pcr_jax.surrogates import LinearSurrogate
+from pcr_jax.inference.target import Target
+from pcr_jax.likelihoods import HardSupport, has_hard_support
+from pcr_jax.surrogates import Surrogate, for_users
+from pcr_jax.surrogates.priors import from_unit
 
 BLOCK = 2**12
 """Prior draws that a search evaluates at once, per user."""
 
 _GRID = 5000  # points of the grid on which cells are judged, at most
 _SLACK = 1e-5  # of the terms that an expected answer is the sum of, for rounding
+
+
+def can_search(surrogate: Surrogate, likelihood) -> bool:
+    """Whether starting points can be searched for, and be proved not to exist."""
+    is_box = surrogate.multi_affine and surrogate.prior.box is not None
+    return is_box and has_hard_support(likelihood)
 
 
 def rotations(keys: Array, num_columns: int) -> Array:
@@ -67,12 +75,12 @@ def possible_cells(surrogate, likelihood, history, possible=None, box=None) -> t
         The largest share of answers with which a corner agrees, shape ().
     """
     possible = possible or likelihood.possible
-    k = surrogate.num_coefficients
+    k = len(surrogate.names)
     parts = cells_per_axis(k)
     if parts == 1:
         return jnp.ones(1, bool), jnp.zeros(())
     axes = jnp.meshgrid(*[jnp.linspace(0.0, 1.0, parts + 1)] * k, indexing="ij")
-    box = prior_box(surrogate) if box is None else box
+    box = surrogate.prior.box if box is None else box
     corners = from_unit(box, jnp.stack([axis.ravel() for axis in axes], -1))
     expected = jax.vmap(surrogate.expected, (0, None, None))(corners, history.questions, history.x)
     best = jax.vmap(lambda e: agreeing_share(likelihood, e, history.answer))(expected).max()
@@ -116,15 +124,60 @@ def cell_of(box: Array, theta: Array) -> Array:
     return jnp.ravel_multi_index(tuple(jnp.clip(place, 0, parts - 1)), (parts,) * k, mode="clip")
 
 
-def agreeing_share(likelihood: Tolerance, expected: Array, answer: Array) -> Array:
+class Proposals(NamedTuple):
+    """What can be proposed to one user's chain, wherever it is: draws from a part of the prior.
+
+    Attributes
+    ----------
+    target : Target
+    cells : Array or None
+        Shape (num_cells,): of ``target.reach``, those that are drawn from; None for all of it.
+    """
+
+    target: Target
+    cells: Array | None
+
+    @property
+    def num_columns(self) -> int:
+        """Uniform numbers that a draw needs."""
+        return self.target.dim + 1
+
+    def draws(self, unit: Array) -> Array:
+        """Draws (n, dim) given uniforms (n, num_columns)."""
+        box = self.target.reach.box
+        if self.cells is None or box is None:
+            return self.target.from_unit(unit[:, 1:])
+        k = len(self.target.surrogate.names)
+        cells = numbers_of(self.cells), self.cells.sum()
+        theta = uniform_over(box, *cells, unit[:, : k + 1])
+        return jnp.concatenate([theta, self.target.from_unit(unit[:, 1:])[:, k:]], 1)
+
+    def covers(self, z: Array) -> Array:
+        """Whether ``z`` (dim,) can be drawn; shape ()."""
+        box = self.target.reach.box
+        if self.cells is None or box is None:
+            return jnp.asarray(True)
+        return self.cells[cell_of(box, self.target.split(z)[0])]
+
+
+def proposals(target: Target) -> Proposals:
+    """From where bounds leave some likelihood, if it has hard support; else from the prior."""
+    surrogate, likelihood = target.surrogate, target.likelihood
+    if not has_hard_support(likelihood) or not can_search(surrogate, likelihood):
+        return Proposals(target, None)
+    near, box = likelihood.nearly_possible, target.reach.box
+    return Proposals(target, possible_cells(surrogate, likelihood, target.history, near, box)[0])
+
+
+def agreeing_share(likelihood: HardSupport, expected: Array, answer: Array) -> Array:
     """Share of a user's answers that agree with ``expected`` (T, d); 1 without answers; ()."""
     agreeing, answered = likelihood.agreement(expected, answer)
     return jnp.where(answered > 0, agreeing / jnp.maximum(answered, 1), 1.0)
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def evaluate(
-    surrogate: LinearSurrogate, likelihood: Tolerance, history: History, thetas: Array
+    surrogate: Surrogate, likelihood: HardSupport, history: History, thetas: Array
 ) -> tuple[Array, Array]:
     """Which thetas (n, k) are possible for one user, and the share of answers that agree; (n,)."""
 
@@ -171,17 +224,19 @@ class PriorSearch(NamedTuple):
         return self.share * self.num_accepted / np.maximum(self.num_drawn, 1)
 
 
-@partial(jax.jit, static_argnums=0)
-def users_cells(surrogate, likelihood, history) -> tuple[Array, Array]:
+@jax.jit
+def users_cells(surrogates, likelihood, history) -> tuple[Array, Array]:
     """`possible_cells` of several users."""
-    return jax.lax.map(lambda h: possible_cells(surrogate, likelihood, h), history)
+    return jax.lax.map(
+        lambda user: possible_cells(user[0], likelihood, user[1]), (surrogates, history)
+    )
 
 
-@partial(jax.jit, static_argnums=(1, 6))
+@partial(jax.jit, static_argnums=6)
 def search_priors(
     key: Array,
-    surrogate: LinearSurrogate,
-    likelihood: Tolerance,
+    surrogates: Surrogate,
+    likelihood: HardSupport,
     history: History,
     cells: tuple[Array, Array],
     rotation: Array,
@@ -193,7 +248,7 @@ def search_priors(
     A user who is done is left alone while others go on. ``cells`` are of `users_cells`,
     ``rotation`` (num_users, num_coefficients + 1) is that of `shared_uniforms`.
     """
-    box = prior_box(surrogate)
+    boxes = jax.vmap(lambda surrogate: surrogate.prior.box)(surrogates)
     in_reach, best = cells
     num_cells = in_reach.sum(1)
     kept = jax.vmap(numbers_of)(in_reach)
@@ -205,11 +260,14 @@ def search_priors(
     def unfinished(found):
         return (found.num_accepted < num_wanted) & (found.num_drawn < max_draws) & (num_cells > 0)
 
+    def judge(surrogate, history, thetas):
+        return evaluate(surrogate, likelihood, history, thetas)
+
     def block(carry):
         i, found = carry
         unit = shared_uniforms(jax.random.fold_in(key, i), rotation, BLOCK)
-        thetas = jax.vmap(partial(uniform_over, box))(kept, num_cells, unit)
-        possible, agreement = jax.vmap(partial(evaluate, surrogate, likelihood))(history, thetas)
+        thetas = jax.vmap(uniform_over)(boxes, kept, num_cells, unit)
+        possible, agreement = jax.vmap(judge)(surrogates, history, thetas)
         going = unfinished(found)
         possible &= going[:, None]
         draws = jax.lax.cond(
@@ -229,15 +287,15 @@ def search_priors(
 
     users = len(rotation)
     none = jnp.zeros(users, int)
-    draws = jnp.zeros((users, num_wanted, box.shape[1]))
+    draws = jnp.zeros((users, num_wanted, boxes.shape[2]))
     nothing = PriorSearch(draws, none, none, none, num_cells / in_reach.shape[1], best)
     return jax.lax.while_loop(lambda carry: unfinished(carry[1]).any(), block, (0, nothing))[1]
 
 
 def search_prior(
     key: Array,
-    surrogate: LinearSurrogate,
-    likelihood: Tolerance,
+    surrogate: Surrogate,
+    likelihood: HardSupport,
     history: History,
     num_wanted: int,
     max_draws: int,
@@ -247,10 +305,10 @@ def search_prior(
     Parameters
     ----------
     key : Array
-    surrogate : LinearSurrogate
-    likelihood : Tolerance
+    surrogate : Surrogate
+    likelihood : HardSupport
     history : History
-        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
+        Of one user: questions of shape (T,), ``answer`` of shape (T, d), ``x`` of shape (d,).
     num_wanted : int
     max_draws : int
         After so many, rounded up to whole blocks of 4,096, the search ends, found or not.
@@ -259,8 +317,8 @@ def search_prior(
     -------
     PriorSearch
     """
-    one = take(history, None)
-    rotation = jnp.zeros((1, surrogate.num_coefficients + 1))
-    cells = users_cells(surrogate, likelihood, one)
-    found = search_priors(key, surrogate, likelihood, one, cells, rotation, num_wanted, max_draws)
+    one, own = take(history, None), for_users(surrogate, 1)
+    rotation = jnp.zeros((1, len(surrogate.names) + 1))
+    cells = users_cells(own, likelihood, one)
+    found = search_priors(key, own, likelihood, one, cells, rotation, num_wanted, max_draws)
     return take(found, 0)

@@ -5,114 +5,146 @@ An answered history enters as an argument, so that nothing is compiled again for
 
 from __future__ import annotations
 
-from functools import reduce
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.history import History
-from pcr_jax.likelihoods import Tolerance
-from pcr_jax.surrogates import LinearSurrogate
+from pcr_jax.likelihoods import Likelihood
+from pcr_jax.surrogates import Prior, Surrogate
+from pcr_jax.surrogates.priors import Box, is_inside
 
 
-def check_model(surrogate: LinearSurrogate, likelihood: Tolerance) -> None:
-    """Raise TypeError unless both are what their names say."""
-    _checks.instance(surrogate, LinearSurrogate, "surrogate")
-    _checks.instance(likelihood, Tolerance, "likelihood")
-
-
-def prior_box(surrogate: LinearSurrogate) -> Array:
-    """The lowest and the highest value of each coefficient, shape (2, num_coefficients)."""
-    ends = jnp.array([surrogate.low, surrogate.high], float)
-    return jnp.tile(ends[:, None], (1, surrogate.num_coefficients))
-
-
-def from_unit(box: Array, unit: Array) -> Array:
-    """The point of ``box`` (2, k) at ``unit`` (..., k) of the unit cube."""
-    return box[0] + (box[1] - box[0]) * unit
-
-
-@pytree(static=("surrogate",))
+@pytree()
 class Target:
-    """What samplers sample: one user's posterior, ``P(theta | D)`` of section 4 of the paper.
+    """One user's posterior, ``P(theta | D)`` of section 4 of the paper, of one flat ``z``.
 
-    Called with thetas (n, num_coefficients) it gives their log densities (n,).
+    ``z`` holds the surrogate's numbers and after them the likelihood's unknowns. Called with zs
+    (n, dim) it gives their log densities (n,).
 
     Attributes
     ----------
-    surrogate : LinearSurrogate
-    likelihood : Tolerance
+    surrogate : Surrogate
+    likelihood : Likelihood
     history : History
-        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
+        Of one user: questions of shape (T,), ``answer`` of shape (T, d), ``x`` of shape (d,).
     box : Array, optional
-        Shape (2, num_coefficients): a part of the prior's box outside of which there is no
+        Shape (2, k): a part of the box of the surrogate's prior outside of which there is no
         posterior, or next to none; all of it by default. Samplers look nowhere else.
     """
 
-    surrogate: LinearSurrogate
-    likelihood: Tolerance
+    surrogate: Surrogate
+    likelihood: Likelihood
     history: History
     box: Array | None = None
 
-    def __call__(self, thetas: Array) -> Array:
+    def __call__(self, zs: Array) -> Array:
         """Log densities, compiled once per shape."""
-        return _batch_log_density(self, thetas)
+        return _batch_log_density(self, zs)
 
     @property
-    def reach(self) -> Array:
-        """``box``, or the prior's."""
-        return prior_box(self.surrogate) if self.box is None else self.box
+    def dim(self) -> int:
+        """How many numbers ``z`` has."""
+        return len(self.surrogate.names) + len(self.likelihood.names)
 
-    def log_prior(self, theta: Array) -> Array:
-        """Of one theta (num_coefficients,): the prior's log density, -inf outside `reach`; ()."""
-        log_prior = self.surrogate.log_prior(theta)
+    def split(self, z: Array) -> tuple[Array, Array]:
+        """The surrogate's numbers (..., k) and the likelihood's unknowns (..., dim - k)."""
+        k = len(self.surrogate.names)
+        return z[..., :k], z[..., k:]
+
+    @property
+    def reach(self) -> Prior:
+        """The prior of the surrogate's numbers, or what ``box`` leaves of it."""
+        return self.surrogate.prior if self.box is None else Box(self.box[0], self.box[1])
+
+    @property
+    def log_share(self) -> Array:
+        """The logarithm of the share of the prior that ``box`` leaves; shape ()."""
+        whole = self.surrogate.prior.box
+        if self.box is None or whole is None:
+            return jnp.zeros(())
+        return jnp.log((self.box[1] - self.box[0]) / (whole[1] - whole[0])).sum()
+
+    @property
+    def scale(self) -> Array:
+        """A unit for each number: twice the distance between the prior's quartiles; (dim,)."""
+        low, high = (self.from_unit(jnp.full(self.dim, unit)) for unit in (0.25, 0.75))
+        return 2 * (high - low)
+
+    def from_unit(self, unit: Array) -> Array:
+        """Draws of rank ``unit`` (..., dim) in the unit cube, of what ``box`` leaves."""
+        theta, unknowns = self.split(unit)
+        return self._joined(self.reach.from_unit(theta), lambda p: p.from_unit(unknowns))
+
+    def from_real(self, real: Array) -> tuple[Array, Array]:
+        """The ``z`` at ``real`` (dim,), and the prior's log density of ``real``; see `Prior`."""
+        theta, unknowns = self.split(real)
+        theta, log_density = self.reach.from_real(theta)
+        if self.likelihood.prior is None:
+            return theta, log_density
+        unknowns, more = self.likelihood.prior.from_real(unknowns)
+        return jnp.concatenate([theta, unknowns]), log_density + more
+
+    def to_real(self, z: Array) -> Array:
+        """The inverse of `from_real`'s ``z``."""
+        theta, unknowns = self.split(z)
+        return self._joined(self.reach.to_real(theta), lambda p: p.to_real(unknowns))
+
+    def _joined(self, theta, of_prior):
+        """What the surrogate's prior and the likelihood's, if there is one, have to say."""
+        if self.likelihood.prior is None:
+            return theta
+        return jnp.concatenate([theta, of_prior(self.likelihood.prior)], -1)
+
+    def log_prior(self, z: Array) -> Array:
+        """Of one ``z`` (dim,): the prior's log density, -inf outside of ``box``; ()."""
+        theta, unknowns = self.split(z)
+        log_prior = self.surrogate.prior.log_prob(theta)
+        if self.likelihood.prior is not None:
+            log_prior += self.likelihood.prior.log_prob(unknowns)
         if self.box is None:
             return log_prior
-        sides = zip(*map(jnp.unstack, (self.box[0], theta, self.box[1])), strict=True)
-        inside = reduce(jnp.logical_and, [(low <= t) & (t <= high) for low, t, high in sides])
-        return jnp.where(inside, log_prior, -jnp.inf)
+        return jnp.where(is_inside(self.box, theta), log_prior, -jnp.inf)
 
-    def log_density(self, theta: Array) -> Array:
-        """Of one theta (num_coefficients,), up to a constant; shape ()."""
-        return self.log_prior(theta) + self.log_likelihood(theta)
+    def log_density(self, z: Array) -> Array:
+        """Of one ``z`` (dim,), up to a constant; shape ()."""
+        return self.log_prior(z) + self.log_likelihood(z)
 
-    def path(self, theta: Array) -> Array:
+    def path(self, z: Array) -> Array:
         """The log likelihood where there is any, and a finite slope towards it elsewhere; ()."""
-        return self.likelihood.path(self._expected(theta), self.history.answer)
+        theta, unknowns = self.split(z)
+        return self.likelihood.path(unknowns, self._expected(theta), self.history.answer)
 
-    def log_likelihood(self, theta: Array) -> Array:
+    def log_likelihood(self, z: Array) -> Array:
         """Log likelihood of the answers; shape ()."""
-        return self.likelihood.log_prob(self._expected(theta), self.history.answer)
+        theta, unknowns = self.split(z)
+        return self.likelihood.log_prob(unknowns, self._expected(theta), self.history.answer)
 
     def _expected(self, theta):
         return self.surrogate.expected(theta, self.history.questions, self.history.x)
 
 
-def log_density(
-    surrogate: LinearSurrogate, likelihood: Tolerance, history: History, theta: Array
-) -> Array:
+def log_density(surrogate: Surrogate, likelihood: Likelihood, history: History, z: Array) -> Array:
     """Log posterior density, up to a constant: ``P(theta | D)`` of section 4 of the paper.
 
     Parameters
     ----------
-    surrogate : LinearSurrogate
-    likelihood : Tolerance
+    surrogate : Surrogate
+    likelihood : Likelihood
     history : History
-        Of one user: ``node`` and ``shift`` of shape (T,), ``answer`` of shape (T, d).
-    theta : Array
-        Shape (num_coefficients,).
+        Of one user: questions of shape (T,), ``answer`` of shape (T, d), ``x`` of shape (d,).
+    z : Array
+        Shape (dim,): the surrogate's numbers, and the likelihood's unknowns if it has some.
 
     Returns
     -------
     Array
-        Shape (); -inf outside the prior's box.
+        Shape (); -inf where the prior has none.
     """
-    return Target(surrogate, likelihood, history).log_density(theta)
+    return Target(surrogate, likelihood, history).log_density(z)
 
 
 @jax.jit
-def _batch_log_density(target, thetas):
-    return jax.vmap(target.log_density)(thetas)
+def _batch_log_density(target, zs):
+    return jax.vmap(target.log_density)(zs)

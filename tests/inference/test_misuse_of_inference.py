@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import history_of
 
 import pcr_jax as pcr
-from pcr_jax.elicitation import History
 
 KEY = jax.random.key(0)
 GRAPH = pcr.Graph.fully_connected(3)
@@ -14,27 +14,27 @@ SURROGATE = pcr.linear_surrogate(GRAPH)
 LIKELIHOOD = pcr.tolerance(0.5, 0.1)
 NODE, SHIFT = jnp.array([[0, 1, -1]]), jnp.ones((1, 3))
 ANSWER = jnp.full((1, 3, 3), jnp.nan).at[0, :2, 2].set(0.1)
-HISTORY = History(NODE, SHIFT, ANSWER)
+HISTORY = history_of(NODE, SHIFT, ANSWER)
 
 
 @pytest.mark.parametrize(
     ("fields", "kind", "message"),
     [
-        ({"node": NODE + 1.0}, TypeError, "history.node to be integers; got float32"),
-        ({"node": NODE.at[0, 0].set(3)}, ValueError, r"history.node in -1, ..., 2; got 3"),
-        ({"node": NODE.at[0, 0].set(-2)}, ValueError, "history.node in -1, ..., 2; got -2"),
+        ({"node": NODE + 1.0}, TypeError, "questions.node to be integers; got float32"),
+        ({"node": NODE.at[0, 0].set(3)}, ValueError, r"questions.node in -1, ..., 2; got 3"),
+        ({"node": NODE.at[0, 0].set(-2)}, ValueError, "questions.node in -1, ..., 2; got -2"),
         ({"node": NODE + 1}, ValueError, r"descendants; got 2 \('X3'\).* Positions begin at 0"),
         ({"node": NODE[0]}, ValueError, r"several users.*got shape \(3,\).*leaf\[None\]"),
         ({"node": NODE[:, :2]}, ValueError, r"shift of shape \(1, 2\).* got \(1, 3\)"),
         ({"shift": SHIFT[:, :1]}, ValueError, r"shift of shape \(1, 3\).* got \(1, 1\)"),
-        ({"shift": SHIFT * jnp.nan}, ValueError, "finite values for history.shift; got 3 NaN"),
-        ({"shift": np.array([["a"] * 3])}, TypeError, "history.shift to be numbers; got 'a'"),
+        ({"shift": SHIFT * jnp.nan}, ValueError, "finite values for questions.shift; got 3 NaN"),
+        ({"shift": np.array([["a"] * 3])}, TypeError, "questions.shift to be numbers; got 'a'"),
         (
             {"answer": ANSWER[..., :2]},
             ValueError,
             r"history.answer of shape \(1, 3, 3\); got \(1, 3, 2\)",
         ),
-        ({"answer": jnp.nan_to_num(ANSWER)}, ValueError, "where history.node is -1"),
+        ({"answer": jnp.nan_to_num(ANSWER)}, ValueError, "where questions.node is -1"),
         ({"answer": ANSWER / 0}, ValueError, "history.answer to be finite.*got infinity"),
         (
             {"answer": ANSWER.astype(complex)},
@@ -45,7 +45,7 @@ HISTORY = History(NODE, SHIFT, ANSWER)
 )
 @pytest.mark.parametrize("function", ["infer", "exact_posterior"])
 def test_histories_at_odds_with_the_graph_are_refused(function, fields, kind, message):
-    history = History(**({"node": NODE, "shift": SHIFT, "answer": ANSWER} | fields))
+    history = history_of(**({"node": NODE, "shift": SHIFT, "answer": ANSWER} | fields))
     with pytest.raises(kind, match=message):
         getattr(pcr, function)(KEY, SURROGATE, history, likelihood=LIKELIHOOD)
 
@@ -55,12 +55,22 @@ def test_histories_at_odds_with_the_graph_are_refused(function, fields, kind, me
     [
         ("key", 0, "key to be a random key, as from jax.random.key"),
         ("key", None, "key to be a random key"),
-        ("surrogate", pcr.library.m1(), "surrogate to be a LinearSurrogate; got a SCM"),
+        (
+            "surrogate",
+            pcr.library.m1(),
+            "surrogate to be a Surrogate, such as linear_surrogate.*; got a SCM",
+        ),
         ("history", None, "history to be a History; got None"),
         ("history", [1, 2], r"history to be a History; got \[1, 2\]"),
-        ("likelihood", 0.5, "likelihood to be a Tolerance; got 0.5"),
+        ("likelihood", 0.5, "likelihood to be a Likelihood, such as tolerance.*; got 0.5"),
         ("sampler", 3, "sampler to be a name of .* or a sampler such as Ess"),
         ("sampler", pcr.Ess, "sampler to be a name of .* got <class"),
+        (
+            "likelihood",
+            pcr.Tolerance,
+            "likelihood to be a Likelihood, such as tolerance.*; got <class",
+        ),
+        ("starts", 3, "starts to be a Posteriors; got 3"),
         ("on_user", 3, "on_user to be callable or None; got 3"),
     ],
 )
@@ -68,7 +78,7 @@ def test_wrong_types_are_refused_by_infer(argument, value, message):
     arguments = {"key": KEY, "surrogate": SURROGATE, "history": HISTORY, "likelihood": LIKELIHOOD}
     with pytest.raises(TypeError, match=message):
         pcr.infer(**arguments | {argument: value})
-    if argument not in ("sampler", "on_user"):
+    if argument not in ("sampler", "on_user", "starts"):
         with pytest.raises(TypeError, match=message):
             pcr.exact_posterior(**arguments | {argument: value})
         if argument != "key":
@@ -101,7 +111,7 @@ def test_a_number_is_one_real_number(value):
 @pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.array(0.5), jnp.array(0.5)], ids=repr)
 def test_numbers_of_every_sort_are_taken(value):
     assert pcr.relaxed(value, value, value).sigma == 0.5
-    assert pcr.linear_surrogate(GRAPH, high=value).high == 0.5
+    assert (pcr.linear_surrogate(GRAPH, high=value).prior.high == 0.5).all()
 
 
 @pytest.mark.parametrize("value", [1e300, 1e-42])
@@ -131,7 +141,9 @@ def test_what_is_no_posterior_is_refused(idata, tmp_path):
         pcr.posterior_scms,
         lambda idata: pcr.write_netcdf(idata, tmp_path / "a.nc"),
     ):
-        with pytest.raises(TypeError, match="idata to be from infer or read_netcdf; got a "):
+        with pytest.raises(
+            TypeError, match="posteriors to be from infer, to_arviz or read_netcdf; got a "
+        ):
             function(idata)
 
 

@@ -3,6 +3,7 @@ import json
 import logging
 import random
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro.diagnostics import effective_sample_size
+from problems import history_of
 
-from pcr_jax.elicitation import History
+from pcr_jax.history import History
 from pcr_jax.inference import (
     PosteriorStatus,
     Samples,
@@ -40,7 +42,9 @@ def released(name):
     """The released code's user of that SCM: surrogate, likelihood, history, recorded numbers."""
     user = RELEASED["users"][name]
     answer = np.array([[None] * 10, user["resp_x2"], user["resp_x3"]], float).T
-    history = History(jnp.array(user["node"]) - 1, jnp.array(user["v"]), jnp.asarray(answer, float))
+    history = history_of(
+        jnp.array(user["node"]) - 1, jnp.array(user["v"]), jnp.asarray(answer, float)
+    )
     surrogate = linear_surrogate(GRAPH, noise_mean=RELEASED["noise_mean"])
     return surrogate, tolerance(user["sigma"], user["alpha"]), history, user
 
@@ -90,13 +94,14 @@ def test_a_search_of_the_prior_stops_at_the_first_block_with_enough_draws():
 def test_what_is_possible_lies_in_the_cells_that_a_search_keeps(num_nodes):
     rng = np.random.default_rng(num_nodes)
     surrogate = linear_surrogate(Graph.fully_connected(num_nodes), noise_mean=[0.5] * num_nodes)
-    k, sigma = surrogate.num_coefficients, 0.3
+    k, sigma = len(surrogate.names), 0.3
     parts = cells_per_axis(k)
     node = jnp.asarray(rng.integers(-1, num_nodes, 6))
     shift = jnp.asarray(rng.normal(size=6), jnp.float32)
     truth = jnp.asarray(rng.uniform(-1, 1, k), jnp.float32)
-    answer = surrogate.expected_answers(truth, node, shift)
-    history = History(node, shift, answer.at[0].add(sigma).at[:, 0].set(jnp.nan))
+    blank = history_of(node, shift, jnp.zeros((6, num_nodes)))
+    answer = surrogate.expected(truth, blank.questions, blank.x)
+    history = replace(blank, answer=answer.at[0].add(sigma).at[:, 0].set(jnp.nan))
     likelihood = tolerance(sigma, 0.2)
     kept, _ = possible_cells(surrogate, likelihood, history)
     assert kept.shape == (parts**k,)
@@ -104,7 +109,7 @@ def test_what_is_possible_lies_in_the_cells_that_a_search_keeps(num_nodes):
     unit = jnp.asarray(rng.random((200_000, k)), jnp.float32)
     cell = np.ravel_multi_index(tuple(np.asarray(unit * parts).astype(int).T), (parts,) * k)
     target = Target(surrogate, likelihood, history)
-    possible = np.asarray(target(surrogate.quantile(unit)) > -jnp.inf)
+    possible = np.asarray(target(surrogate.prior.from_unit(unit)) > -jnp.inf)
     assert possible.any()
     assert np.asarray(kept)[cell[possible]].all()
 
@@ -112,13 +117,13 @@ def test_what_is_possible_lies_in_the_cells_that_a_search_keeps(num_nodes):
 @pytest.mark.parametrize("num_nodes", [3, 4])
 def test_contradictions_are_proved_without_a_draw(num_nodes):
     answer = jnp.full((1, 4, num_nodes), jnp.nan).at[0, :2, -1].set(jnp.array([0.7, -0.7]))
-    history = History(jnp.zeros((1, 4), int), jnp.full((1, 4), 0.1), answer)
+    history = history_of(jnp.zeros((1, 4), int), jnp.full((1, 4), 0.1), answer)
     surrogate = linear_surrogate(Graph.fully_connected(num_nodes))
     settings = {"likelihood": tolerance(0.5, 0.1), "sampler": Given(12)}
-    idata = infer(KEY, surrogate, history, **settings)
-    assert idata.constant_data["status"].to_numpy() == [PosteriorStatus.empty]
-    assert idata.constant_data["best_agreement"].to_numpy() == [0.5]
-    assert idata.constant_data["prior_acceptance"].to_numpy() == [0]
+    posteriors = infer(KEY, surrogate, history, **settings)
+    assert posteriors.status == [PosteriorStatus.empty]
+    assert posteriors.best_agreement == [0.5]
+    assert posteriors.prior_acceptance == [0]
 
 
 @needs_zeus
@@ -127,8 +132,8 @@ def test_zeus_agrees_with_exact_draws(name):
     surrogate, likelihood, history, _ = released(name)
     sampler = Zeus(num_walkers=50, num_steps=400, keep=0.8)
     users = jax.tree.map(lambda leaf: leaf[None], history)
-    idata = infer(KEY, surrogate, users, likelihood=likelihood, sampler=sampler)
-    theta = idata.posterior["theta"].to_numpy()[0, :, 0]  # steps of 50 walkers
+    posteriors = infer(KEY, surrogate, users, likelihood=likelihood, sampler=sampler)
+    theta = posteriors.draws[0, 0]  # steps of 50 walkers
     assert theta.shape == (320 * 50, 3)
     _, exact = every_draw(jax.random.key(1), surrogate, likelihood, history)
     # 2 x 3 means at 5 standard errors, which leaves room for an ESS overestimated by a half
@@ -139,24 +144,24 @@ def test_zeus_agrees_with_exact_draws(name):
     se = exact.std(0) * np.sqrt(1 / ess + 1 / len(exact))
     assert (np.abs(theta.mean(0) - exact.mean(0)) < 5 * se).all()
     np.testing.assert_allclose(theta.std(0), exact.std(0), rtol=0.07)  # 5 se at an ESS of 2,500
-    assert (idata.sample_stats["lp"] == pytest.approx(-3 * np.log(2))).all()
+    assert (np.abs(posteriors.log_density + 3 * np.log(2)) < 1e-5).all()
 
 
 class Given:
     """A sampler that returns the starting points, told apart by step."""
 
-    name, needs_gradient, host_only = "given", False, True
+    name, needs_gradient, host_only, needs_exact_starts = "given", False, True, False
 
     def __init__(self, num_walkers=10, num_steps=3):
         self.num_starts = self.num_walkers = num_walkers
         self.num_steps = num_steps
         self.starts = []
 
-    def check(self, num_coefficients):
-        self.num_coefficients = num_coefficients
+    def check(self, surrogate, likelihood):
+        self.dim = len(surrogate.names)
 
     def run(self, key, log_density, starts):
-        assert starts.shape == (self.num_walkers, self.num_coefficients)
+        assert starts.shape == (self.num_walkers, self.dim)
         assert len(np.unique(starts, axis=0)) == self.num_walkers
         lp = np.asarray(log_density(np.asarray(starts, np.float32)))
         assert (lp > -np.inf).all()
@@ -172,15 +177,16 @@ T = 4
 def noiseless(theta, num_users=1):
     """Users who answer exactly as the surrogate with coefficients ``theta`` expects."""
     node, shift = jnp.array([0, 0, 1, 1]), jnp.array([0.5, 1.0, 0.5, 1.0])
-    expected = SURROGATE.expected_answers(jnp.array(theta), node, shift)
+    one = history_of(node, shift, jnp.zeros((T, 3)))
+    expected = SURROGATE.expected(jnp.array(theta), one.questions, one.x)
     answer = jnp.where(jnp.asarray(GRAPH.descendants)[node], expected, jnp.nan)
-    one = History(node, shift, answer)
+    one = replace(one, answer=answer)
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * num_users), one)
 
 
 def impossible(history, user, query=0):
     """The history with one answer out of the reach of every theta in the box."""
-    return History(history.node, history.shift, history.answer.at[user, query, 2].set(50.0))
+    return replace(history, answer=history.answer.at[user, query, 2].set(50.0))
 
 
 LIKELIHOOD = tolerance(0.3, 0.1)  # of 4 answers none may be missed
@@ -192,75 +198,73 @@ def mixed():
     history = impossible(noiseless([0.5, -0.5, 0.2], 4), 1)
     asked = jnp.array([True, True, True, False])
     history = History(
-        jnp.where(asked[:, None], history.node, -1),
-        history.shift,
+        replace(history.questions, node=jnp.where(asked[:, None], history.questions.node, -1)),
         jnp.where(asked[:, None, None], history.answer, jnp.nan),
+        jnp.arange(12.0).reshape(4, 3),
     )
-    x = jnp.arange(12.0).reshape(4, 3)
-    return history, x, infer(KEY, SURROGATE, history, x, likelihood=LIKELIHOOD, sampler=Given())
+    return history, infer(KEY, SURROGATE, history, likelihood=LIKELIHOOD, sampler=Given())
 
 
-def theta_of(idata):
-    return idata.posterior["theta"].to_numpy()
+def theta_of(posteriors):
+    return posteriors.draws
 
 
 def test_an_empty_posterior_is_reported_and_leaves_the_others_alone(mixed):
-    history, _, idata = mixed
-    constant = idata.constant_data
+    history, posteriors = mixed
     assert (PosteriorStatus.empty, PosteriorStatus.prior_only) == (1, 5)
-    np.testing.assert_array_equal(constant["status"], [0, 1, 0, 5])
-    assert json.loads(idata.attrs["status_codes"]) == {s.name: int(s) for s in PosteriorStatus}
-    np.testing.assert_array_equal(constant["best_agreement"], [1, 0.75, 1, 1])
-    acceptance = constant["prior_acceptance"].to_numpy()
+    np.testing.assert_array_equal(posteriors.status, [0, 1, 0, 5])
+    np.testing.assert_array_equal(posteriors.best_agreement, [1, 0.75, 1, 1])
+    acceptance = posteriors.prior_acceptance
     assert acceptance[1] == 0
     assert acceptance[3] == 1
     assert 0 < acceptance[0] < 0.5
-    np.testing.assert_array_equal(constant["num_evaluations"], [10, 0, 10, 10])
-    for values in (theta_of(idata), idata.sample_stats["lp"].to_numpy()):
+    np.testing.assert_array_equal(posteriors.num_evaluations, [10, 0, 10, 10])
+    for values in (theta_of(posteriors), posteriors.log_density):
         missing = np.isnan(values)
-        assert missing[:, :, 1].all()
-        assert not missing[:, :, [0, 2, 3]].any()
-    good = History(history.node, history.shift, history.answer.at[1].set(history.answer[0]))
+        assert missing[1].all()
+        assert not missing[[0, 2, 3]].any()
+    good = replace(history, answer=history.answer.at[1].set(history.answer[0]))
     without = infer(KEY, SURROGATE, good, likelihood=LIKELIHOOD, sampler=Given())
     others = [0, 2, 3]
-    np.testing.assert_array_equal(theta_of(without)[:, :, others], theta_of(idata)[:, :, others])
+    np.testing.assert_array_equal(theta_of(without)[others], theta_of(posteriors)[others])
 
 
 def test_a_users_posterior_is_the_same_alone_and_in_a_batch(mixed):
-    history, _, idata = mixed
+    history, posteriors = mixed
     first = jax.tree.map(lambda leaf: leaf[:1], history)
     alone = infer(KEY, SURROGATE, first, likelihood=LIKELIHOOD, sampler=Given())
-    np.testing.assert_array_equal(theta_of(alone), theta_of(idata)[:, :, :1])
+    np.testing.assert_array_equal(theta_of(alone), theta_of(posteriors)[:1])
     # Equal histories, different users: different draws.
-    assert not np.isin(theta_of(idata)[:, :, 2], theta_of(idata)[:, :, 0]).any()
+    assert not np.isin(theta_of(posteriors)[2], theta_of(posteriors)[0]).any()
 
 
 def test_same_key_gives_the_same_posterior_and_another_key_another(mixed):
-    history, x, idata = mixed
-    same = infer(KEY, SURROGATE, history, x, likelihood=LIKELIHOOD, sampler=Given())
-    np.testing.assert_array_equal(theta_of(same), theta_of(idata))
+    history, posteriors = mixed
+    same = infer(KEY, SURROGATE, history, likelihood=LIKELIHOOD, sampler=Given())
+    np.testing.assert_array_equal(theta_of(same), theta_of(posteriors))
     key = jax.random.key(1)
-    other = infer(key, SURROGATE, history, x, likelihood=LIKELIHOOD, sampler=Given())
-    assert not np.isin(theta_of(other)[:, :, 0], theta_of(idata)[:, :, 0]).any()
+    other = infer(key, SURROGATE, history, likelihood=LIKELIHOOD, sampler=Given())
+    assert not np.isin(theta_of(other)[0], theta_of(posteriors)[0]).any()
 
 
 def test_a_user_without_answers_keeps_the_prior():
-    nobody = History.empty(30, T, 3)
+    nobody = History.empty(jnp.zeros((30, 3)), T)
     theta = theta_of(infer(KEY, SURROGATE, nobody, likelihood=LIKELIHOOD, sampler=Given()))
-    first = theta[0, :10].reshape(300, 3)
+    first = theta[:, 0, :10].reshape(300, 3)
     # 6 comparisons at 5 standard errors: one false alarm in 300,000 seeds
     assert (np.abs(first.mean(0)) < 5 / np.sqrt(3 * 300)).all()
     assert (np.abs((first**2).mean(0) - 1 / 3) < 5 * np.sqrt(4 / 45 / 300)).all()
 
 
 def test_the_result_has_the_stated_dimensions_and_contents(mixed):
-    history, x, idata = mixed
+    history, posteriors = mixed
+    idata = posteriors.to_arviz()
     theta = idata.posterior["theta"]
     assert theta.dims == ("chain", "draw", "user", "coefficient")
     assert theta.shape == (1, 30, 4, 3)
     assert list(theta["coefficient"].to_numpy()) == ["X2 <- X1", "X3 <- X1", "X3 <- X2"]
     # Walkers are folded into draws step by step.
-    steps = theta_of(idata)[0, :, 0].reshape(3, 10, 3)
+    steps = theta_of(posteriors)[0, 0].reshape(3, 10, 3)
     np.testing.assert_allclose(
         steps - steps[0], np.broadcast_to([[[0]], [[10]], [[20]]], steps.shape)
     )
@@ -275,9 +279,10 @@ def test_the_result_has_the_stated_dimensions_and_contents(mixed):
     assert list(answer["node"].to_numpy()) == ["X1", "X2", "X3"]
     np.testing.assert_array_equal(answer, history.answer)
     for name, value in [
-        ("query_node", history.node),
-        ("query_shift", history.shift),
-        ("features", x),
+        ("query_node", history.questions.node),
+        ("query_shift", history.questions.shift),
+        ("query_individual", history.questions.individual),
+        ("features", history.x),
     ]:
         np.testing.assert_array_equal(idata.constant_data[name], value)
     attrs = {name: idata.attrs[name] for name in ("sampler", "likelihood", "num_walkers")}
@@ -286,8 +291,9 @@ def test_the_result_has_the_stated_dimensions_and_contents(mixed):
 
 
 def test_netcdf_keeps_everything(mixed, tmp_path):
-    _, _, idata = mixed
-    write_netcdf(idata, tmp_path / "posterior.nc")
+    posteriors = mixed[1]
+    idata = posteriors.to_arviz()
+    write_netcdf(posteriors, tmp_path / "posterior.nc")
     back = read_netcdf(tmp_path / "posterior.nc")
     assert dict(back.attrs) == dict(idata.attrs)
     groups = ("posterior", "warmup_posterior", "sample_stats", "observed_data", "constant_data")
@@ -299,30 +305,36 @@ def test_netcdf_keeps_everything(mixed, tmp_path):
             np.testing.assert_array_equal(old[name], new[name])
         for name in old.coords:
             np.testing.assert_array_equal(old[name], new[name])
-    means = posterior_scms(back), posterior_scms(idata)
-    jax.tree.map(np.testing.assert_array_equal, *means)
-    assert means[0].graph == GRAPH
+    for draws in (None, 7):
+        pair = posterior_scms(back, draws), posteriors.scms(draws)
+        jax.tree.map(np.testing.assert_array_equal, *pair)
+        assert pair[0].graph == GRAPH
 
 
 def coefficients(scm):
     return np.concatenate([m.coefficients for m in scm.mechanisms], axis=-1)
 
 
-def test_posterior_scms_have_the_mean_coefficients_or_every_draw(mixed):
-    _, _, idata = mixed
-    theta = theta_of(idata)[0]  # (draw, user, coefficient)
-    mean = posterior_scms(idata, reduce="mean")
+def test_scms_have_the_mean_coefficients_or_some_draws(mixed):
+    _, posteriors = mixed
+    theta = theta_of(posteriors)[:, 0]  # (user, draw, coefficient), of 10 walkers and 3 steps
+    mean = posteriors.scms()
     assert mean.graph == GRAPH
     assert mean.batch_shape == (4,)
-    np.testing.assert_allclose(coefficients(mean), theta.mean(0), rtol=1e-5, equal_nan=True)
+    np.testing.assert_allclose(coefficients(mean), theta.mean(1), rtol=1e-5, equal_nan=True)
     assert np.isnan(coefficients(mean)[1]).all()
-    every = posterior_scms(idata, reduce=None)
+    every = posteriors.scms(draws=30)
     assert every.batch_shape == (4, 30)
-    np.testing.assert_array_equal(coefficients(every), np.moveaxis(theta, 0, 1))
+    by_walker = theta.reshape(4, 3, 10, 3).swapaxes(1, 2).reshape(4, 30, 3)
+    np.testing.assert_array_equal(coefficients(every), by_walker)
+    some = posteriors.scms(draws=10)  # one of each walker, in turn of each step
+    np.testing.assert_array_equal(coefficients(some), by_walker[:, ::3])
     x = jax.vmap(lambda scm: scm.predict(jnp.array([1.0, 0, 0])))(mean)
-    np.testing.assert_allclose(x[0, 1], theta[:, 0, 0].mean(), rtol=1e-5)
-    with pytest.raises(ValueError, match="reduce to be 'mean' or None; got 'median'"):
-        posterior_scms(idata, reduce="median")
+    np.testing.assert_allclose(x[0, 1], theta[0, :, 0].mean(), rtol=1e-5)
+    with pytest.raises(ValueError, match="draws of at most 30 per user; got 31"):
+        posteriors.scms(draws=31)
+    with pytest.raises(ValueError, match="draws >= 1"):
+        posteriors.scms(draws=0)
 
 
 def test_contradictions_of_many_coefficients_are_proved():
@@ -330,20 +342,20 @@ def test_contradictions_of_many_coefficients_are_proved():
     answer = jnp.full((1, T, 5), jnp.nan).at[0, :2, -1].set(jnp.array([0.0, 1e3]))
     surrogate = linear_surrogate(Graph.fully_connected(5))
     settings = {"likelihood": tolerance(1.0, 0.1), "sampler": Given(20)}
-    history = History(node, shift, answer)
-    idata = infer(KEY, surrogate, history, max_prior_draws=2**16, **settings)
-    assert idata.constant_data["status"] == [PosteriorStatus.empty]
-    assert idata.constant_data["best_agreement"] == [0.5]  # of two answers
-    assert np.isnan(theta_of(idata)).all()
-    assert np.isnan(coefficients(posterior_scms(idata))).all()
+    history = history_of(node, shift, answer)
+    posteriors = infer(KEY, surrogate, history, max_prior_draws=2**16, **settings)
+    assert posteriors.status == [PosteriorStatus.empty]
+    assert posteriors.best_agreement == [0.5]  # of two answers
+    assert np.isnan(theta_of(posteriors)).all()
+    assert np.isnan(coefficients(posteriors.scms())).all()
 
 
 def test_few_feasible_prior_draws_are_enough_to_start():
     history, likelihood = noiseless([0.5, -0.5, 0.2]), tolerance(0.01, 0.0)
     sampler = Given()
-    idata = infer(KEY, SURROGATE, history, likelihood=likelihood, sampler=sampler)
-    assert idata.constant_data["status"] == [PosteriorStatus.ok]
-    assert 0 < idata.constant_data["prior_acceptance"] * 2**20 < 10
+    posteriors = infer(KEY, SURROGATE, history, likelihood=likelihood, sampler=sampler)
+    assert posteriors.status == [PosteriorStatus.ok]
+    assert 0 < posteriors.prior_acceptance * 2**20 < 10
     (starts,) = sampler.starts  # distinct and feasible: `Given` asserts it
     np.testing.assert_allclose(starts, [[0.5, -0.5, 0.2]] * 10, atol=0.05)
 
@@ -351,12 +363,12 @@ def test_few_feasible_prior_draws_are_enough_to_start():
 def test_a_region_too_small_to_start_in_is_reported():
     # Where |theta - 0.9| < 1e-6 lie some 30 numbers of single precision, for 50 walkers.
     surrogate = linear_surrogate(Graph.fully_connected(2))
-    history = History(jnp.zeros((1, 1), int), jnp.ones((1, 1)), jnp.array([[[jnp.nan, 0.9]]]))
+    history = history_of(jnp.zeros((1, 1), int), jnp.ones((1, 1)), jnp.array([[[jnp.nan, 0.9]]]))
     settings = {"likelihood": tolerance(1e-6, 0.0), "sampler": Given(50)}
-    idata = infer(KEY, surrogate, history, max_prior_draws=2**21, **settings)
-    assert idata.constant_data["best_agreement"] == [1]
-    assert idata.constant_data["status"] == [PosteriorStatus.no_start]
-    assert np.isnan(theta_of(idata)).all()
+    posteriors = infer(KEY, surrogate, history, max_prior_draws=2**21, **settings)
+    assert posteriors.best_agreement == [1]
+    assert posteriors.status == [PosteriorStatus.no_start]
+    assert np.isnan(theta_of(posteriors)).all()
 
 
 def test_a_sampler_that_gives_up_is_reported():
@@ -366,10 +378,12 @@ def test_a_sampler_that_gives_up_is_reported():
             return super().run(key, log_density, starts) if len(self.starts) == 2 else None
 
     history = noiseless([0.5, -0.5, 0.2], 3)
-    idata = infer(KEY, SURROGATE, history, likelihood=LIKELIHOOD, sampler=GivesUp())
+    posteriors = infer(KEY, SURROGATE, history, likelihood=LIKELIHOOD, sampler=GivesUp())
     failed, ok = PosteriorStatus.failed, PosteriorStatus.ok
-    np.testing.assert_array_equal(idata.constant_data["status"], [failed, ok, failed])
-    np.testing.assert_array_equal(np.isnan(theta_of(idata)).all((0, 1, 3)), [True, False, True])
+    np.testing.assert_array_equal(posteriors.status, [failed, ok, failed])
+    np.testing.assert_array_equal(
+        np.isnan(theta_of(posteriors)).all((1, 2, 3)), [True, False, True]
+    )
 
 
 def global_state():
@@ -395,11 +409,11 @@ def test_zeus_leaves_no_trace_and_repeats_itself():
     twice = infer(KEY, SURROGATE, history, **settings)
     np.testing.assert_array_equal(theta_of(once), theta_of(twice))
     other = infer(jax.random.key(1), SURROGATE, history, **settings)
-    assert not np.isin(theta_of(other)[:, :, 0], theta_of(once)[:, :, 0]).any()
-    np.testing.assert_array_equal(once.constant_data["status"], [0, 1])
-    assert theta_of(once).shape == (1, 50, 2, 3)
-    assert once.warmup_posterior["theta"].shape == (1, 50, 2, 3)
-    assert once.attrs["sampler"] == "zeus"
+    assert not np.isin(theta_of(other)[0], theta_of(once)[0]).any()
+    np.testing.assert_array_equal(once.status, [0, 1])
+    assert theta_of(once).shape == (2, 1, 50, 3)
+    assert once.warmup.shape == (2, 1, 50, 3)
+    assert once.info["sampler"] == "zeus"
 
 
 def test_a_missing_zeus_is_named_with_the_way_to_install_it(monkeypatch):
@@ -407,7 +421,7 @@ def test_a_missing_zeus_is_named_with_the_way_to_install_it(monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'pcr-jax\[zeus\]'"):
         infer(KEY, SURROGATE, noiseless([0.0, 0, 0]), likelihood=LIKELIHOOD, sampler="zeus")
     given = infer(KEY, SURROGATE, noiseless([0.0, 0, 0]), likelihood=LIKELIHOOD, sampler=Given())
-    assert given.constant_data["status"] == [0]
+    assert given.status == [0]
 
 
 def test_the_default_sampler_needs_no_extra():
@@ -433,23 +447,22 @@ def test_settings_of_zeus_out_of_range_are_refused(settings, message):
 def test_misuse_names_the_argument():
     history = noiseless([0.0, 0, 0], 2)
 
-    def refused(message, history=history, x=None, surrogate=SURROGATE, **settings):
+    def refused(message, history=history, surrogate=SURROGATE, **settings):
         settings = {"likelihood": LIKELIHOOD, "sampler": Given()} | settings
         with pytest.raises(ValueError, match=message):
-            infer(KEY, surrogate, history, x, **settings)
+            infer(KEY, surrogate, history, **settings)
 
     refused("sampler to be one of .*'zeus'.* got 'gibbs'", sampler="gibbs")
     if find_spec("zeus"):
         refused(r"num_walkers >= 2 \* num_coefficients = 6; got 4", sampler=Zeus(num_walkers=4))
-    refused(r"history.answer of shape \(2, \d+, 3\)", history=History.empty(2, T, 4))
-    refused("x of 2 users; got 3", x=jnp.ones((3, 3)))
-    refused(r"matching \(3,\) for x", x=jnp.ones((2, 4)))
-    refused("finite values for x", x=jnp.full((2, 3), jnp.nan))
+    refused(r"history.answer of shape \(2, \d+, 3\)", history=History.empty(jnp.zeros((2, 4)), T))
+    refused(r"history.x of shape \(2, 3\); got \(3, 3\)", replace(history, x=jnp.ones((3, 3))))
+    refused("finite values for history.x", replace(history, x=jnp.full((2, 3), jnp.nan)))
     refused("max_prior_draws >= 1", max_prior_draws=0)
 
 
 def test_on_user_is_called_after_every_user(mixed):
-    history, _, _ = mixed
+    history, _ = mixed
     calls = []
     settings = {"likelihood": LIKELIHOOD, "sampler": Given()}
     infer(KEY, SURROGATE, history, on_user=lambda: calls.append(1), **settings)

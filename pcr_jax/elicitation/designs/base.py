@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 from jax import Array
 
 from pcr_jax.history import History, Questions
-from pcr_jax.surrogates import LinearSurrogate
+from pcr_jax.surrogates import Surrogate
 
 
 class Belief(NamedTuple):
@@ -15,7 +15,7 @@ class Belief(NamedTuple):
 
     Attributes
     ----------
-    surrogate : LinearSurrogate
+    surrogate : Surrogate
         Its graph has the nodes that can be asked about.
     history : History
         What was asked and answered so far.
@@ -23,7 +23,7 @@ class Belief(NamedTuple):
         What was inferred from that, for designs that need it.
     """
 
-    surrogate: LinearSurrogate
+    surrogate: Surrogate
     history: History
     posteriors: Any = None
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 from jax import Array
 
 from pcr_jax.inference.target import Target
+from pcr_jax.likelihoods import Likelihood
+from pcr_jax.surrogates import Surrogate
 
 
 class Samples(NamedTuple):
@@ -15,11 +17,11 @@ class Samples(NamedTuple):
     Attributes
     ----------
     draws : array
-        Shape (chain, step, walker, num_coefficients), after warm-up.
+        Shape (chain, step, walker, dim), after warm-up.
     log_density : array
         Shape (chain, step, walker).
     warmup : array
-        Shape (chain, warm-up step, walker, num_coefficients).
+        Shape (chain, warm-up step, walker, dim).
     num_evaluations : int
         Evaluations of the log density (of its gradient, where the sampler needs that).
     statistics : dict of array
@@ -40,15 +42,45 @@ class Sampler(Protocol):
     """Draws from one user's posterior.
 
     A sampler that is not ``host_only`` is hashable and its `run` is a pure JAX function, which
-    `infer` maps over users.
+    `infer` maps over users. Importance resampling of draws from the prior:
+
+    >>> from dataclasses import dataclass
+    >>> import jax, jax.numpy as jnp
+    >>> import pcr_jax as pcr
+    >>> @dataclass(frozen=True)
+    ... class Resampling:
+    ...     num_draws: int = 512
+    ...     name, needs_gradient, host_only, needs_exact_starts = "resampling", False, False, False
+    ...     num_starts, num_walkers = 0, 1
+    ...
+    ...     def check(self, surrogate, likelihood):
+    ...         pass
+    ...
+    ...     def run(self, key, target, starts):
+    ...         k_draw, k_pick = jax.random.split(key)
+    ...         z = target.from_unit(jax.random.uniform(k_draw, (8 * self.num_draws, target.dim)))
+    ...         log_weights = jax.vmap(target.log_likelihood)(z)
+    ...         pick = jax.random.categorical(k_pick, log_weights, shape=(self.num_draws,))
+    ...         draws = z[pick][None, :, None]
+    ...         log_density = jax.vmap(target.log_density)(z[pick])[None, :, None]
+    ...         return pcr.Samples(draws, log_density, draws[:, :0], len(z))
+    >>> user = pcr.SimulatedUser(pcr.library.m1())
+    >>> history = pcr.elicit(jax.random.key(0), user, jnp.zeros((2, 3)), num_queries=3)
+    >>> surrogate, likelihood = pcr.linear_surrogate(user.graph), pcr.tolerance(0.5, 0.0)
+    >>> key, settings = jax.random.key(1), {"sampler": Resampling()}
+    >>> pcr.infer(key, surrogate, history, likelihood, **settings).draws.shape
+    (2, 1, 512, 3)
 
     Attributes
     ----------
     name : str
     needs_gradient : bool
-        Whether the log density must be differentiable.
+        Whether the likelihood must be differentiable.
     host_only : bool
         Whether it runs in Python, one user at a time.
+    needs_exact_starts : bool
+        Whether it begins with draws from the posterior. Where there are none, `infer` runs what its
+        method ``warming_up()`` returns.
     num_starts : int
         How many starting points it takes; 0 if it finds its own.
     num_walkers : int
@@ -58,6 +90,7 @@ class Sampler(Protocol):
     name: str
     needs_gradient: bool
     host_only: bool
+    needs_exact_starts: bool
 
     @property
     def num_starts(self) -> int:
@@ -67,11 +100,11 @@ class Sampler(Protocol):
     def num_walkers(self) -> int:
         """Of each chain."""
 
-    def check(self, num_coefficients: int) -> None:
-        """Raise ValueError if the settings do not suit that many coefficients."""
+    def check(self, surrogate: Surrogate, likelihood: Likelihood) -> None:
+        """Raise ValueError, naming the remedy, if it cannot sample their posteriors."""
 
     def run(self, key: Array, target: Target, starts: Array) -> Samples | None:
-        """Sample from ``starts`` (num_starts, num_coefficients), distinct and possible.
+        """Sample from ``starts`` (num_starts, dim), distinct and of positive density.
 
         There is nothing to look for outside of ``target.reach``.
 

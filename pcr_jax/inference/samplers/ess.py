@@ -5,7 +5,7 @@ Karamanis & Beutler (2020), "Ensemble slice sampling".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,14 @@ from numpyro.infer import ESS
 from pcr_jax import _checks
 from pcr_jax.inference.samplers.base import Samples
 from pcr_jax.inference.target import Target
+from pcr_jax.likelihoods import Likelihood
+from pcr_jax.surrogates import Surrogate
 
 # A slice shrinks to the walker itself, to rounding, in some 50 steps; this ends what would not.
 _MAX_SHRINKS = 200
+
+# Steps at least before the first kept, from points that are no draws from the posterior.
+_WARMING_UP = 200
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class Ess:
     num_walkers : int
         Of each ensemble; even, at least twice the number of coefficients.
     num_warmup : int
-        Steps dropped. The starting points of `infer` are draws from the posterior already.
+        Steps dropped, where the starting points of `infer` are draws from the posterior already;
+        200 at least where they are not.
     num_steps : int
         Steps kept, after thinning.
     thin : int
@@ -52,6 +58,7 @@ class Ess:
     name = "ess"
     needs_gradient = False
     host_only = False
+    needs_exact_starts = True
 
     def __post_init__(self):
         for field in ("num_ensembles", "num_warmup", "num_steps", "thin"):
@@ -65,9 +72,13 @@ class Ess:
         """One per walker."""
         return self.num_ensembles * self.num_walkers
 
-    def check(self, num_coefficients: int) -> None:
-        """Raise ValueError unless an ensemble is large enough for that many coefficients."""
-        _checks.walkers(self.num_walkers, num_coefficients)
+    def check(self, surrogate: Surrogate, likelihood: Likelihood) -> None:
+        """Raise ValueError unless an ensemble is large enough for their unknown numbers."""
+        _checks.walkers(self.num_walkers, len(surrogate.names) + len(likelihood.names))
+
+    def warming_up(self) -> Ess:
+        """The same from any points of positive density."""
+        return replace(self, num_warmup=max(self.num_warmup, _WARMING_UP))
 
     def run(self, key: Array, target: Target, starts: Array) -> Samples:
         """Sample one user's posterior; see `pcr_jax.inference.Sampler`."""
@@ -75,8 +86,8 @@ class Ess:
         keys = jax.random.split(key, self.num_ensembles)
 
         def ensemble(key, start):
-            def potential(theta):
-                return -target.log_density(theta)
+            def potential(z):
+                return -target.log_density(z)
 
             # Walkers keep their places, so that each can be followed through the steps; and a
             # slice's length is not tuned: tuning never ends in NumPyro, and one difference of

@@ -3,7 +3,7 @@
 Where some answers may be missed, the posterior can be a union of regions with next to nothing
 between them, which trajectories do not cross. Draws are therefore followed by independence
 Metropolis steps (Tierney 1994), which propose draws from the prior where bounds on the expected
-answers leave some likelihood (see `possible_cells`).
+answers leave some likelihood (see `possible_cells`), or from all of it where there are none.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from numpyro.infer import NUTS
 
 from pcr_jax import _checks
 from pcr_jax.inference.samplers.base import Samples
-from pcr_jax.inference.search import cell_of, numbers_of, possible_cells, uniform_over
+from pcr_jax.inference.search import proposals
 from pcr_jax.inference.target import Target
-from pcr_jax.likelihoods import Relaxed
+from pcr_jax.likelihoods import Likelihood
+from pcr_jax.surrogates import Surrogate
 
 _FIELDS = ("diverging", "num_steps", "accept_prob")
 
 
 @dataclass(frozen=True)
 class Nuts:
-    """NUTS on the `relaxed` likelihood, the box mapped to all reals by a logit.
+    """NUTS on a likelihood with a gradient, such as `relaxed`, in the reals behind the prior.
 
     Parameters
     ----------
@@ -61,6 +62,7 @@ class Nuts:
     name = "nuts"
     needs_gradient = True
     host_only = False
+    needs_exact_starts = False
     num_walkers = 1
 
     def __post_init__(self):
@@ -82,44 +84,37 @@ class Nuts:
         """One per chain."""
         return self.num_chains
 
-    def check(self, num_coefficients: int) -> None:
-        """Any number of coefficients will do."""
+    def check(self, surrogate: Surrogate, likelihood: Likelihood) -> None:
+        """Raise ValueError unless the likelihood has a gradient."""
+        if not likelihood.differentiable:
+            raise ValueError(
+                f"Expected a likelihood with a gradient for sampler {self.name!r}; got "
+                f"{likelihood}, whose gradient is 0 wherever it exists. Use pcr.relaxed(sigma, "
+                "beta) in its place, or a sampler that needs no gradient ('ess', 'smc')."
+            )
 
     def run(self, key: Array, target: Target, starts: Array) -> Samples:
         """Sample one user's posterior; see `pcr_jax.inference.Sampler`."""
-        box = target.reach
-        low, high = box
 
-        def constrained(z):
-            return low + (high - low) * jax.nn.sigmoid(z)
+        def constrained(real):
+            return target.from_real(real)[0]
 
-        def unconstrained(theta):
-            unit = jnp.clip((theta - low) / (high - low), 1e-6, 1 - 1e-6)
-            return jax.scipy.special.logit(unit)
+        def potential(real):
+            z, log_prior = target.from_real(real)
+            return -target.log_likelihood(z) - log_prior
 
-        def potential(z):
-            log_jacobian = jnp.sum(jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z))
-            return -target.log_likelihood(constrained(z)) - log_jacobian
-
-        likelihood = target.likelihood
-        assert isinstance(likelihood, Relaxed)
-        cells, _ = possible_cells(
-            target.surrogate, likelihood, target.history, likelihood.nearly_possible, box
-        )
-        order = numbers_of(cells)
+        anywhere = proposals(target)
 
         def jump(key, state):
-            """Independence Metropolis steps with uniform proposals from the cells."""
+            """Independence Metropolis steps with proposals from a part of the prior."""
             k_propose, k_accept = jax.random.split(key)
-            unit = jax.random.uniform(
-                k_propose, (self.num_jumps, 1 + target.surrogate.num_coefficients)
-            )
-            proposals = uniform_over(box, order, cells.sum(), unit)
-            offered = jax.vmap(target.log_likelihood)(proposals)
+            unit = jax.random.uniform(k_propose, (self.num_jumps, anywhere.num_columns))
+            proposed = anywhere.draws(unit)
+            offered = jax.vmap(target.log_likelihood)(proposed)
             limits = jnp.log(jax.random.uniform(k_accept, (self.num_jumps,)))
-            theta = constrained(state.z)
-            # From outside the cells, what is proposed could not be jumped back from.
-            inside = cells[cell_of(box, theta)]
+            z = constrained(state.z)
+            # From outside, what is proposed could not be jumped back from.
+            inside = anywhere.covers(z)
 
             def consider(present, offer):
                 proposed, log_likelihood, limit = offer
@@ -130,11 +125,11 @@ class Nuts:
                     present,
                 ), None
 
-            present = (theta, target.log_likelihood(theta), False)
-            (theta, _, moved), _ = jax.lax.scan(consider, present, (proposals, offered, limits))
-            z = jnp.where(moved, unconstrained(theta), state.z)
-            energy, gradient = jax.value_and_grad(potential)(z)
-            return state._replace(z=z, potential_energy=energy, z_grad=gradient)
+            present = (z, target.log_likelihood(z), False)
+            (z, _, moved), _ = jax.lax.scan(consider, present, (proposed, offered, limits))
+            real = jnp.where(moved, target.to_real(z), state.z)
+            energy, gradient = jax.value_and_grad(potential)(real)
+            return state._replace(z=real, potential_energy=energy, z_grad=gradient)
 
         def chain(key, start):
             k_chain, k_jumps = jax.random.split(key)
@@ -144,7 +139,7 @@ class Nuts:
                 max_tree_depth=self.max_tree_depth,
                 dense_mass=True,
             )
-            state = kernel.init(k_chain, self.num_warmup, unconstrained(start), (), {})
+            state = kernel.init(k_chain, self.num_warmup, target.to_real(start), (), {})
 
             def steps(num, carry):
                 def step(_, carry):

@@ -18,7 +18,9 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.inference.samplers.base import Samples
-from pcr_jax.inference.target import Target, from_unit
+from pcr_jax.inference.target import Target
+from pcr_jax.likelihoods import Likelihood
+from pcr_jax.surrogates import Surrogate
 
 
 @cache
@@ -89,6 +91,7 @@ class Smc:
     name = "smc"
     needs_gradient = False
     host_only = False
+    needs_exact_starts = False
     num_walkers = 1
     num_starts = 0
 
@@ -100,8 +103,8 @@ class Smc:
         if not 0 < self.target_ess < 1:
             raise ValueError(f"Expected target_ess in (0, 1); got {self.target_ess}.")
 
-    def check(self, num_coefficients: int) -> None:
-        """Any number of coefficients will do."""
+    def check(self, surrogate: Surrogate, likelihood: Likelihood) -> None:
+        """Any will do."""
 
     def run(self, key: Array, target: Target, starts: Array) -> Samples:
         """Sample one user's posterior; see `pcr_jax.inference.Sampler`.
@@ -127,8 +130,7 @@ class Smc:
 
     def _one(self, key, target):
         random_walk, adaptive_tempered, resampling = _blackjax()
-        box, num = target.reach, self.num_particles
-        width = box[1] - box[0]
+        width, num = target.scale, self.num_particles
         k_start, k_levels, k_resample, k_moves = jax.random.split(key, 4)
         kernel = adaptive_tempered.build_kernel(
             target.log_prior,
@@ -150,15 +152,15 @@ class Smc:
             state, info = kernel(key, state, self.num_moves, {"factor": factor[None]})
             return state, log_evidence + info.log_likelihood_increment, level + 1
 
-        unit = jax.random.uniform(k_start, (num, box.shape[1]))
-        state = adaptive_tempered.init(from_unit(box, unit))
+        unit = jax.random.uniform(k_start, (num, target.dim))
+        state = adaptive_tempered.init(target.from_unit(unit))
         state = state._replace(tempering_param=jnp.zeros(()))
         state, log_evidence, levels = jax.lax.while_loop(
             unfinished, temper, (state, jnp.zeros(()), 0)
         )
 
         # From the path to the likelihood: what is still outside of an indicator falls out.
-        path, log_likelihood = jax.vmap(lambda t: (target.path(t), target.log_likelihood(t)))(
+        path, log_likelihood = jax.vmap(lambda z: (target.path(z), target.log_likelihood(z)))(
             state.particles
         )
         log_weights = jnp.log(state.weights) + log_likelihood - path
@@ -168,15 +170,13 @@ class Smc:
         factor = _proposal_factor(state.particles, weights, width)
         particles = state.particles[resampling.systematic(k_resample, weights, num)]
 
-        def last_moves(key, theta):
+        def last_moves(key, z):
             def move(state, key):
                 return _random_walk(key, state, target.log_density, factor)[0], None
 
-            start = random_walk.init(theta, target.log_density)
+            start = random_walk.init(z, target.log_density)
             return jax.lax.scan(move, start, jax.random.split(key, self.num_last_moves))[0]
 
         last = jax.vmap(last_moves)(jax.random.split(k_moves, num), particles)
         log_density = jnp.where(log_sum > -jnp.inf, last.logdensity, -jnp.inf)
-        prior = target.surrogate
-        log_share = jnp.log(width / (prior.high - prior.low)).sum()
-        return last.position, log_density, log_share + log_evidence + log_sum, levels
+        return last.position, log_density, target.log_share + log_evidence + log_sum, levels

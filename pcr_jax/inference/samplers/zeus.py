@@ -20,6 +20,8 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax.inference.samplers.base import Samples
 from pcr_jax.inference.target import Target
+from pcr_jax.likelihoods import Likelihood
+from pcr_jax.surrogates import Surrogate
 
 _one_at_a_time = Lock()
 
@@ -85,6 +87,7 @@ class Zeus:
     name = "zeus"
     needs_gradient = False
     host_only = True
+    needs_exact_starts = False
 
     def __post_init__(self):
         _checks.count(self.num_walkers, "num_walkers", minimum=2)
@@ -108,9 +111,9 @@ class Zeus:
         """One per walker."""
         return self.num_ensembles * self.num_walkers
 
-    def check(self, num_coefficients: int) -> None:
-        """Raise ValueError unless the ensemble is large enough for that many coefficients."""
-        _checks.walkers(self.num_walkers, num_coefficients)
+    def check(self, surrogate: Surrogate, likelihood: Likelihood) -> None:
+        """Raise ValueError unless an ensemble is large enough for their unknown numbers."""
+        _checks.walkers(self.num_walkers, len(surrogate.names) + len(likelihood.names))
 
     def run(self, key: Array, target: Target, starts: Array) -> Samples | None:
         """Sample one user's posterior; None if zeus gives up on it.
@@ -122,14 +125,14 @@ class Zeus:
         target : Target
             Evaluated for all walkers at once, compiled for that shape.
         starts : Array
-            Shape (num_starts, num_coefficients), distinct, of positive density.
+            Shape (num_starts, dim), distinct, of positive density.
         """
 
-        def padded(thetas):
+        def padded(zs):
             # zeus asks for some 30 batch sizes up to num_walkers; one shape, one compilation.
-            full = np.zeros((self.num_walkers, thetas.shape[1]), dtype)
-            full[: len(thetas)] = thetas
-            return np.asarray(target(full))[: len(thetas)]
+            full = np.zeros((self.num_walkers, zs.shape[1]), dtype)
+            full[: len(zs)] = zs
+            return np.asarray(target(full))[: len(zs)]
 
         dtype = jnp.result_type(float)
         seeds = np.asarray(jax.random.bits(key, (self.num_ensembles, 2), np.uint32))

@@ -1,79 +1,62 @@
-"""The family of SCMs among which a user's own is sought, with its prior."""
+"""Linear SCMs, the paper's surrogate."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
+import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
+from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action
 from pcr_jax.graph import Graph
 from pcr_jax.history import Questions
 from pcr_jax.scm import SCM, linear_scm
+from pcr_jax.surrogates.priors import Box, Prior
 
 
-@dataclass(frozen=True)
+@pytree(static=("graph",))
 class LinearSurrogate:
-    """Linear SCMs on a DAG with standard normal noise and a box prior (Eq. 3 of the paper).
+    """Linear SCMs on a DAG with standard normal noise (Eq. 3 of the paper). See `linear_surrogate`.
 
-    Hashable, so that compiled functions take it as a static argument. See `linear_surrogate`.
+    Parameters
+    ----------
+    graph : Graph
+        With at least one edge.
+    prior : Prior
+        Of a coefficient for every edge.
+    noise_mean : Array
+        Shape (d,): E[U] in the expected answers.
     """
 
     graph: Graph
-    low: float
-    high: float
-    noise_mean: tuple[float, ...]
+    prior: Prior
+    noise_mean: Array
+
+    multi_affine = True
 
     def __post_init__(self):
         _checks.instance(self.graph, Graph, "graph")
         if not self.graph.edges:
             raise ValueError("Expected a graph with at least one edge; got none to infer.")
-        # In JAX's precision: 1e300 is infinite there, and 1 and 1 + 1e-9 may be the same.
-        _checks.number(self.low, "low")
-        _checks.number(self.high, "high")
-        if not _checks.finite(self.low, "low") < _checks.finite(self.high, "high"):
-            raise ValueError(f"Expected low < high; got low={self.low}, high={self.high}.")
+        _checks.capable(self.prior, Prior, "prior", "Box(low, high)")
         _checks.unnamed(self.noise_mean, "noise_mean")
-        _checks.finite(self.noise_mean, "noise_mean", (self.graph.num_nodes,))
-        object.__setattr__(self, "low", float(self.low))
-        object.__setattr__(self, "high", float(self.high))
-        object.__setattr__(self, "noise_mean", tuple(map(float, self.noise_mean)))
+        axes = (*self.prior.batch_shape, self.graph.num_nodes)
+        noise_mean = _checks.on_host(self.noise_mean, "noise_mean", axes)
+        object.__setattr__(self, "noise_mean", noise_mean)
 
     @property
-    def coefficient_names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """One name per edge, such as ``"savings <- income"``."""
         return self.graph.edge_names
 
-    @property
-    def num_coefficients(self) -> int:
-        """One per edge of the graph."""
-        return len(self.graph.edges)
-
-    @property
-    def prior(self) -> dist.Distribution:
-        """Uniform on ``[low, high]`` for each coefficient; event shape (num_coefficients,)."""
-        box = dist.Uniform(self.low, self.high)
-        return box.expand([self.num_coefficients]).to_event(1)
-
-    def log_prior(self, theta: Array) -> Array:
-        """Log density of `prior` at ``theta`` (num_coefficients,), -inf outside the box; ()."""
-        inside = [(self.low <= t) & (t <= self.high) for t in jnp.unstack(theta)]
-        log_volume = self.num_coefficients * math.log(self.high - self.low)
-        return jnp.where(reduce(jnp.logical_and, inside), -log_volume, -jnp.inf)
-
-    def quantile(self, unit: Array) -> Array:
-        """The prior draw of rank ``unit`` (..., num_coefficients) in the unit cube."""
-        return self.low + (self.high - self.low) * unit
-
     def scm(self, theta: Array) -> SCM:
         """The SCM with coefficients ``theta`` (num_coefficients,); `jax.vmap` it for a batch."""
-        theta = _checks.array(theta, "theta", (self.num_coefficients,))
+        theta = _checks.array(theta, "theta", (len(self.names),))
         return linear_scm(self.graph, theta)
 
     def expected(self, theta: Array, questions: Questions, x: Array) -> Array:
@@ -132,7 +115,7 @@ def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> Li
     graph : Graph
         The true graph, which the paper assumes known.
     low, high : float
-        The box of every coefficient.
+        The box of every coefficient. `LinearSurrogate` takes one for each, and other priors.
     noise_mean : sequence of float, optional
         E[U] in the expected answers, one per node; 0 by default, as U ~ N(0, 1) says.
 
@@ -144,5 +127,10 @@ def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> Li
         If the graph has no edge, ``low >= high``, or ``noise_mean`` has another length.
     """
     _checks.instance(graph, Graph, "graph")
-    mean = (0.0,) * graph.num_nodes if noise_mean is None else noise_mean
-    return LinearSurrogate(graph, low, high, mean)
+    for name, value in (("low", low), ("high", high)):
+        _checks.number(value, name)
+    # In JAX's precision: 1e300 is infinite there, and 1 and 1 + 1e-9 may be the same.
+    ones = np.ones(len(graph.edges), jnp.result_type(float))
+    low, high = _checks.on_host(low, "low") * ones, _checks.on_host(high, "high") * ones
+    mean: Any = np.zeros(graph.num_nodes) if noise_mean is None else noise_mean
+    return LinearSurrogate(graph, Box(low, high), mean)

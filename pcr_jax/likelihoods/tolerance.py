@@ -1,4 +1,4 @@
-"""How well a surrogate's expected answers must match what the user said."""
+"""At least a share of the answers lies within a tolerance: the paper's likelihood."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
+from pcr_jax.likelihoods.base import HardSupport
 
 TEMPERATURE = 0.05
 """Of `relaxed`, by default; chosen in ``benchmarks/quality/posterior.py``."""
@@ -55,7 +56,7 @@ def _count(flags: list[Array]) -> Array:
 
 
 @pytree(static=("norm",))
-class Tolerance:
+class Tolerance(HardSupport):
     """The paper's indicator likelihood (section 4). See `tolerance`."""
 
     sigma: Array | float
@@ -117,11 +118,15 @@ class Tolerance:
         agreeing, answered = self.agreement(expected, answer)
         return agreeing >= self.needed(answered)
 
-    def log_prob(self, expected: Array, answer: Array) -> Array:
+    def nearly_possible(self, expected: Array, answer: Array) -> Array:
+        """`possible`: there is no likelihood elsewhere; boolean, shape ()."""
+        return self.possible(expected, answer)
+
+    def log_prob(self, unknowns: Array, expected: Array, answer: Array) -> Array:
         """0 if at most a share ``beta`` of the answers is missed, else -inf; shape ()."""
         return jnp.where(self.possible(expected, answer), 0.0, -jnp.inf)
 
-    def path(self, expected: Array, answer: Array) -> Array:
+    def path(self, unknowns: Array, expected: Array, answer: Array) -> Array:
         """Finite everywhere, equal to `log_prob` where that is: what tempering can follow; ().
 
         Falls with the tolerance that would have been needed instead of ``sigma``.
@@ -172,7 +177,7 @@ class Relaxed(Tolerance):
             return None
         return float(self.sigma) * (1 + 10 * temperature), least - max(more, 0)
 
-    def log_prob(self, expected: Array, answer: Array) -> Array:
+    def log_prob(self, unknowns: Array, expected: Array, answer: Array) -> Array:
         """Log of the outer sigmoid; finite, as is its gradient; shape ()."""
         distances, answered = _distances(self.norm, expected, answer)
         agreeing = sum(
@@ -183,9 +188,9 @@ class Relaxed(Tolerance):
         threshold = self.needed(_count(answered)) - 0.5
         return jax.nn.log_sigmoid((agreeing - threshold) / self.temperature)
 
-    def path(self, expected: Array, answer: Array) -> Array:
+    def path(self, unknowns: Array, expected: Array, answer: Array) -> Array:
         """`log_prob` itself; shape ()."""
-        return self.log_prob(expected, answer)
+        return self.log_prob(unknowns, expected, answer)
 
 
 def tolerance(sigma: float, beta: float, *, norm: str = "each") -> Tolerance:

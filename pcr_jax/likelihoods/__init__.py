@@ -1,0 +1,16 @@
+"""How well a surrogate's expected answers must match what the user said."""
+
+from pcr_jax.likelihoods.base import HardSupport, Likelihood, check_likelihood, has_hard_support
+from pcr_jax.likelihoods.tolerance import TEMPERATURE, Relaxed, Tolerance, relaxed, tolerance
+
+__all__ = [
+    "TEMPERATURE",
+    "HardSupport",
+    "Likelihood",
+    "Relaxed",
+    "Tolerance",
+    "check_likelihood",
+    "has_hard_support",
+    "relaxed",
+    "tolerance",
+]
