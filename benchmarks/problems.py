@@ -133,18 +133,6 @@ def random_scm(num_nodes: int, kind: str) -> pcr.SCM:
 # Posteriors, as the package has them.
 
 
-def draws_of(idata) -> np.ndarray:
-    """Draws (chain, draw, user, coefficient) of `pcr.infer`."""
-    from pcr_jax.inference.arviz_data import coefficients_of
-
-    return coefficients_of(idata)
-
-
-def user_values(idata, name: str) -> np.ndarray:
-    """A figure for every user: status, num_evaluations, best_agreement."""
-    return idata.constant_data[name].to_numpy()
-
-
 def density(surrogate, likelihood, history, part: str = "log_density") -> Callable:
     """One user's log density, or another ``part`` of it, as a function of coefficients (k,)."""
     from pcr_jax.inference import Target

@@ -13,7 +13,7 @@ from benchmarks.quality.malformed import Case, Worker, outcome
 
 # Values that only the package makes, and NumPy's own words about wrong ones are to be expected.
 MADE = {"PlanStatus", "PosteriorStatus", "PosteriorWarning", "Population", "ExactPosterior"}
-MADE |= {"Report", "Plan"}
+MADE |= {"Report", "Plan", "Posteriors", "Belief", "Likelihood", "Prior", "Surrogate"}
 
 
 @pytest.fixture(scope="module")

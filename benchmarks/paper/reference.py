@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import pcr_jax as pcr
-from benchmarks.problems import DATA, draws_of, framed
+from benchmarks.problems import DATA, framed
 from pcr_jax.experiments import RELEASED
 
 OPTIONS = DATA
@@ -34,9 +34,9 @@ def posterior_rows(data: Path, num_chains: int) -> list[dict]:
         settings = {"likelihood": likelihood, "sampler": "zeus"}
         errors, zeus_seconds = [], []
         for seed in range(num_chains):
-            idata = pcr.infer(jax.random.key(seed), surrogate, history, **settings)
-            zeus_seconds.append(idata.attrs["seconds"])
-            errors.append(draws_of(idata)[:, :, 0].mean((0, 1)) - recorded["exact_mean"])
+            posteriors = pcr.infer(jax.random.key(seed), surrogate, history, **settings)
+            zeus_seconds.append(posteriors.info["seconds"])
+            errors.append(posteriors.draws[0].mean((0, 1)) - recorded["exact_mean"])
         row = {"scm": scm, "exact_mean": recorded["exact_mean"].tolist()}
         row["zeus_mean_seed_0"] = (errors[0] + recorded["exact_mean"]).tolist()
         row["zeus_error_rms"] = np.sqrt(np.mean(np.square(errors), 0)).tolist()

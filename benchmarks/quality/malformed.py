@@ -186,6 +186,7 @@ RIGHT = {
     "weights": FEATURES | NONE,
     "digits": ONE | NONE,
     "on_user": NONE | FUNCTION,
+    "starts": NONE,
     "max_prior_draws": LIMIT,
     "max_draws": {"10**30"},
     "optimum": NUMBERS | NONE | {"array of infinity"},
@@ -259,7 +260,7 @@ def cases() -> dict[str, Case]:
     infer = partial(pcr.infer, key, surrogate, likelihood=likelihood, sampler=sampler)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        idata = infer(history)
+        posteriors = infer(history)
     find = partial(pcr.find_recourse, score, truth, x, scale=ones)
     plan = find()
     report = pcr.evaluate(plan, truth, optimum=ones, key=key)
@@ -267,7 +268,7 @@ def cases() -> dict[str, Case]:
     model = DummyClassifier().fit(x, [0, 1, 1])
     one_history = jax.tree.map(lambda leaf: leaf[0], history)
     written = Path("posterior.nc")
-    pcr.write_netcdf(idata, written)
+    pcr.write_netcdf(posteriors, written)
 
     def in_scm(mechanism):
         mechanisms = (*truth.mechanisms[:2], mechanism)
@@ -276,7 +277,8 @@ def cases() -> dict[str, Case]:
     # Valid arguments of every function that has a parameter of the name.
     usual = {"key": key, "x": x, "scm": truth, "truth": truth, "graph": graph, "score": score}
     usual |= {"scale": ones, "epsilon": 0.0, "history": history, "surrogate": surrogate}
-    usual |= {"likelihood": likelihood, "sampler": sampler, "idata": idata, "plan": plan}
+    usual |= {"likelihood": likelihood, "sampler": sampler, "plan": plan}
+    usual |= {"posteriors": posteriors, "idata": posteriors.to_arviz()}
     usual |= {"worlds": truth, "belief": belief, "problem": plan.problem}
     usual |= {"action": action, "questions": questions, "num_nodes": 3, "theta": jnp.zeros(3)}
     usual |= {"names": nodes, "norm": "l2", "sigma": 0.5, "beta": 0.1, "temperature": 0.05}
@@ -314,7 +316,7 @@ def cases() -> dict[str, Case]:
     flags = dict.fromkeys(("increase_only", "decrease_only"), jnp.zeros((3, 3), bool))
     first = one_history.answer
     counterfactual, draw = partial(truth.counterfactual, x), lambda scm: scm.sample(key, 2)
-    logs = lambda likelihood: likelihood.log_prob(jnp.nan_to_num(first), first)  # noqa: E731
+    logs = lambda likelihood: likelihood.log_prob(jnp.zeros(0), jnp.nan_to_num(first), first)  # noqa: E731
     rate = {"num_train": 50, "learning_rate": 0.1, "max_draws": 1000}
     searched = {"cost": "l1", "intervention": "soft", "max_set_size": 3, "solver": "optimal"}
     slow = pcr.Algorithm1(num_outer=2)
@@ -409,13 +411,23 @@ def cases() -> dict[str, Case]:
         "elicit": case(pcr.elicit, {"history": NONE, "surrogate": NONE}, history=room),
         "Tolerance": settings(likelihood, logs),
         "Relaxed": settings(pcr.relaxed(0.5, 0.1), logs),
-        "Tolerance.log_prob": case(likelihood.log_prob, expected=some),
+        "Tolerance.log_prob": case(
+            likelihood.log_prob,
+            **{"unknowns": jnp.zeros(0), "expected": some, "only": ("expected", "answer")},
+        ),
         "tolerance": case(pcr.tolerance, norm="each"),
         "relaxed": case(pcr.relaxed, norm="each"),
+        "Box": case(
+            pcr.Box,
+            lambda box: pcr.LinearSurrogate(graph, box, jnp.zeros(3)),
+            {"low": NUMBERS | {"raw key"}, "high": NUMBERS},
+            **{"low": jnp.full(3, -2.0), "high": jnp.full(3, 3.0)},
+        ),
         "linear_surrogate": case(pcr.linear_surrogate, {"noise_mean": FEATURES | NONE}),
         "LinearSurrogate": case(
             pcr.LinearSurrogate,
             lambda made: made.expected(jnp.zeros(3), one_history.questions, x[0]),
+            prior=surrogate.prior,
         ),
         "LinearSurrogate.scm": case(surrogate.scm),
         "LinearSurrogate.expected": case(

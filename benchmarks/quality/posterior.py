@@ -15,11 +15,9 @@ import pcr_jax as pcr
 from benchmarks.problems import (
     SCALED,
     SIGMA,
-    draws_of,
     histories,
     random_graph,
     surrogate,
-    user_values,
 )
 from pcr_jax.experiments import PAPER
 from pcr_jax.experiments.estimation import likelihood_of
@@ -36,11 +34,11 @@ TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 KEY = jax.random.key(0)
 
 
-def diagnosed(idata) -> dict:
+def diagnosed(posteriors) -> dict:
     """What `pcr.diagnose` says of all users together."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pcr.PosteriorWarning)
-        table = pcr.diagnose(idata)
+        table = pcr.diagnose(posteriors)
     sampled = table[table["ess_bulk"].notna()]
     return {
         "rhat_above_1.01": float((sampled["rhat"] > 1.01).mean()),
@@ -57,8 +55,8 @@ def accuracy_row(scm: str, name: str, sampler, num_users: int) -> dict:
     linear, history = surrogate(scm), histories(scm, num_users)
     likelihood = likelihood_of(sampler, SIGMA[scm], PAPER.beta)
     settings = {"likelihood": likelihood, "sampler": sampler}
-    idata = pcr.infer(jax.random.key(1), linear, history, **settings)
-    theta = np.moveaxis(draws_of(idata), 2, 0)
+    posteriors = pcr.infer(jax.random.key(1), linear, history, **settings)
+    theta = posteriors.draws
     flat = theta.reshape(num_users, -1, theta.shape[-1])
     exact = pcr.exact_posterior(jax.random.key(2), linear, history, likelihood)
     # The yardstick's own error must be small beside the tolerances.
@@ -71,8 +69,8 @@ def accuracy_row(scm: str, name: str, sampler, num_users: int) -> dict:
         "compared": int(known.sum()),
         "rms_mean": np.sqrt(np.mean(error[known] ** 2, 0)).tolist(),
         "sd_off": float(np.mean(np.abs(flat.std(1) / exact.sd - 1)[known])),
-        **diagnosed(idata),
-        "evaluations": float(user_values(idata, "num_evaluations")[known].mean()),
+        **diagnosed(posteriors),
+        "evaluations": float(posteriors.num_evaluations[known].mean()),
         "settings": repr(sampler),
     }
 
@@ -99,7 +97,7 @@ def dag_rows(num_nodes: int, num_users: int, samplers: dict) -> list[dict]:
     rng = np.random.default_rng(num_nodes)
     graph = random_graph(rng, num_nodes)
     linear = pcr.linear_surrogate(graph)
-    theta = jnp.asarray(rng.uniform(-0.8, 0.8, linear.num_coefficients))
+    theta = jnp.asarray(rng.uniform(-0.8, 0.8, len(linear.names)))
     user = pcr.SimulatedUser(pcr.linear_scm(graph, theta), error_rate=0.0)
     num_queries = 3 * num_nodes
     history = pcr.elicit(KEY, user, jnp.zeros((num_users, num_nodes)), num_queries=num_queries)
@@ -109,11 +107,11 @@ def dag_rows(num_nodes: int, num_users: int, samplers: dict) -> list[dict]:
         if not sampler.needs_gradient:
             likelihoods.insert(0, pcr.tolerance(0.5, 0.1))
         for likelihood in likelihoods:
-            idata = pcr.infer(KEY, linear, history, likelihood=likelihood, sampler=sampler)
-            row = {"nodes": num_nodes, "coefficients": linear.num_coefficients, "sampler": name}
+            posteriors = pcr.infer(KEY, linear, history, likelihood=likelihood, sampler=sampler)
+            row = {"nodes": num_nodes, "coefficients": len(linear.names), "sampler": name}
             row |= {"likelihood": type(likelihood).__name__.lower(), "users": num_users}
-            row |= diagnosed(idata)
-            rows.append(row | {"seconds_with_compilation": idata.attrs["seconds"]})
+            row |= diagnosed(posteriors)
+            rows.append(row | {"seconds_with_compilation": posteriors.info["seconds"]})
     return rows
 
 

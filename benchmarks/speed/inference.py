@@ -12,7 +12,7 @@ import numpy as np
 
 import pcr_jax as pcr
 from benchmarks.peers import PEERS, absent, sample
-from benchmarks.problems import SIGMA, draws_of, histories, surrogate
+from benchmarks.problems import SIGMA, histories, surrogate
 from benchmarks.timing import timed
 from pcr_jax.batching import take
 from pcr_jax.experiments import PAPER
@@ -63,9 +63,9 @@ def inference_rows(num_users: int, num_peer_users: int, repeats: int) -> list[tu
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pcr.PosteriorWarning)
-            idata, measured = timed(run, repeats)
-        draws = np.moveaxis(draws_of(idata), 2, 0)
-        rows.append((_row(f"pcr_jax {name}", num_users, measured, draws, exact), measured))
+            posteriors, measured = timed(run, repeats)
+        row = _row(f"pcr_jax {name}", num_users, measured, posteriors.draws, exact)
+        rows.append((row, measured))
     some = take(history, slice(num_peer_users))
     asked = some.questions
     answers = [*map(np.asarray, (asked.node, asked.shift, some.answer))]

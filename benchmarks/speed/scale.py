@@ -55,7 +55,7 @@ def _inference(users=256, queries=10, draws=None):
     history, linear = histories("m1", users, queries), surrogate("m1")
     sampler = SCALED if draws is None else keeping(draws)
     settings = {"likelihood": pcr.tolerance(SIGMA["m1"], PAPER.beta), "sampler": sampler}
-    return lambda: pcr.infer(KEY, linear, history, **settings).attrs["seconds"]
+    return lambda: pcr.infer(KEY, linear, history, **settings).info["seconds"]
 
 
 STAGES = {
