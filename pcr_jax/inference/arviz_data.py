@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pcr_jax._extras import extra
 from pcr_jax._files import write
 from pcr_jax._nans import nan_is_a_value
 from pcr_jax.inference.posteriors import Posteriors, reduced
@@ -23,15 +24,21 @@ from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.scm import SCM, Graph, linear_scm
 
 _TAILS = (0.05, 0.95)
-_LEGACY = int(version("arviz").split(".")[0]) < 1
 
 
 def _arviz():
     """The package, which takes longer to import than all else together, when it is needed."""
-    with warnings.catch_warnings():  # 0.23 announces 1.x at import
+    with extra("arviz"), warnings.catch_warnings():  # 0.23 announces 1.x at import
         warnings.filterwarnings("ignore", "\\nArviZ is undergoing", FutureWarning)
         import arviz
+        import h5netcdf  # noqa: F401
+        import xarray  # noqa: F401
     return arviz
+
+
+def _is_legacy() -> bool:
+    """Whether data are of 0.23, not of 1.x."""
+    return int(version("arviz").split(".")[0]) < 1
 
 
 def from_groups(
@@ -51,12 +58,12 @@ def from_groups(
 
     def convert(groups, dims):
         shared = {"coords": coords, "dims": dims, "save_warmup": True}
-        return from_dict(**groups, **shared) if _LEGACY else from_dict(groups, **shared)
+        return from_dict(**groups, **shared) if _is_legacy() else from_dict(groups, **shared)
 
     data = convert(groups, dims)
     if prior is not None:
         of_prior = convert({"prior": {"theta": prior[None]}}, {"theta": ["coefficient"]})
-        if _LEGACY:
+        if _is_legacy():
             data.add_groups(prior=of_prior["prior"])
         else:
             data["prior"] = of_prior["prior"]
@@ -195,7 +202,7 @@ def write_netcdf(posteriors, path: str | os.PathLike) -> None:
     idata = to_arviz(posteriors) if isinstance(posteriors, Posteriors) else posteriors
     check_posterior(idata)
     path = _path(path)
-    if _LEGACY:
+    if _is_legacy():
         import xarray as xr
 
         tree = xr.DataTree.from_dict({group: idata[group] for group in idata.groups()})
