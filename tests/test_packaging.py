@@ -32,6 +32,40 @@ def test_importing_the_package_imports_no_optional_package():
     assert found.stdout.strip() == "False"
 
 
+WITHOUT = """
+import sys
+from importlib import import_module
+
+for name in ("arviz", "matplotlib", "networkx", "rich", "zeus"):
+    sys.modules[name] = None
+import jax
+import pcr_jax as pcr
+
+truth, key = pcr.library.m1(), jax.random.key(0)
+history = pcr.elicit(key, pcr.SimulatedUser(truth), jax.numpy.zeros((2, 3)), num_queries=3)
+posteriors = pcr.infer(key, pcr.linear_surrogate(truth.graph), history, pcr.tolerance(0.5, 0.4))
+assert posteriors.scms().coefficients.shape == (2, 3)
+for call in (
+    posteriors.to_arviz,
+    lambda: pcr.Graph.from_networkx(3),
+    lambda: import_module("pcr_jax.plots"),
+    lambda: import_module("pcr_jax.cli"),
+    pcr.Zeus,
+):
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+"""
+
+
+def test_without_the_extras_the_core_works_and_messages_name_them():
+    found = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
+    assert not found.returncode, found.stderr
+    named = re.findall(r"pip install 'pcr-jax\[(\w+)\]'", found.stdout)
+    assert named == ["arviz", "networkx", "plots", "reproduce", "zeus"]
+
+
 def test_no_module_imports_everything_of_another():
     sources = list(PACKAGE.rglob("*.py"))
     assert len(sources) > 10

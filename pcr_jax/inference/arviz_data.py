@@ -73,6 +73,7 @@ def from_groups(
 
 def to_arviz(posteriors: Posteriors):
     """All that is known of users' posteriors, as ArviZ data; see `Posteriors.to_arviz`."""
+    _arviz()
     history, surrogate = posteriors.history, posteriors.surrogate
     answer = np.asarray(history.answer)
     per_draw = {"lp": posteriors.log_density, **posteriors.statistics}

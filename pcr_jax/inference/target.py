@@ -108,8 +108,10 @@ class Target:
         return jnp.where(is_inside(self.box, theta), log_prior, -jnp.inf)
 
     def log_density(self, z: Array) -> Array:
-        """Of one ``z`` (dim,), up to a constant; shape ()."""
-        return self.log_prior(z) + self.log_likelihood(z)
+        """Of one ``z`` (dim,), up to a constant; -inf where the prior has none; shape ()."""
+        log_prior = self.log_prior(z)
+        # Of what the prior excludes, such as a negative noise, a likelihood may not know.
+        return jnp.where(log_prior > -jnp.inf, log_prior + self.log_likelihood(z), -jnp.inf)
 
     def path(self, z: Array) -> Array:
         """The log likelihood where there is any, and a finite slope towards it elsewhere; ()."""

@@ -14,6 +14,7 @@ import pytest
 from numpyro.diagnostics import effective_sample_size
 from problems import history_of
 
+import pcr_jax as pcr
 from pcr_jax.history import History
 from pcr_jax.inference import (
     PosteriorStatus,
@@ -22,6 +23,7 @@ from pcr_jax.inference import (
     infer,
     posterior_scms,
     read_netcdf,
+    run,
     search_prior,
     write_netcdf,
 )
@@ -29,7 +31,7 @@ from pcr_jax.inference.search import cells_per_axis, possible_cells
 from pcr_jax.inference.target import Target
 from pcr_jax.likelihoods import tolerance
 from pcr_jax.scm import Graph
-from pcr_jax.surrogates import linear_surrogate
+from pcr_jax.surrogates import Box, for_users, linear_surrogate
 
 GRAPH = Graph.fully_connected(3)
 SURROGATE = linear_surrogate(GRAPH)
@@ -467,3 +469,80 @@ def test_on_user_is_called_after_every_user(mixed):
     settings = {"likelihood": LIKELIHOOD, "sampler": Given()}
     infer(KEY, SURROGATE, history, on_user=lambda: calls.append(1), **settings)
     assert len(calls) == 4
+
+
+EARLIER = {"likelihood": tolerance(0.3, 0.0), "sampler": "ess"}
+
+
+@pytest.fixture(scope="module")
+def earlier():
+    """Three users after two of four questions, and after all; the third contradicts himself."""
+    later = noiseless([0.5, -0.5, 0.2], 3)
+    later = impossible(later, 2, query=3)
+    asked = jnp.arange(T) < 2
+    before = replace(
+        later,
+        questions=replace(later.questions, node=jnp.where(asked, later.questions.node, -1)),
+        answer=jnp.where(asked[:, None], later.answer, jnp.nan),
+    )
+    return before, later, infer(KEY, SURROGATE, before, **EARLIER)
+
+
+def test_earlier_draws_are_starting_points_and_spare_the_search(earlier, monkeypatch):
+    _, later, posteriors = earlier
+    kept = jax.tree.map(lambda leaf: leaf[:2], later)
+    first = replace(posteriors, history=jax.tree.map(lambda leaf: leaf[:2], posteriors.history))
+    arrays = ("draws", "unknowns", "log_density", "status")
+    first = replace(first, **{name: getattr(first, name)[:2] for name in arrays})
+    monkeypatch.setattr(run, "users_cells", None)  # nothing is searched
+    found = infer(KEY, SURROGATE, kept, starts=first, **EARLIER)
+    np.testing.assert_array_equal(found.status, [PosteriorStatus.ok] * 2)
+    assert np.isnan(found.prior_acceptance).all()
+    np.testing.assert_array_equal(found.best_agreement, [1, 1])
+    exact = pcr.exact_posterior(KEY, SURROGATE, kept, EARLIER["likelihood"])
+    # 6 means and sds, at 5 standard errors of 300 draws
+    assert (np.abs(found.draws.mean((1, 2)) - exact.mean) < 5 * exact.sd / np.sqrt(300)).all()
+    assert (np.abs(found.draws.std((1, 2)) / exact.sd - 1) < 0.2).all()
+    assert not np.isin(found.draws, first.draws).all()
+
+
+def test_whom_earlier_draws_do_not_serve_is_searched(earlier):
+    _, later, posteriors = earlier
+    found = infer(KEY, SURROGATE, later, starts=posteriors, **EARLIER)
+    np.testing.assert_array_equal(found.status, [0, 0, PosteriorStatus.empty])
+    without = infer(KEY, SURROGATE, later, **EARLIER)
+    np.testing.assert_array_equal(without.status, found.status)
+    assert np.isnan(found.prior_acceptance[:2]).all()
+    assert (without.prior_acceptance[:2] > 0).all()
+
+
+def test_starts_of_other_users_are_refused(earlier):
+    before, _, posteriors = earlier
+    fewer = jax.tree.map(lambda leaf: leaf[:2], before)
+    with pytest.raises(ValueError, match=r"starts of 2 users .*X2 <- X1.*; got 3 users"):
+        infer(KEY, SURROGATE, fewer, starts=posteriors, **EARLIER)
+
+
+def test_users_may_have_boxes_of_their_own():
+    history = noiseless([0.5, -0.5, 0.2], 2)
+    own = for_users(SURROGATE, 2)
+    own = replace(own, prior=Box(own.prior.low, own.prior.high.copy()))
+    own.prior.high[1] = 0.52
+    found = infer(KEY, own, history, LIKELIHOOD)
+    shared = infer(KEY, SURROGATE, history, LIKELIHOOD)
+    np.testing.assert_array_equal(found.draws[0], shared.draws[0])
+    assert found.draws[1].max() <= 0.52 < shared.draws[1].max()
+    idata = found.to_arviz()
+    assert not hasattr(idata, "prior")
+    assert found.scms(draws=5).batch_shape == (2, 5)
+    with pytest.raises(ValueError, match="one for each of 1 users; got"):
+        infer(KEY, own, jax.tree.map(lambda leaf: leaf[:1], history), LIKELIHOOD)
+
+
+def test_another_box_is_no_other_program():
+    history = noiseless([0.5, -0.5, 0.2], 2)
+    infer(KEY, SURROGATE, history, LIKELIHOOD)
+    programs = (run._run_chunk, run._search_chunk, run.users_cells)
+    compiled = [program._cache_size() for program in programs]
+    infer(KEY, linear_surrogate(GRAPH, low=-2.0, noise_mean=[0.1, 0, 0]), history, LIKELIHOOD)
+    assert [program._cache_size() for program in programs] == compiled
