@@ -348,7 +348,7 @@ def posterior(idata, truth: SCM) -> Figure:
     Parameters
     ----------
     idata : arviz.InferenceData or xarray.DataTree
-        From `pcr_jax.infer`.
+        From `Posteriors.to_arviz` or `read_netcdf`.
     truth : SCM
         One for all users, or with leading axis (num_users,).
     """

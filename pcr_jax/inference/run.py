@@ -146,7 +146,7 @@ class _Inference:
         self.dtype = jnp.result_type(float)
         self.boxes = None
         if surrogate.prior.box is not None:
-            self.boxes = np.array(jax.vmap(lambda own: own.prior.box)(self.surrogates))
+            self.boxes = np.array(self.surrogates.prior.box)
         self.searches = can_search(surrogate, likelihood)
         self.arrays: dict[str, np.ndarray] = {}
         self.figures: dict[str, np.ndarray] = {}

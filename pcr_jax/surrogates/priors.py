@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ class Prior(Protocol):
     batch_shape : tuple of int
         () for one prior, (num_users,) for one per user, through `jax.vmap` all of them.
     box : Array or None
-        Shape (2, k): the ends of the box on which it is uniform; None if it is another.
+        Shape (..., 2, k): the ends of the box on which it is uniform; None if it is another.
     """
 
     @property
@@ -132,8 +132,9 @@ class Box:
 
     @property
     def box(self) -> Array:
-        """Both ends, shape (2, k)."""
-        return jnp.stack([self.low, self.high])
+        """Both ends, shape (..., 2, k); NumPy's where they are, so that no backend need start."""
+        stack: Any = np.stack if isinstance(self.low, np.ndarray) else jnp.stack
+        return stack([self.low, self.high], -2)
 
     def log_prob(self, theta: Array) -> Array:
         """Log density of ``theta`` (k,), -inf outside; ()."""
