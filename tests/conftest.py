@@ -19,7 +19,7 @@ import pytest
 
 # The same examples in every run. Few, as each DAG compiles anew; and no deadline, for that reason.
 hypothesis.settings.register_profile(
-    "pcr", max_examples=20, deadline=None, derandomize=True, database=None
+    "pcr", max_examples=10, deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile("pcr")
 

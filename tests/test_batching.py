@@ -52,6 +52,7 @@ def test_a_width_that_is_no_positive_integer_is_refused(monkeypatch, given):
         batching.width()
 
 
+@pytest.mark.slow
 def test_plans_and_posteriors_are_the_same_at_another_width(monkeypatch):
     truth, key = pcr.library.m1(), jax.random.key(0)
     score, x, scale = pcr.refused_population(key, truth, num_train=200, num_users=40, epochs=20)

@@ -72,6 +72,7 @@ def test_a_classifier_is_a_pytree_whose_leaves_are_its_numbers():
     assert jax.jit(lambda s, x: s(x))(score, X[0]) == pytest.approx(float(score(X[0])), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_new_classifier_compiles_nothing_anew():
     """Nor do other users, SCMs of the same form, scales, radii, rates, weights or bounds."""
     truth, one = library.m1(), np.ones(3, np.float32)

@@ -60,15 +60,18 @@ def found(tmp_path_factory):
     return results
 
 
+@pytest.mark.slow
 def test_the_users_are_shared(found):
     assert [int(one["devices"]) for one in found] == [8, 1]
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_posteriors_of_one_bit_for_bit(found):
     for name in ("posterior_theta", "posterior_status"):
         np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_plans_of_one_to_rounding(found):
     eight, one = found
     for name in ("plan_status", "plan_robust_valid"):
@@ -80,6 +83,7 @@ def test_eight_devices_give_the_plans_of_one_to_rounding(found):
     assert near.mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_the_users_do_get_posteriors_and_recourse(found):
     # Otherwise equality would say little.
     assert np.isfinite(found[0]["posterior_theta"]).all((0, 1, 3)).mean() > 0.5

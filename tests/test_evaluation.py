@@ -222,6 +222,7 @@ def test_another_problem_than_the_plans_own_may_be_asked_about():
     assert judged.validity < evaluate(plan, TRUTH).validity
 
 
+@pytest.mark.slow
 def test_a_user_is_judged_the_same_alone_and_in_a_crowd():
     """Bitwise, with a network wide enough that matrix products depend on the batch."""
     rng = np.random.default_rng(1)

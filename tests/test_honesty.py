@@ -31,6 +31,7 @@ def costs(score, x, scm=M1, **settings):
     return np.asarray(plan.cost)
 
 
+@pytest.mark.slow
 def test_no_robust_claim_about_the_recorded_users_is_broken_and_all_are_served(shared):
     """Before, one of M2's was, and another's action was found that was not robust."""
     case = next(case for case in recorded(shared / "reference") if case.scm == "m2")
@@ -71,6 +72,7 @@ def pairs_cost(case):
     return np.where(hits.any(0), grid[hits.argmax(0)], np.inf)
 
 
+@pytest.mark.slow
 def test_nobody_pays_more_than_for_a_pair_of_features(shared):
     """Before, one of the recorded users of M2 paid .71 where .44 was enough."""
     case = next(case for case in recorded(shared / "reference") if case.scm == "m2")
@@ -82,6 +84,7 @@ def test_nobody_pays_more_than_for_a_pair_of_features(shared):
 
 
 @pytest.mark.parametrize("unit", [1e-8, 1e-6, 1e6])
+@pytest.mark.slow
 def test_the_unit_of_the_score_does_not_matter(population, unit):
     score, x, _ = population
     scaled = jax.tree_util.Partial(lambda s, u, x: u * s(x), score, jnp.asarray(unit))
@@ -131,6 +134,7 @@ def test_a_search_ends_with_its_budget_and_says_so():
     assert np.max(free.num_evaluations) < 1_000_000
 
 
+@pytest.mark.slow
 def test_already_favourable_means_robustly_so(population):
     score, _, _ = population
     x = M1.sample(jax.random.key(5), 200)
@@ -142,6 +146,7 @@ def test_already_favourable_means_robustly_so(population):
     assert np.asarray(plan.action.intervened).any(1)[~already].all()
 
 
+@pytest.mark.slow
 def test_progress_is_told_and_changes_nothing(population):
     score, x, _ = population
     done = []

@@ -40,7 +40,9 @@ def problem(kind, num_users):
 
 
 @pytest.mark.parametrize("intervention", ["soft", "hard"])
-@pytest.mark.parametrize("kind", ["network", "tree", "steps"])
+@pytest.mark.parametrize(
+    "kind", ["network", *(pytest.param(k, marks=pytest.mark.slow) for k in ("tree", "steps"))]
+)
 def test_whoever_does_what_the_sentence_says_is_served(kind, intervention):
     score, scm, x = problem(kind, 100)
     plan = pcr.find_recourse(score, scm, x, scale=SCALE, intervention=intervention)

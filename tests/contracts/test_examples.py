@@ -9,8 +9,6 @@ CONTRACTS = [
     "elicitation.designs.base",
     "elicitation.respondents",
     "mechanisms.base",
-    "recourse.requirements.base",
-    "recourse.search",
 ]
 
 
