@@ -276,7 +276,7 @@ def arviz_data(theta, warm=WARM):
     warmup = {"warmup_posterior": {"theta": fold(theta[:, :warm])}} if warm else {}
     return from_groups(
         {"posterior": {"theta": fold(theta[:, warm:])}, **warmup},
-        np.zeros((1, 10, 3)),
+        np.zeros((10, 3)),
         {"user": np.arange(USERS), "coefficient": list(graph.edge_names)},
         {"theta": ["user", "coefficient"]},
         {"graph": {"nodes": graph.nodes, "parents": graph.parents}, "num_walkers": WALKERS},
