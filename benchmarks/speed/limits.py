@@ -106,7 +106,8 @@ def density_rows(rates: dict, repeats: int) -> list[dict]:
     """The log density of 64 users at 4,096 thetas each."""
     linear, history = surrogate("m1"), histories("m1", 64)
     likelihood = pcr.tolerance(SIGMA["m1"], PAPER.beta)
-    thetas = linear.prior.sample(jax.random.key(0), (64, POINTS))
+    unit = jax.random.uniform(jax.random.key(0), (64, POINTS, len(linear.names)))
+    thetas = linear.prior.from_unit(unit)
 
     def densities(history, thetas):
         return jax.vmap(density(linear, likelihood, history))(thetas)

@@ -44,6 +44,11 @@ class LinearSurrogate:
         if not self.graph.edges:
             raise ValueError("Expected a graph with at least one edge; got none to infer.")
         _checks.capable(self.prior, Prior, "prior", "Box(low, high)")
+        if self.prior.box is not None and np.shape(self.prior.box)[-1] != len(self.names):
+            raise ValueError(
+                f"Expected a prior of {len(self.names)} coefficients, one per edge; "
+                f"got one of {np.shape(self.prior.box)[-1]}."
+            )
         _checks.unnamed(self.noise_mean, "noise_mean")
         axes = (*self.prior.batch_shape, self.graph.num_nodes)
         noise_mean = _checks.on_host(self.noise_mean, "noise_mean", axes)
