@@ -73,5 +73,5 @@ def test_one_that_needs_posteriors_says_so():
     class Needy(pcr.RandomDesign):
         needs_posterior = True
 
-    with pytest.raises(ValueError, match="posteriors=, .* for Needy.*; got none"):
+    with pytest.raises(ValueError, match=r"posteriors=, .*Needy.*; got none"):
         pcr.elicit(KEY, USER, X, num_queries=1, design=Needy())
