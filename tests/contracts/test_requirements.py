@@ -154,7 +154,7 @@ def test_verification_is_of_a_users_own_and_never_above_what_is_expected(require
             requirement.begin(3),
         )
     )(jnp.arange(len(X)))
-    np.testing.assert_allclose(lowest, logit, rtol=1e-5, atol=1e-6)
+    assert (np.asarray(lowest) <= np.asarray(logit) + 1e-5).all()
 
 
 def test_the_example_works():
