@@ -15,7 +15,6 @@ def extra(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{error.name} is not installed: pip install 'pcr-jax[{name}]'."
-        ) from error
+    except ImportError as error:
+        message = f"{error.name} is not installed: pip install 'pcr-jax[{name}]'."
+        raise ImportError(message, name=error.name) from error

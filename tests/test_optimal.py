@@ -463,7 +463,8 @@ def count_broken(plan, epsilon, norm):
     return (worst[:NUM_CROWD][robust] < -1e-4).sum(), robust.sum()  # the rounding of a logit
 
 
-@pytest.mark.parametrize("norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_robust_plans_survive_an_independent_attack_ten_times_as_strong(norm):
     """At most one in 1,000 actions called robust may break. The attack's points are fixed."""
     counts = [count_broken(crowd_plan(e, norm), e, norm) for e in (0.1, 0.4)]

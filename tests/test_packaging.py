@@ -36,7 +36,7 @@ WITHOUT = """
 import sys
 from importlib import import_module
 
-for name in ("arviz", "matplotlib", "networkx", "rich", "zeus"):
+for name in ("arviz", "matplotlib", "networkx", "zeus"):
     sys.modules[name] = None
 import jax
 import pcr_jax as pcr

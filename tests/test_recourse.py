@@ -466,7 +466,7 @@ def undefined_beyond(x):
     return x[0] + x[1] + 0.3 * x[2] ** 2 - jnp.sqrt(0.5 - x[0])
 
 
-@pytest.mark.parametrize("solver", ["paper", "optimal"])
+@pytest.mark.parametrize("solver", ["paper", pytest.param("optimal", marks=pytest.mark.slow)])
 def test_a_score_that_is_nan_somewhere_never_passes_for_favourable(solver):
     x = population("m1")[0]
     x = x[np.flatnonzero(x[:, 0] < 0.5)[:NUM_USERS]]
