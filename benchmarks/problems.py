@@ -130,9 +130,6 @@ def random_scm(num_nodes: int, kind: str) -> pcr.SCM:
     return pcr.SCM(graph, mechanisms, linear.noise)
 
 
-# Posteriors, as the package has them.
-
-
 def density(surrogate, likelihood, history, part: str = "log_density") -> Callable:
     """One user's log density, or another ``part`` of it, as a function of coefficients (k,)."""
     from pcr_jax.inference import Target

@@ -60,15 +60,8 @@ def recourse_rows(data: Path, rates: tuple[float, ...]) -> list[dict]:
         for variant, scm in variants.items():
             score, x, scale = framed(recorded, variant)
             for rate in rates:
-                plan = pcr.find_recourse(
-                    score,
-                    scm,
-                    x,
-                    scale=scale,
-                    epsilon=float(recorded["eps"]),
-                    solver="paper",
-                    learning_rate=rate,
-                )
+                settings = {"epsilon": float(recorded["eps"]), "learning_rate": rate}
+                plan = pcr.find_recourse(score, scm, x, scale=scale, solver="paper", **settings)
                 their_valid = recorded[f"lr{rate}_{variant}_valid"]
                 their_cost = recorded[f"lr{rate}_{variant}_cost"]
                 ours = np.asarray(plan.action.value / scale)
