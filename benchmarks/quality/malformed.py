@@ -408,7 +408,11 @@ def cases() -> dict[str, Case]:
             **{"error_rate": 0.1, "wrong": truth, "num_draws": 5, "noise": 0.1, "report": "all"},
         ),
         "SimulatedUser.answer": case(user.answer),
-        "elicit": case(pcr.elicit, {"history": NONE, "surrogate": NONE}, history=room),
+        "elicit": case(
+            pcr.elicit,
+            {"history": NONE, "surrogate": NONE, "posteriors": NONE | FUNCTION},
+            **{"history": room, "posteriors": None},
+        ),
         "Tolerance": settings(likelihood, logs),
         "Relaxed": settings(pcr.relaxed(0.5, 0.1), logs),
         "Tolerance.log_prob": case(
