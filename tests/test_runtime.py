@@ -67,6 +67,7 @@ def test_a_sampler_computes_in_double_precision_where_jax_does(name):
     assert run(infer_with(name), JAX_ENABLE_X64="1") == ["float64"] * 3
 
 
+@pytest.mark.slow
 def test_double_precision_finds_posteriors_too_small_for_single():
     code = (
         ALL
