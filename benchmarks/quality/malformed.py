@@ -399,7 +399,7 @@ def cases() -> dict[str, Case]:
         "RandomDesign": case(
             pcr.RandomDesign,
             lambda design: design.ask(key, belief),
-            {"high": {*POSITIVE}},
+            {"high": REAL - {"minus one"} | {"10**30"}},
         ),
         "RandomDesign.ask": case(pcr.RandomDesign().ask),
         "SimulatedUser": case(

@@ -170,7 +170,7 @@ def check_posterior(data) -> None:
     if not _is_ours(data):
         kind = type(data).__name__
         raise TypeError(
-            f"Expected posteriors to be from infer, to_arviz or read_netcdf; got a {kind} without "
+            f"Expected posteriors (idata) to be from infer, to_arviz or read_netcdf; got a {kind} without "
             "their groups and attributes."
         )
 

@@ -83,7 +83,7 @@ class LinearSurrogate:
         node = _checks.array(questions.node, "questions.node", ("T",), kind=int)
         shift = _checks.finite(questions.shift, "questions.shift", node.shape)
         scm, mean = self.scm(theta), jnp.asarray(self.noise_mean)
-        own = scm.abduct(_checks.finite(x, "x", mean.shape))
+        own = scm.abduct(_checks.finite(x, "x", mean.shape, names=self.graph.nodes))
         individual = _checks.array(
             questions.individual, "questions.individual", node.shape, kind=bool
         )

@@ -75,9 +75,7 @@ class Nuts:
             "num_jumps",
         ):
             _checks.count(getattr(self, field), field)
-        _checks.number(self.target_accept, "target_accept")
-        if not 0 < self.target_accept < 1:
-            raise ValueError(f"Expected target_accept in (0, 1); got {self.target_accept}.")
+        _checks.between_0_and_1(self.target_accept, "target_accept")
 
     @property
     def num_starts(self) -> int:

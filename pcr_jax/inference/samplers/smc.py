@@ -99,9 +99,7 @@ class Smc:
         for field in ("num_runs", "num_moves", "num_last_moves", "max_levels"):
             _checks.count(getattr(self, field), field)
         _checks.count(self.num_particles, "num_particles", minimum=2)
-        _checks.number(self.target_ess, "target_ess")
-        if not 0 < self.target_ess < 1:
-            raise ValueError(f"Expected target_ess in (0, 1); got {self.target_ess}.")
+        _checks.between_0_and_1(self.target_ess, "target_ess")
 
     def check(self, surrogate: Surrogate, likelihood: Likelihood) -> None:
         """Any will do."""

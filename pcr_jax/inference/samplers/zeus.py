@@ -96,7 +96,8 @@ class Zeus:
         if self.num_walkers % 2:
             raise ValueError(f"Expected an even num_walkers; got {self.num_walkers}.")
         _checks.number(self.keep, "keep")
-        if not 0 < self.keep <= 1:
+        _checks.positive(self.keep, "keep")
+        if not self.keep <= 1:
             raise ValueError(f"Expected keep in (0, 1]; got {self.keep}.")
         try:
             import zeus  # noqa: F401
