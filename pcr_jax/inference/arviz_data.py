@@ -170,8 +170,8 @@ def check_posterior(data) -> None:
     if not _is_ours(data):
         kind = type(data).__name__
         raise TypeError(
-            f"Expected posteriors (idata) to be from infer, to_arviz or read_netcdf; got a {kind} without "
-            "their groups and attributes."
+            "Expected posteriors (idata) to be from infer, to_arviz or read_netcdf; got a "
+            f"{kind} without their groups and attributes."
         )
 
 
