@@ -142,7 +142,7 @@ def test_what_is_no_posterior_is_refused(idata, tmp_path):
         lambda idata: pcr.write_netcdf(idata, tmp_path / "a.nc"),
     ):
         with pytest.raises(
-            TypeError, match="posteriors .idata. to be from infer, to_arviz or read_netcdf; got a "
+            TypeError, match=r"posteriors .idata. to be from infer, to_arviz or read_netcdf; got a "
         ):
             function(idata)
 
