@@ -471,9 +471,7 @@ def cases() -> dict[str, Case]:
         "Plan.to_frame": case(plan.to_frame, {"x": NONE}),
     }
     if find_spec("zeus"):
-        # Its checks are where it is made, and its defaults are None.
-        given = {"num_walkers": 50, "num_steps": 100, "keep": 0.3, "num_ensembles": 1}
-        found["Zeus"] = case(pcr.Zeus, **given)
+        found["Zeus"] = settings(pcr.Zeus(50, 100, 0.3, 1))
     return found
 
 
