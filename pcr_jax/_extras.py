@@ -6,15 +6,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Within, a package that cannot be imported is said to come with that extra.
+    """Within, a package that is not found is said to come with that extra.
 
     Raises
     ------
-    ImportError
+    ModuleNotFoundError
         Naming the package and the command that installs it.
     """
     try:
         yield
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         message = f"{error.name} is not installed: pip install 'pcr-jax[{name}]'."
-        raise ImportError(message, name=error.name) from error
+        raise ModuleNotFoundError(message, name=error.name) from error

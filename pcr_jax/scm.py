@@ -91,11 +91,8 @@ class SCM:
         for node, pa, mechanism, noise in zip(
             self.graph.nodes, self.graph.parents, self.mechanisms, self.noise, strict=True
         ):
-            if not all(hasattr(mechanism, name) for name in ("assign", "abduct", "check")):
-                raise TypeError(
-                    f"Expected the mechanisms of node {node!r} to be a Mechanism; "
-                    f"got {_checks.shown(mechanism)}."
-                )
+            said = f"the mechanisms of node {node!r}"
+            _checks.capable(mechanism, Assignment, said, "Mechanism(coefficients)")
             _checks.instance(noise, dist.Distribution | None, f"the noise of node {node!r}")
             mechanism.check(len(pa), node)
 

@@ -496,7 +496,10 @@ def test_withstanding_more_costs_more():
 # Batches.
 
 
-@pytest.mark.parametrize(("epsilon", "norm"), [(0.0, "l2"), (0.1, "l2")])
+@pytest.mark.parametrize(
+    ("epsilon", "norm"),
+    [(0.0, "l2"), (0.1, "l2"), pytest.param(0.1, "linf", marks=pytest.mark.slow)],
+)
 def test_a_user_gets_the_same_plan_among_few_and_in_a_crowd(epsilon, norm):
     """Bitwise."""
     crowd, x = crowd_plan(epsilon, norm), refused(num_users=NUM_CROWD)

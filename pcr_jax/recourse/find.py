@@ -160,7 +160,7 @@ def recommend(
     if isinstance(solver, str):
         _checks.choice(solver, SOLVERS, "solver")
         solver = SOLVERS[solver]()
-    _checks.instance(solver, Solver, "solver")
+    _checks.capable(solver, Solver, "solver", "Optimal()")
     if on_user is not None:
         _checks.function(on_user, "on_user", "() -> None")
     key = jax.random.key(0) if key is None else key

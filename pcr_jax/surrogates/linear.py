@@ -100,10 +100,9 @@ class LinearSurrogate:
 
         What rounding can do to an expected answer is in proportion to it.
         """
-        size = jnp.abs(x)
-        passed_on = 2 * size - self.scm(theta).abduct(size)
+        scm, size = self.scm(theta), jnp.abs(x)
+        passed_on = 2 * size - scm.abduct(size)
         mean = jnp.abs(jnp.asarray(self.noise_mean))
-        scm = self.scm(theta)
 
         def one(node, shift, individual):
             action = Action.shift_node(node, jnp.abs(shift), self.graph.num_nodes)

@@ -148,12 +148,15 @@ def test_verification_is_of_a_users_own_and_never_above_what_is_expected(require
     found = verify(slice(None))
     assert (np.asarray(found.logit) <= np.asarray(logit)).all()
     np.testing.assert_array_equal(verify(slice(1, 3)).logit, found.logit[1:3])
-    lowest = jax.vmap(
-        lambda i: requirement.lowest(
-            Case(score, TRUTH, X[i], pcr.Action.soft(jnp.array([1.5, 0, 0])), SCALE),
-            requirement.begin(3),
-        )
-    )(jnp.arange(len(X)))
+
+    def begun(i):
+        one = case(jnp.array([1.5, 0, 0]), i)
+        state = requirement.begin(3)
+        only = requirement.scenario(state, jnp.asarray(0))
+        return requirement.lowest(one, state), requirement.logit(one, only)
+
+    lowest, plain = jax.vmap(begun)(jnp.arange(len(X)))
+    np.testing.assert_allclose(lowest, plain, rtol=1e-5, atol=1e-6)
     assert (np.asarray(lowest) <= np.asarray(logit) + 1e-5).all()
 
 

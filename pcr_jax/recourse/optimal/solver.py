@@ -123,17 +123,17 @@ class Solver:
 
     def add(self, task: Task, state: State, scenario: Any, new: Array | bool = True) -> State:
         """One more scenario to withstand, if ``new``; back to the first level to look at."""
-        levels = self.levels
 
         def value(scenario):
             return self.value(task, state, state.move, scenario)
 
-        return state._replace(
-            scenarios=self.requirement.add(state.scenarios, value, scenario, new),
-            # The optimum costs no less than this relaxed one.
-            level=jnp.minimum((levels < state.cost).sum(), len(levels) - 1),
-            solved=jnp.asarray(False),
-        )
+        return self._onward(state, self.requirement.add(state.scenarios, value, scenario, new))
+
+    def _onward(self, state: State, scenarios: Any) -> State:
+        """Not solved, with other scenarios; the optimum costs no less than the relaxed one."""
+        levels = self.levels
+        level = jnp.minimum((levels < state.cost).sum(), len(levels) - 1)
+        return state._replace(scenarios=scenarios, level=level, solved=jnp.asarray(False))
 
     def attack(self, task: Task, state: State) -> State:
         """Attack the solution: solved if it withstands, one more scenario if not."""
@@ -148,12 +148,5 @@ class Solver:
 
         requirement, case = self.requirement, self.case(task, state.move)
         scenarios, solved = requirement.strengthen(state.scenarios, case, value, flat)
-        levels = self.levels
-        onward = state._replace(
-            scenarios=scenarios,
-            level=jnp.minimum((levels < state.cost).sum(), len(levels) - 1),
-            solved=jnp.asarray(False),
-        )
-        return jax.tree.map(
-            lambda a, b: jnp.where(solved, a, b), state._replace(solved=solved), onward
-        )
+        onward, solution = self._onward(state, scenarios), state._replace(solved=solved)
+        return jax.tree.map(lambda a, b: jnp.where(solved, a, b), solution, onward)
