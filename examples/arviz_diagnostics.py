@@ -19,7 +19,8 @@ if LEGACY:  # it calls matplotlib in a way that 3.11 deprecates
 k_ask, k_inf = jax.random.split(jax.random.key(0))
 truth = pcr.library.m1()
 user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=pcr.library.theta_star())
-history = pcr.elicit(k_ask, user, jax.numpy.zeros((8, 3)), num_queries=10)
+design = pcr.RandomDesign(0.0, 1.0, individual=False)  # the paper's questions
+history = pcr.elicit(k_ask, user, jax.numpy.zeros((8, 3)), num_queries=10, design=design)
 surrogate = pcr.linear_surrogate(truth.graph)
 posteriors = pcr.infer(
     k_inf, surrogate, history, likelihood=pcr.tolerance(sigma=0.5, beta=0.1), sampler="ess"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,11 +52,16 @@ class History:
     x : Array
         Shape (num_users, d), natural units: the users' features, which individual questions are
         about.
+    half_width : Array, optional
+        Shape of ``answer``, natural units, at least 0: where an interval was reported, such as
+        "between 3,500 and 4,300", half of its length, and ``answer`` is its middle. 0 where a
+        number was. None, the default: numbers only.
     """
 
     questions: Questions
     answer: Array
     x: Array
+    half_width: Array | None = None
 
     @classmethod
     @nan_is_a_value
@@ -66,6 +73,20 @@ class History:
         shape = (len(x), max_queries)
         questions = Questions(jnp.full(shape, -1), jnp.zeros(shape), jnp.zeros(shape, bool))
         return cls(questions, jnp.full((*shape, x.shape[1]), jnp.nan), x)
+
+    def standardised(self, scale: Array) -> History:
+        """The same in units of ``scale`` (d,), or (num_users, d) of a scale per user."""
+        scale = jnp.asarray(scale)
+        node = jnp.asarray(self.questions.node)
+        units = jnp.broadcast_to(scale, (*node.shape[:-1], scale.shape[-1]))
+        shift = self.questions.shift / jnp.take_along_axis(units, node, -1)
+        row = scale[..., None, :]
+        return History(
+            Questions(node, shift, self.questions.individual),
+            self.answer / row,
+            self.x / scale,
+            None if self.half_width is None else self.half_width / row,
+        )
 
     @property
     def num_users(self) -> int:
@@ -115,6 +136,7 @@ def check_history(history: History, graph: Graph, num_axes: int = 2) -> History:
     )
     answer = _checks.reported(history.answer, "history.answer", (*node.shape, num_nodes))
     x = _checks.finite(history.x, "history.x", (*node.shape[:-1], num_nodes), names=graph.nodes)
+    half_width = _checked_width(history.half_width, "history.half_width", answer.shape)
     nodes = _checks.concrete(node)
     if nodes is not None:
         _existing(nodes, "questions.node", num_nodes)
@@ -136,7 +158,14 @@ def check_history(history: History, graph: Graph, num_axes: int = 2) -> History:
             raise ValueError(
                 "Expected no history.answer where questions.node is -1 (not asked); got numbers."
             )
-    return History(Questions(node, shift, individual), answer, x)
+    return History(Questions(node, shift, individual), answer, x, half_width)
+
+
+def _checked_width(half_width, name: str, shape: tuple[int, ...]) -> Array | None:
+    """None, or finite numbers that are not negative."""
+    if half_width is None:
+        return None
+    return _checks.positive(half_width, name, shape, or_zero=True)
 
 
 def _existing(nodes: np.ndarray, name: str, num_nodes: int) -> None:
@@ -150,7 +179,9 @@ def _existing(nodes: np.ndarray, name: str, num_nodes: int) -> None:
 
 
 @nan_is_a_value
-def tell(history: History, questions: Questions, answer: Array) -> History:
+def tell(
+    history: History, questions: Questions, answer: Array, half_width: Array | None = None
+) -> History:
     """The history with one more question and answer for every user.
 
     Parameters
@@ -160,6 +191,8 @@ def tell(history: History, questions: Questions, answer: Array) -> History:
         Of shape (num_users,). A user with ``node`` -1 was not asked and keeps the old history.
     answer : Array
         Shape (num_users, d); NaN where a node was not reported.
+    half_width : Array, optional
+        Shape (num_users, d): of the intervals reported, see `History`.
 
     Raises
     ------
@@ -183,7 +216,12 @@ def tell(history: History, questions: Questions, answer: Array) -> History:
     individual = _checks.array(questions.individual, "questions.individual", shape, kind=bool)
     if (nodes := _checks.concrete(node)) is not None:
         _existing(nodes, "questions.node", num_nodes)
-    told, full = _tell(history, Questions(node, shift, individual), answer)
+    half_width = _checked_width(half_width, "half_width", answer.shape)
+    if half_width is None and history.half_width is not None:
+        half_width = jnp.zeros(answer.shape)
+    elif half_width is not None and history.half_width is None:
+        history = replace(history, half_width=jnp.zeros(np.shape(history.answer)))
+    told, full = _tell(history, Questions(node, shift, individual), answer, half_width)
     array = _checks.concrete(full)
     if array is not None and array.any():
         raise ValueError(
@@ -193,7 +231,7 @@ def tell(history: History, questions: Questions, answer: Array) -> History:
 
 
 @jax.jit
-def _tell(history, questions, answer):
+def _tell(history, questions, answer, half_width):
     """The longer history, and whose was full."""
     num_users, max_queries, _ = history.answer.shape
     asked, position = questions.node >= 0, history.num_queries
@@ -204,6 +242,9 @@ def _tell(history, questions, answer):
         return jnp.asarray(old).at[rows, column].set(new, mode="drop")
 
     told = History(
-        jax.tree.map(put, history.questions, questions), put(history.answer, answer), history.x
+        jax.tree.map(put, history.questions, questions),
+        put(history.answer, answer),
+        history.x,
+        jax.tree.map(put, history.half_width, half_width),
     )
     return told, asked & (position >= max_queries)

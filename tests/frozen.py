@@ -66,6 +66,7 @@ def room(x, num_queries):
 def elicited(scm, x, num_queries, *, design=None, history=None, key=12, **settings):
     """The library's history of simulated users with these settings."""
     user = pcr.SimulatedUser(scm, **settings)
+    design = pcr.RandomDesign(0.0, 1.0, individual=False) if design is None else design
     more = {"num_queries": num_queries, "design": design, "history": history}
     return pcr.elicit(jax.random.key(key), user, jnp.asarray(x), **more)
 
@@ -308,7 +309,7 @@ def elicit():
 @problem
 def elicit_continued():
     settings = {"error_rate": 0.5, "noise": 0.1, "wrong": pcr.library.theta_star()}
-    settings["design"] = pcr.RandomDesign(-1.0, 2.0)
+    settings["design"] = pcr.RandomDesign(-1.0, 2.0, individual=False)
     history = room(people(), 4)
     for key, num_queries in ((13, 1), (14, 3)):
         more = {"key": key, "history": history}

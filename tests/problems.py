@@ -8,11 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from pcr_jax.actions import Action
+from pcr_jax.elicitation import RandomDesign
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions
 from pcr_jax.likelihoods import Likelihood
 from pcr_jax.scm import linear_scm
 from pcr_jax.surrogates import Box
+
+# The paper's questions.
+POPULATION = RandomDesign(0.0, 1.0, individual=False)
 
 
 def history_of(node, shift, answer):
@@ -93,9 +97,6 @@ class Exponential:
 
     def from_unit(self, unit):
         return -self.mean * jnp.log1p(-unit)
-
-    def to_unit(self, theta):
-        return -jnp.expm1(-theta / self.mean)
 
     def from_real(self, real):
         theta = jnp.exp(real)

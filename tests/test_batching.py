@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from problems import POPULATION
 
 import pcr_jax as pcr
 from pcr_jax import batching
@@ -57,7 +58,7 @@ def test_plans_and_posteriors_are_the_same_at_another_width(monkeypatch):
     truth, key = pcr.library.m1(), jax.random.key(0)
     score, x, scale = pcr.refused_population(key, truth, num_train=200, num_users=40, epochs=20)
     user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=pcr.library.theta_star())
-    history = pcr.elicit(key, user, x, num_queries=5)
+    history = pcr.elicit(key, user, x, num_queries=5, design=POPULATION)
     likelihood, surrogate = pcr.tolerance(sigma=0.5, beta=0.1), pcr.linear_surrogate(truth.graph)
     sampler = pcr.Ess(num_ensembles=2, num_walkers=8, num_steps=2)
     shapes, found = [], []

@@ -44,7 +44,13 @@ def found(tmp_path_factory):
     truth = pcr.library.m1()
     score, x, scale = pcr.refused_population(jax.random.key(0), truth, num_train=300, num_users=101)
     user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=pcr.library.theta_star())
-    history = pcr.elicit(jax.random.key(1), user, x, num_queries=8)
+    history = pcr.elicit(
+        jax.random.key(1),
+        user,
+        x,
+        num_queries=8,
+        design=pcr.RandomDesign(0.0, 1.0, individual=False),
+    )
     # The classifier is given: training adds up in an order that depends on the number of threads.
     given = folder / "given.pickle"
     given.write_bytes(pickle.dumps(jax.device_get((score, x, scale, history))))

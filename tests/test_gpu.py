@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from problems import POPULATION
 
 import pcr_jax as pcr
 
@@ -32,7 +33,7 @@ def population():
 def histories():
     """What 64 respondents answered."""
     user = pcr.SimulatedUser(TRUTH, error_rate=0.1, wrong=pcr.library.theta_star())
-    return pcr.elicit(jax.random.key(1), user, np.zeros((64, 3)), num_queries=10)
+    return pcr.elicit(jax.random.key(1), user, np.zeros((64, 3)), num_queries=10, design=POPULATION)
 
 
 def test_counterfactuals():

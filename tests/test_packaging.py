@@ -42,7 +42,9 @@ import jax
 import pcr_jax as pcr
 
 truth, key = pcr.library.m1(), jax.random.key(0)
-history = pcr.elicit(key, pcr.SimulatedUser(truth), jax.numpy.zeros((2, 3)), num_queries=3)
+design = pcr.RandomDesign(0.0, 1.0, individual=False)
+asked = {"num_queries": 3, "design": design}
+history = pcr.elicit(key, pcr.SimulatedUser(truth), jax.numpy.zeros((2, 3)), **asked)
 posteriors = pcr.infer(key, pcr.linear_surrogate(truth.graph), history, pcr.tolerance(0.5, 0.4))
 assert posteriors.scms().coefficients.shape == (2, 3)
 for call in (

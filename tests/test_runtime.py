@@ -18,7 +18,9 @@ key = jax.random.key(0)
 truth = pcr.library.m1()
 surrogate = pcr.linear_surrogate(truth.graph)
 tolerance, relaxed = pcr.tolerance(0.5, 0.1), pcr.relaxed(0.5, 0.1)
-history = pcr.elicit(key, pcr.SimulatedUser(truth, 0.0), jnp.zeros((2, 3)), num_queries=4)
+design = pcr.RandomDesign(0.0, 1.0, individual=False)
+asked = {"num_queries": 4, "design": design}
+history = pcr.elicit(key, pcr.SimulatedUser(truth, 0.0), jnp.zeros((2, 3)), **asked)
 """
 
 SAMPLERS = {

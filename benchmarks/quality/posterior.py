@@ -100,7 +100,9 @@ def dag_rows(num_nodes: int, num_users: int, samplers: dict) -> list[dict]:
     theta = jnp.asarray(rng.uniform(-0.8, 0.8, len(linear.names)))
     user = pcr.SimulatedUser(pcr.linear_scm(graph, theta), error_rate=0.0)
     num_queries = 3 * num_nodes
-    history = pcr.elicit(KEY, user, jnp.zeros((num_users, num_nodes)), num_queries=num_queries)
+    design = pcr.RandomDesign(0.0, 1.0, individual=False)
+    x = jnp.zeros((num_users, num_nodes))
+    history = pcr.elicit(KEY, user, x, num_queries=num_queries, design=design)
     rows = []
     for name, sampler in samplers.items():
         likelihoods = [pcr.relaxed(0.5, 0.1)]

@@ -16,7 +16,7 @@ from scipy.optimize import least_squares
 from pcr_jax import library
 from pcr_jax.actions import Action
 from pcr_jax.batching import take
-from pcr_jax.elicitation import SimulatedUser, elicit
+from pcr_jax.elicitation import RandomDesign, SimulatedUser, elicit
 from pcr_jax.experiments.protocol import Protocol
 from pcr_jax.history import History
 from pcr_jax.inference import SAMPLERS, PosteriorStatus, Zeus, infer
@@ -64,7 +64,8 @@ def ask_respondents(
     # Population questions are about nobody's features in particular.
     x = jnp.zeros((num_respondents, truth.num_nodes))
     room_left = History.empty(x, room)
-    return elicit(key, respondent, x, num_queries=num_queries, history=room_left)
+    design = RandomDesign(0.0, 1.0, individual=False)
+    return elicit(key, respondent, x, num_queries=num_queries, design=design, history=room_left)
 
 
 def posterior(protocol: Protocol, scm: str, sampler: str):

@@ -22,6 +22,7 @@ from pcr_jax._nans import nan_is_a_value
 from pcr_jax.inference.posteriors import Posteriors, reduced
 from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.scm import SCM, Graph, linear_scm
+from pcr_jax.surrogates.linear import edge_units
 
 _TAILS = (0.05, 0.95)
 
@@ -129,8 +130,9 @@ def _attributes(posteriors: Posteriors) -> dict[str, Any]:
     """What holds for all users, `from_groups`'s ``attrs``."""
     surrogate = posteriors.surrogate
     numbers = {"prior": surrogate.prior}
-    if hasattr(surrogate, "noise_mean"):
-        numbers["surrogate_noise_mean"] = surrogate.noise_mean
+    for name in ("noise_mean", "scale", "centre"):
+        if getattr(surrogate, name, None) is not None:
+            numbers[f"surrogate_{name}"] = getattr(surrogate, name)
     return {
         "graph": {"nodes": surrogate.graph.nodes, "parents": surrogate.graph.parents},
         **(
@@ -274,10 +276,25 @@ def posterior_scms(idata, draws: int | None = None) -> SCM:
         From `read_netcdf`, or `Posteriors.to_arviz`.
     draws : int, optional
         How many per user; the mean by default.
+
+    Raises
+    ------
+    TypeError
+        If ``idata`` is something else.
+    ValueError
+        If they are posteriors over other numbers.
     """
     by_user = np.moveaxis(coefficients_of(idata), 2, 0)  # (user, chain, draw, coefficient)
     theta = reduced(by_user, int(idata.attrs["num_walkers"]), draws)
-    one = partial(linear_scm, graph_of(idata))
+    graph = graph_of(idata)
+    if (num := theta.shape[-1]) != len(graph.edges):
+        raise ValueError(
+            f"Expected a coefficient for each of the {len(graph.edges)} edges in idata; got {num} "
+            "of another surrogate. Use the Posteriors' own scms()."
+        )
+    scale = json.loads(idata.attrs.get("surrogate_scale", "null"))
+    theta = theta * edge_units(graph, None if scale is None else jax.numpy.array(scale))
+    one = partial(linear_scm, graph)
     return jax.vmap(one if draws is None else jax.vmap(one))(theta)
 
 

@@ -17,7 +17,7 @@ from pcr_jax.history import History, check_history
 from pcr_jax.inference.search import rotations, shared_uniforms
 from pcr_jax.inference.target import Target
 from pcr_jax.likelihoods import Likelihood, check_likelihood
-from pcr_jax.surrogates import Surrogate, check_surrogate, check_users, for_users
+from pcr_jax.surrogates import Surrogate, check_surrogate, check_users, for_users, in_scale
 
 _MAX_COEFFICIENTS = 4
 _BLOCK = 2**14
@@ -134,6 +134,7 @@ def exact_posterior(
     num_blocks = max(-(-num_draws // _BLOCK), _MIN_BLOCKS)
     k_draws, k_users = jax.random.split(key)
     rotation = rotations(user_keys(k_users, history.num_users), k)
+    surrogate, history = in_scale(surrogate, history)
     own = for_users(surrogate, history.num_users)
     sums = np.zeros((history.num_users, num_blocks, 2 + 2 * k))
     unit_log = np.zeros(history.num_users)

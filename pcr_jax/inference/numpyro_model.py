@@ -11,7 +11,7 @@ from jax import Array
 
 from pcr_jax.history import History, check_history
 from pcr_jax.likelihoods import Likelihood, check_likelihood
-from pcr_jax.surrogates import Prior, Surrogate, check_surrogate
+from pcr_jax.surrogates import Prior, Surrogate, check_surrogate, in_scale
 
 
 def numpyro_model(
@@ -44,7 +44,7 @@ def numpyro_model(
     """
     check_likelihood(likelihood)
     check_surrogate(surrogate)
-    history = check_history(history, surrogate.graph, num_axes=1)
+    surrogate, history = in_scale(surrogate, check_history(history, surrogate.graph, num_axes=1))
 
     for name, prior in (("surrogate", surrogate.prior), ("likelihood", likelihood.prior)):
         if prior is not None and prior.box is None:

@@ -27,7 +27,7 @@ from pcr_jax.inference.search import can_search, evaluate, rotations, search_pri
 from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.inference.target import Target
 from pcr_jax.likelihoods import Likelihood, check_likelihood, has_hard_support
-from pcr_jax.surrogates import Surrogate, check_surrogate, check_users, for_users
+from pcr_jax.surrogates import Surrogate, check_surrogate, check_users, for_users, in_scale
 
 # Users sampled at once, and users searched, by each device, for each unit of `width`. More share
 # the random numbers of a search and keep the cores busy; but all wait for the slowest, and padding
@@ -137,7 +137,7 @@ class _Inference:
     ``users`` are indices of some users, ``keys`` theirs.
     """
 
-    def __init__(self, surrogate, likelihood, history, sampler, max_prior_draws, earlier):
+    def __init__(self, surrogate, history, likelihood, sampler, max_prior_draws, earlier):
         self.likelihood, self.history, self.earlier = likelihood, history, earlier
         self.sampler, self.max_prior_draws = sampler, max_prior_draws
         n = history.num_users
@@ -357,8 +357,11 @@ class _Inference:
                 self.figures[name] = np.full(self.history.num_users, np.nan)
             self.figures[name][users[good]] = values[good]
 
-    def posteriors(self, prior, info) -> Posteriors:
-        """What was gathered; where nobody has a posterior, one draw of NaN says so."""
+    def posteriors(self, surrogate, history, prior, info) -> Posteriors:
+        """What was gathered, with the model in natural units.
+
+        Where nobody has a posterior, one draw of NaN says so.
+        """
         n, k = self.history.num_users, len(self.surrogate.names)
         arrays = dict(self.arrays)
         z = arrays.pop("z", np.full((n, 1, 1, self.dim), np.nan, self.dtype))
@@ -374,9 +377,9 @@ class _Inference:
             num_evaluations=self.num_evaluations,
             figures=self.figures,
             prior=prior,
-            surrogate=self.surrogate,
+            surrogate=surrogate,
             likelihood=self.likelihood,
-            history=self.history,
+            history=history,
             info=info,
         )
 
@@ -396,7 +399,8 @@ def sample_posteriors(
     k_users, k_search, k_prior = jax.random.split(key, 3)
     num_users = history.num_users
     keys = user_keys(k_users, num_users)
-    run = _Inference(surrogate, likelihood, history, sampler, max_prior_draws, earlier)
+    inside = in_scale(surrogate, history)
+    run = _Inference(*inside, likelihood, sampler, max_prior_draws, earlier)
     if sampler.needs_exact_starts and (earlier is not None or not run.searches):
         run.sampler = sampler = sampler.warming_up()  # type: ignore[attr-defined]
 
@@ -424,7 +428,7 @@ def sample_posteriors(
         "max_prior_draws": max_prior_draws,
         "seconds": time.perf_counter() - began,
     }
-    return run.posteriors(prior, info)
+    return run.posteriors(surrogate, history, prior, info)
 
 
 def _checked_sampler(sampler, surrogate, likelihood) -> Sampler:

@@ -12,7 +12,7 @@ from jax import Array
 from pcr_jax._pytree import pytree
 from pcr_jax.history import History
 from pcr_jax.likelihoods import Likelihood
-from pcr_jax.surrogates import Prior, Surrogate
+from pcr_jax.surrogates import Prior, Surrogate, in_scale
 from pcr_jax.surrogates.priors import Box, is_inside
 
 
@@ -26,6 +26,7 @@ class Target:
     Attributes
     ----------
     surrogate : Surrogate
+        Without a scale, as is ``history``: see `in_scale`.
     likelihood : Likelihood
     history : History
         Of one user: questions of shape (T,), ``answer`` of shape (T, d), ``x`` of shape (d,).
@@ -116,12 +117,17 @@ class Target:
     def path(self, z: Array) -> Array:
         """The log likelihood where there is any, and a finite slope towards it elsewhere; ()."""
         theta, unknowns = self.split(z)
-        return self.likelihood.path(unknowns, self._expected(theta), self.history.answer)
+        return self.own.path(unknowns, self._expected(theta), self.history.answer)
 
     def log_likelihood(self, z: Array) -> Array:
         """Log likelihood of the answers; shape ()."""
         theta, unknowns = self.split(z)
-        return self.likelihood.log_prob(unknowns, self._expected(theta), self.history.answer)
+        return self.own.log_prob(unknowns, self._expected(theta), self.history.answer)
+
+    @property
+    def own(self) -> Likelihood:
+        """The likelihood of this user's answers."""
+        return self.likelihood.bound(self.surrogate, self.history)
 
     def _expected(self, theta):
         return self.surrogate.expected(theta, self.history.questions, self.history.x)
@@ -144,6 +150,7 @@ def log_density(surrogate: Surrogate, likelihood: Likelihood, history: History, 
     Array
         Shape (); -inf where the prior has none.
     """
+    surrogate, history = in_scale(surrogate, history)
     return Target(surrogate, likelihood, history).log_density(z)
 
 

@@ -7,7 +7,8 @@ from typing import Any, Protocol, TypeGuard
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.surrogates.priors import Prior
+from pcr_jax.history import History
+from pcr_jax.surrogates import Prior, Surrogate
 
 
 class Likelihood(Protocol):
@@ -49,6 +50,13 @@ class Likelihood(Protocol):
     prior: Prior | None = None
     differentiable: bool = True
 
+    def bound(self, surrogate: Surrogate, history: History) -> Likelihood:
+        """The likelihood of one user's answers, if more than those matters: itself by default.
+
+        All in units of the surrogate's scale.
+        """
+        return self
+
     def log_prob(self, unknowns: Array, expected: Array, answer: Array) -> Array:
         """Log probability of ``answer`` (T, d), NaN where nothing was reported; shape ().
 
@@ -57,7 +65,7 @@ class Likelihood(Protocol):
         unknowns : Array
             Shape (len(names),).
         expected, answer : Array
-            Shape (T, d), natural units.
+            Shape (T, d), in units of the surrogate's scale, which are natural units without one.
         """
 
     def path(self, unknowns: Array, expected: Array, answer: Array) -> Array:

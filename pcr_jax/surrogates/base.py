@@ -10,7 +10,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.graph import Graph
-from pcr_jax.history import Questions
+from pcr_jax.history import History, Questions
 from pcr_jax.scm import SCM
 from pcr_jax.surrogates.priors import Prior
 
@@ -60,6 +60,12 @@ class Surrogate(Protocol):
         affine in each of them. It then has the attribute ``noise_mean`` (d,), E[U], and the method
         ``sizes`` (see `LinearSurrogate`), and starting points can be searched for, see
         `pcr_jax.inference.search`.
+
+    Notes
+    -----
+    A surrogate may have a ``scale`` (d,), or None, and with it a method ``standardised()``: the
+    same family for features in units of it. Whatever is inferred is then inferred in those units,
+    see `in_scale`.
     """
 
     @property
@@ -101,6 +107,14 @@ def check_users(surrogate: Surrogate, num_users: int) -> None:
         raise ValueError(
             f"Expected surrogate with one prior, or one for each of {num_users} users; got {batch}."
         )
+
+
+def in_scale(surrogate: Surrogate, history: History) -> tuple[Surrogate, History]:
+    """Both in units of the surrogate's scale, if it has one."""
+    scale = getattr(surrogate, "scale", None)
+    if scale is None:
+        return surrogate, history
+    return surrogate.standardised(), history.standardised(scale)  # type: ignore[attr-defined]
 
 
 S = TypeVar("S")

@@ -19,6 +19,28 @@ from pcr_jax.scm import SCM, linear_scm
 from pcr_jax.surrogates.priors import Box, Prior
 
 
+def edge_units(graph: Graph, scale: Array | None) -> Array | float:
+    """What one unit of each edge's effect is in natural units; shape (num_edges,)."""
+    if scale is None:
+        return 1.0
+    ends = np.array([(graph.index(child), graph.index(parent)) for parent, child in graph.edges])
+    scale = jnp.asarray(scale)
+    return scale[ends[:, 0]] / scale[ends[:, 1]]
+
+
+def set_units(surrogate: Any) -> None:
+    """Check what a surrogate knows of each node's unit and mean, and keep it as host arrays."""
+    shape = (*surrogate.prior.batch_shape, surrogate.graph.num_nodes)
+    for name in ("noise_mean", "scale", "centre"):
+        if (value := getattr(surrogate, name)) is None:
+            continue
+        _checks.unnamed(value, name)
+        value = _checks.on_host(value, name, shape)
+        if name == "scale":
+            _checks.positive(value, name)
+        object.__setattr__(surrogate, name, value)
+
+
 @pytree(static=("graph",))
 class LinearSurrogate:
     """Linear SCMs on a DAG with standard normal noise (Eq. 3 of the paper). See `linear_surrogate`.
@@ -28,16 +50,21 @@ class LinearSurrogate:
     graph : Graph
         With at least one edge.
     prior : Prior
-        Of a coefficient for every edge.
+        Of a coefficient for every edge, in units of ``scale``.
     noise_mean : Array
-        Shape (d,): E[U] in the expected answers.
+        Shape (d,), natural units: E[U] in the expected answers to population questions.
+    scale : Array, optional
+        Shape (d,): the unit of each node. None, the default: natural units.
+    centre : Array, optional
+        Shape (d,), natural units: E[X] of the population. Where it is known, it takes the place
+        of ``noise_mean``, of which nothing need then be assumed.
     """
 
     graph: Graph
     prior: Prior
     noise_mean: Array
-
-    multi_affine = True
+    scale: Array | None = None
+    centre: Array | None = None
 
     def __post_init__(self):
         _checks.instance(self.graph, Graph, "graph")
@@ -49,20 +76,29 @@ class LinearSurrogate:
                 f"Expected a prior of {len(self.names)} coefficients, one per edge; "
                 f"got one of {np.shape(self.prior.box)[-1]}."
             )
-        _checks.unnamed(self.noise_mean, "noise_mean")
-        axes = (*self.prior.batch_shape, self.graph.num_nodes)
-        noise_mean = _checks.on_host(self.noise_mean, "noise_mean", axes)
-        object.__setattr__(self, "noise_mean", noise_mean)
+        set_units(self)
+
+    @property
+    def multi_affine(self) -> bool:
+        """Whether `expected` is bounded by what is known of E[U], see `Surrogate`."""
+        return self.centre is None
 
     @property
     def names(self) -> tuple[str, ...]:
         """One name per edge, such as ``"savings <- income"``."""
         return self.graph.edge_names
 
+    def standardised(self) -> LinearSurrogate:
+        """The same family for features in units of ``scale``."""
+        if self.scale is None:
+            return self
+        centre = None if self.centre is None else self.centre / self.scale
+        return LinearSurrogate(self.graph, self.prior, self.noise_mean / self.scale, None, centre)
+
     def scm(self, theta: Array) -> SCM:
         """The SCM with coefficients ``theta`` (num_coefficients,); `jax.vmap` it for a batch."""
         theta = _checks.array(theta, "theta", (len(self.names),))
-        return linear_scm(self.graph, theta)
+        return linear_scm(self.graph, theta * edge_units(self.graph, self.scale))
 
     def expected(self, theta: Array, questions: Questions, x: Array) -> Array:
         """The answers that ``theta`` leads to be expected; shape (T, d), natural units.
@@ -83,6 +119,8 @@ class LinearSurrogate:
         node = _checks.array(questions.node, "questions.node", ("T",), kind=int)
         shift = _checks.finite(questions.shift, "questions.shift", node.shape)
         scm, mean = self.scm(theta), jnp.asarray(self.noise_mean)
+        if self.centre is not None:
+            mean = scm.abduct(jnp.asarray(self.centre))
         own = scm.abduct(_checks.finite(x, "x", mean.shape, names=self.graph.nodes))
         individual = _checks.array(
             questions.individual, "questions.individual", node.shape, kind=bool
@@ -111,30 +149,51 @@ class LinearSurrogate:
         return jax.vmap(one)(questions.node, questions.shift, questions.individual)
 
 
-def linear_surrogate(graph: Graph, *, low=-1.0, high=1.0, noise_mean=None) -> LinearSurrogate:
+def linear_surrogate(
+    graph: Graph,
+    *,
+    low=-1.0,
+    high=1.0,
+    prior: Prior | None = None,
+    noise_mean=None,
+    scale=None,
+    centre=None,
+) -> LinearSurrogate:
     """The paper's surrogate (Eq. 3) with the prior box of its section 5.
 
     Parameters
     ----------
     graph : Graph
         The true graph, which the paper assumes known.
-    low, high : float
-        The box of every coefficient. `LinearSurrogate` takes one for each, and other priors.
+    low, high : float or sequence of float
+        The box of every coefficient, or of each edge's, in units of ``scale``.
+    prior : Prior, optional
+        Another than the box.
     noise_mean : sequence of float, optional
-        E[U] in the expected answers, one per node; 0 by default, as U ~ N(0, 1) says.
+        E[U] in the expected answers to population questions, natural units, one per node; 0 by
+        default, as U ~ N(0, 1) says.
+    scale : sequence of float, optional
+        One unit per node, such as the population's standard deviations, in which coefficients,
+        priors and likelihoods count. Natural units by default.
+    centre : sequence of float, optional
+        E[X] of the population, natural units, one per node, which makes ``noise_mean`` idle.
 
     Raises
     ------
     TypeError
         If ``graph`` is no `Graph`, or something else is no number.
     ValueError
-        If the graph has no edge, ``low >= high``, or ``noise_mean`` has another length.
+        If the graph has no edge, ``low >= high``, a sequence has another length, or a unit is not
+        positive.
     """
     _checks.instance(graph, Graph, "graph")
-    for name, value in (("low", low), ("high", high)):
-        _checks.number(value, name)
-    # In JAX's precision: 1e300 is infinite there, and 1 and 1 + 1e-9 may be the same.
-    ones = np.ones(len(graph.edges), jnp.result_type(float))
-    low, high = _checks.on_host(low, "low") * ones, _checks.on_host(high, "high") * ones
+    if prior is None:
+        # In JAX's precision: 1e300 is infinite there, and 1 and 1 + 1e-9 may be the same.
+        ones = np.ones(len(graph.edges), jnp.result_type(float))
+        ends = []
+        for name, value in (("low", low), ("high", high)):
+            value = _checks.on_host(value, name)
+            ends.append(_checks.on_host(value, name, value.shape and ones.shape) * ones)
+        prior = Box(*ends)
     mean: Any = np.zeros(graph.num_nodes) if noise_mean is None else noise_mean
-    return LinearSurrogate(graph, Box(low, high), mean)
+    return LinearSurrogate(graph, prior, mean, scale, centre)

@@ -35,9 +35,6 @@ class Prior(Protocol):
     ...     def from_unit(self, unit):
     ...         return -self.mean * jnp.log1p(-unit)
     ...
-    ...     def to_unit(self, theta):
-    ...         return -jnp.expm1(-theta / self.mean)
-    ...
     ...     def from_real(self, real):
     ...         theta = jnp.exp(real)
     ...         return theta, self.log_prob(theta) + real.sum()
@@ -67,10 +64,7 @@ class Prior(Protocol):
         """Log density of ``theta`` (k,), -inf where it is impossible; shape ()."""
 
     def from_unit(self, unit: Array) -> Array:
-        """The draws of rank ``unit`` (..., k) in the unit cube; shape (..., k)."""
-
-    def to_unit(self, theta: Array) -> Array:
-        """The inverse of `from_unit`."""
+        """Draws, from ``unit`` (..., k) uniform in the unit cube; shape (..., k)."""
 
     def from_real(self, real: Array) -> tuple[Array, Array]:
         """The point at ``real`` (k,), any numbers, and the prior's log density *of ``real``*.
@@ -145,10 +139,6 @@ class Box:
         """The point at ``unit`` (..., k) of the unit cube."""
         return from_unit(jnp.asarray(self.box), unit)
 
-    def to_unit(self, theta: Array) -> Array:
-        """Where in the unit cube ``theta`` (..., k) is."""
-        return (theta - self.low) / (jnp.asarray(self.high) - self.low)
-
     def from_real(self, real: Array) -> tuple[Array, Array]:
         """The logistic function's, and the log density (of the logistic distribution); ()."""
         log_density = jnp.sum(jax.nn.log_sigmoid(real) + jax.nn.log_sigmoid(-real))
@@ -156,4 +146,5 @@ class Box:
 
     def to_real(self, theta: Array) -> Array:
         """The logit; a millionth of the box inside of its border for points there."""
-        return jax.scipy.special.logit(jnp.clip(self.to_unit(theta), 1e-6, 1 - 1e-6))
+        unit = (theta - self.low) / (jnp.asarray(self.high) - self.low)
+        return jax.scipy.special.logit(jnp.clip(unit, 1e-6, 1 - 1e-6))

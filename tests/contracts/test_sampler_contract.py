@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import GaussianOfUnknownNoise
+from problems import POPULATION, GaussianOfUnknownNoise
 
 import pcr_jax as pcr
 from pcr_jax.inference import log_density, run
@@ -30,7 +30,7 @@ SURROGATE = pcr.linear_surrogate(GRAPH)
 def history_of_users():
     """Three users, of whom the last one was not asked."""
     user = pcr.SimulatedUser(pcr.linear_scm(GRAPH, jnp.array([0.4])), error_rate=0.0)
-    history = pcr.elicit(KEY, user, jnp.zeros((3, 2)), num_queries=4)
+    history = pcr.elicit(KEY, user, jnp.zeros((3, 2)), num_queries=4, design=POPULATION)
     silent = pcr.History.empty(jnp.zeros((1, 2)), 4)
     return jax.tree.map(lambda many, one: many.at[2].set(one[0]), history, silent)
 
