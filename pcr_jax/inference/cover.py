@@ -107,15 +107,14 @@ class _Problem:
         answer = np.asarray(history.answer, float)
         asked = ~np.isnan(answer).all(-1)
         questions = jax.tree.map(lambda leaf: np.asarray(leaf)[asked], history.questions)
-        node, shift, individual = questions.node, questions.shift, questions.individual[:, None]
-        # A linear mechanism passes changes on as it does features without noise.
-        own = np.where(individual, np.asarray(history.x, float), 0.0)
+        node, shift = questions.node, questions.shift
+        begun = surrogate.about(questions.individual, history.x)
+        own, mean = (np.asarray(of, float) for of in begun)
         self.answer = answer[asked] - own
         # Of what was said, not of the change, which may be small beside it.
         self.said = np.abs(np.nan_to_num(answer[asked])) + np.abs(own)
         self.surrogate, self.sigma, self.needed, self.joint = surrogate, sigma, needed, joint
         shifted = node[:, None] == np.arange(answer.shape[-1])
-        mean = np.where(individual, 0.0, np.asarray(surrogate.noise_mean))
         self.base = mean + np.where(shifted, shift[:, None], 0.0)
         # Questions and answers are known to the precision of JAX's numbers, bounds to that of ours.
         self.rounding = max(2 * float(jnp.finfo(jnp.result_type(float)).eps), 1e-13)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pcr_jax._pytree import pytree
@@ -69,7 +70,13 @@ class Target:
 
     @property
     def scale(self) -> Array:
-        """A unit for each number: twice the distance between the prior's quartiles; (dim,)."""
+        """A unit for each number: about its spread under the prior; (dim,).
+
+        Twice the distance between the quartiles, for numbers whose draws follow their own rank.
+        """
+        if self.surrogate.prior.box is None:
+            spread = np.random.default_rng(0).uniform(size=(64, self.dim))
+            return self.from_unit(jnp.asarray(spread, float)).std(0)
         low, high = (self.from_unit(jnp.full(self.dim, unit)) for unit in (0.25, 0.75))
         return 2 * (high - low)
 

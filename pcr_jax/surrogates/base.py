@@ -57,8 +57,8 @@ class Surrogate(Protocol):
         Of the k numbers. Where it differs by user, every leaf has a leading axis of users.
     multi_affine : bool
         Whether `expected` is that of a linear SCM on ``graph`` with a coefficient for every edge:
-        affine in each of them. It then has the attribute ``noise_mean`` (d,), E[U], and the method
-        ``sizes`` (see `LinearSurrogate`), and starting points can be searched for, see
+        affine in each of them. It then has the methods ``about`` and ``sizes`` (see
+        `LinearSurrogate`), and starting points can be searched for, see
         `pcr_jax.inference.search`.
 
     Notes

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
-from pcr_jax.actions import Action
 from pcr_jax.graph import Graph
 from pcr_jax.history import Questions
 from pcr_jax.scm import SCM, linear_scm
 from pcr_jax.surrogates.priors import Box, Prior
+from pcr_jax.surrogates.regression import padded_parents
+
+# Nodes up to which answers are computed number by number.
+_FEW = 8
 
 
 def edge_units(graph: Graph, scale: Array | None) -> Array | float:
@@ -66,6 +67,8 @@ class LinearSurrogate:
     scale: Array | None = None
     centre: Array | None = None
 
+    multi_affine = True
+
     def __post_init__(self):
         _checks.instance(self.graph, Graph, "graph")
         if not self.graph.edges:
@@ -77,11 +80,6 @@ class LinearSurrogate:
                 f"got one of {np.shape(self.prior.box)[-1]}."
             )
         set_units(self)
-
-    @property
-    def multi_affine(self) -> bool:
-        """Whether `expected` is bounded by what is known of E[U], see `Surrogate`."""
-        return self.centre is None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,35 +116,63 @@ class LinearSurrogate:
         _checks.instance(questions, Questions, "questions")
         node = _checks.array(questions.node, "questions.node", ("T",), kind=int)
         shift = _checks.finite(questions.shift, "questions.shift", node.shape)
-        scm, mean = self.scm(theta), jnp.asarray(self.noise_mean)
-        if self.centre is not None:
-            mean = scm.abduct(jnp.asarray(self.centre))
-        own = scm.abduct(_checks.finite(x, "x", mean.shape, names=self.graph.nodes))
         individual = _checks.array(
             questions.individual, "questions.individual", node.shape, kind=bool
         )
-        shift_node = partial(Action.shift_node, num_nodes=self.graph.num_nodes)
-        actions = jax.vmap(shift_node)(node, shift)
-        # Question by question: XLA fuses that, over a batch of thetas, into one loop.
-        each = zip(*map(jnp.unstack, (individual, actions.value, actions.hard)), strict=True)
-        return jnp.stack(
-            [scm.predict(jnp.where(i, own, mean), Action(value, hard)) for i, value, hard in each]
-        )
+        x = _checks.finite(x, "x", (self.graph.num_nodes,), names=self.graph.nodes)
+        scm, (start, noise) = self.scm(theta), self.about(individual, x)
+        shifted = node[:, None] == np.arange(self.graph.num_nodes)
+        noise = noise + jnp.where(shifted, shift[:, None], 0.0)
+        # Question by question, and number by number where they are few: XLA fuses that, over a
+        # batch of thetas, into one loop.
+        each = zip(jnp.unstack(start), jnp.unstack(noise), strict=True)
+        few = self.graph.num_nodes <= _FEW
+
+        def added(a, b):
+            return jnp.stack([*map(jnp.add, jnp.unstack(a), jnp.unstack(b))]) if few else a + b
+
+        return jnp.stack([added(features, scm.predict(u)) for features, u in each])
+
+    def about(self, individual: Array, x: Array) -> tuple[Array, Array]:
+        """What questions (T,) begin from, whatever theta: both (T, d), natural units.
+
+        Features that an effect is added to, and noise that is passed on with it: a person's own
+        features, or the population's mean, and none; or 0 and the mean of the noise.
+        """
+        own, mean = jnp.asarray(individual)[:, None], jnp.asarray(self.noise_mean)
+        if self.centre is not None:
+            return jnp.where(own, x, jnp.asarray(self.centre)), jnp.zeros((len(own), len(mean)))
+        return jnp.where(own, x, 0.0), jnp.where(own, 0.0, mean)
+
+    curved = False
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Which coefficient each parent's is, see `Regression`; (d, P)."""
+        parents = padded_parents(self.graph)
+        blocks = np.full(parents.shape, -1)
+        blocks[parents >= 0] = np.arange(len(self.names))
+        return blocks
+
+    def features(self, j: Array | int, values: Array) -> Array:
+        """The parents of node j, see `Regression`; (..., P)."""
+        parents = jnp.asarray(padded_parents(self.graph))[j]
+        return jnp.where(parents >= 0, jnp.take(values, parents, axis=-1), 0.0)
+
+    def slopes(self, j: Array | int, weights: Array, values: Array) -> Array:
+        """The coefficients of node j's parents, see `Regression`; (P,)."""
+        return weights
 
     def sizes(self, theta: Array, questions: Questions, x: Array) -> Array:
         """The terms whose sum `expected` is, in absolute value, added; at ``theta`` >= 0; (T, d).
 
         What rounding can do to an expected answer is in proportion to it.
         """
-        scm, size = self.scm(theta), jnp.abs(x)
-        passed_on = 2 * size - scm.abduct(size)
-        mean = jnp.abs(jnp.asarray(self.noise_mean))
-
-        def one(node, shift, individual):
-            action = Action.shift_node(node, jnp.abs(shift), self.graph.num_nodes)
-            return scm.predict(jnp.where(individual, passed_on, mean), action)
-
-        return jax.vmap(one)(questions.node, questions.shift, questions.individual)
+        scm = self.scm(theta)
+        start, noise = map(jnp.abs, self.about(questions.individual, x))
+        shifted = questions.node[:, None] == np.arange(self.graph.num_nodes)
+        shift = jnp.where(shifted, jnp.abs(questions.shift)[:, None], 0.0)
+        return start + scm.predict(noise + shift)
 
 
 def linear_surrogate(

@@ -1,4 +1,7 @@
-"""What is believed of numbers before anybody is asked: the contract of priors, and the box."""
+"""What is believed of numbers before anybody is asked: priors.
+
+Their contract; the box; and normals, of which each block of numbers may have one of several.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from pcr_jax._pytree import pytree
 
 
 class Prior(Protocol):
-    """A distribution of k independent numbers; a pytree, whose parameters are leaves.
+    """A distribution of k numbers; a pytree, whose parameters are leaves.
 
     Independent exponential numbers:
 
@@ -148,3 +151,136 @@ class Box:
         """The logit; a millionth of the box inside of its border for points there."""
         unit = (theta - self.low) / (jnp.asarray(self.high) - self.low)
         return jax.scipy.special.logit(jnp.clip(unit, 1e-6, 1 - 1e-6))
+
+
+@pytree(static=("blocks",))
+class NormalMixture:
+    """Numbers in blocks, each block from one of several normals; a `Prior`. See `normal_prior`.
+
+    With one normal that is wide and one that is narrow it is "spike and slab" (George & McCulloch
+    1993): how free a mechanism is, is then averaged by evidence.
+
+    Parameters
+    ----------
+    weights : Array
+        Shape (C,): how probable each normal is.
+    mean : Array
+        Shape (C, k).
+    factor : Array
+        Shape (C, k, k), lower triangular: times its transpose the covariance, which is 0 between
+        blocks.
+    blocks : tuple of int
+        Of each number its block's, counted from 0.
+
+    Every array may have a leading axis of users.
+
+    Raises
+    ------
+    TypeError
+        If they are no numbers.
+    ValueError
+        If their shapes disagree, they are not finite, weights are negative or do not add up to 1,
+        a factor has no positive diagonal, is not lower triangular, or ties blocks together.
+    """
+
+    weights: Array
+    mean: Array
+    factor: Array
+    blocks: tuple[int, ...]
+
+    box = None
+
+    def __post_init__(self):
+        k = len(self.blocks)
+        factor = _checks.on_host(self.factor, "factor")
+        if factor.ndim not in (3, 4) or factor.shape[-2:] != (k, k):
+            raise ValueError(
+                f"Expected factor of shape (C, {k}, {k}), or (num_users, C, {k}, {k}); got "
+                f"{factor.shape}."
+            )
+        weights = _checks.on_host(self.weights, "weights", factor.shape[:-2])
+        mean = _checks.on_host(self.mean, "mean", factor.shape[:-1])
+        if sorted(set(self.blocks)) != list(range(max(self.blocks) + 1)):
+            raise ValueError(f"Expected blocks counted from 0; got {self.blocks}.")
+        entries = _checks.concrete(factor), _checks.concrete(weights)
+        if all(entry is not None for entry in entries):
+            if (entries[1] < 0).any() or not np.allclose(entries[1].sum(-1), 1, atol=1e-5):
+                raise ValueError(f"Expected weights that add up to 1; got {self.weights}.")
+            apart = np.not_equal.outer(self.blocks, self.blocks) | np.triu(np.ones((k, k), bool), 1)
+            if (entries[0][..., apart] != 0).any():
+                raise ValueError("Expected factor to be lower triangular, and 0 between blocks.")
+            if not (np.diagonal(entries[0], axis1=-2, axis2=-1) > 0).all():
+                raise ValueError("Expected factor with a positive diagonal.")
+        for name, value in (("factor", factor), ("weights", weights), ("mean", mean)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes: (), or (num_users,)."""
+        return np.shape(self.weights)[:-1]
+
+    def log_prob(self, theta: Array) -> Array:
+        """Log density of ``theta`` (k,); ()."""
+        factor = jnp.asarray(self.factor)
+
+        def whitened(mean, factor):
+            return jax.scipy.linalg.solve_triangular(factor, theta - mean, lower=True)
+
+        z = jax.vmap(whitened)(jnp.asarray(self.mean), factor)
+        log_diagonal = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
+        each = jax.scipy.stats.norm.logpdf(z) - log_diagonal
+        of_blocks = each @ np.eye(max(self.blocks) + 1)[list(self.blocks)]
+        log_weights = jnp.log(jnp.asarray(self.weights))[:, None]
+        return jax.nn.logsumexp(log_weights + of_blocks, axis=0).sum()
+
+    def from_unit(self, unit: Array) -> Array:
+        """Draws (..., k): the first number of a block's ``unit`` also says which normal it is of."""
+        weights, blocks = jnp.asarray(self.weights), np.array(self.blocks)
+        first = np.searchsorted(blocks, np.arange(blocks.max() + 1), sorter=np.argsort(blocks))
+        first = np.argsort(blocks, kind="stable")[first]
+        ends = jnp.cumsum(weights)
+
+        def one(unit):
+            which = jnp.clip(jnp.searchsorted(ends, unit[first], side="right"), 0, len(ends) - 1)
+            rest = (unit[first] - (ends - weights)[which]) / weights[which]
+            least = jnp.finfo(rest.dtype).eps
+            z = jax.scipy.special.ndtri(jnp.clip(unit.at[first].set(rest), least, 1 - least))
+            mine = which[blocks]
+            rows = jnp.asarray(self.factor)[mine, np.arange(len(blocks))]
+            return jnp.asarray(self.mean)[mine, np.arange(len(blocks))] + rows @ z
+
+        return jnp.vectorize(one, signature="(k)->(k)")(unit)
+
+    def from_real(self, real: Array) -> tuple[Array, Array]:
+        """The numbers themselves, and their log density; ()."""
+        return real, self.log_prob(real)
+
+    def to_real(self, theta: Array) -> Array:
+        """The numbers themselves."""
+        return theta
+
+
+def normal_prior(mean, sd) -> NormalMixture:
+    """Independent normal numbers.
+
+    Parameters
+    ----------
+    mean, sd : sequence of float
+        Shape (k,), or (num_users, k) for a prior per user.
+
+    Raises
+    ------
+    TypeError
+        If they are no numbers.
+    ValueError
+        If they have other shapes, or not ``sd > 0``.
+    """
+    mean = _checks.on_host(mean, "mean")
+    sd = _checks.on_host(sd, "sd", mean.shape)
+    _checks.positive(sd, "sd")
+    if mean.ndim not in (1, 2):
+        raise ValueError(f"Expected mean of shape (k,) or (num_users, k); got {mean.shape}.")
+    factor = sd[..., None] * np.eye(mean.shape[-1], dtype=sd.dtype)
+    weights = np.ones((*mean.shape[:-1], 1), sd.dtype)
+    blocks = tuple(range(mean.shape[-1]))
+    return NormalMixture(weights, mean[..., None, :], factor[..., None, :, :], blocks)

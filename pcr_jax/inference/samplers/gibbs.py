@@ -1,0 +1,455 @@
+"""Gibbs sampling: which answers are wrong, then one mechanism after the other.
+
+Given which answers are wrong (z_t of Eq. 4 of the paper), the noise, and all other mechanisms, the
+answers are affine in the numbers of one linear mechanism: its conditional is a normal, drawn from
+exactly (Geman & Geman 1984; Tanner & Wong 1987 for z_t). In what a curved mechanism leads to further
+down they are not: a draw from the regression linearised about the present is then accepted or
+rejected by Metropolis & Hastings (1970). Every answer is held to what *all* mechanisms together
+say, so that errors in reported parents are where they belong, in the likelihood.
+
+Walkers start from a filter that takes one answer at a time, mechanism by mechanism with numbers
+summed out and wrong answers drawn (a Rao-Blackwellised particle filter: Doucet, de Freitas, Murphy
+& Russell 2000; parents as they were reported, with the noise of that allowed for). So they are in
+the right places, where answers contradict each other, in about the right proportions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.special import ndtri
+from jax.scipy.stats import norm
+
+from pcr_jax import _checks
+from pcr_jax.history import History, Questions
+from pcr_jax.inference.samplers.base import Samples
+from pcr_jax.inference.target import Target
+from pcr_jax.likelihoods import Likelihood
+from pcr_jax.likelihoods.mixture import truncated_normal
+from pcr_jax.surrogates import Surrogate
+from pcr_jax.surrogates.priors import NormalMixture
+from pcr_jax.surrogates.regression import is_regression, padded_parents
+
+# Loops over so many mechanisms are written out, which XLA fuses; longer ones stay loops.
+_UNROLLED = 0
+
+
+class _Normals(NamedTuple):
+    """The prior of the mechanisms' weights: mixtures of C normals, mechanism by mechanism.
+
+    ``log_weights`` (C,); ``mean`` (C, d, M); ``precision`` (C, d, M, M), with ones on the diagonal
+    where there is no weight; ``log_det`` (C, d): half of the logarithm of its determinant.
+    """
+
+    log_weights: Array
+    mean: Array
+    precision: Array
+    log_det: Array
+
+
+def _normals(target: Target, blocks: np.ndarray) -> _Normals:
+    """The prior's, or those with a box's moments."""
+    prior, there = target.reach, blocks >= 0
+    eye = jnp.eye(blocks.shape[1])
+    if prior.box is not None:
+        low, high = jnp.asarray(prior.box)
+        mean, sd = (low + high) / 2, (high - low) / 12**0.5
+        mean, factor, weights = mean[None], jnp.diag(sd)[None], jnp.ones(1)
+    else:
+        mean, factor, weights = map(jnp.asarray, (prior.mean, prior.factor, prior.weights))
+    both = there[:, :, None] & there[:, None, :]
+    own = factor[:, blocks[:, :, None], blocks[:, None, :]]
+    own = jnp.where(both, own, eye)
+    log_det = -jnp.log(jnp.diagonal(own, axis1=-2, axis2=-1)).sum(-1)
+    precision = jax.vmap(jax.vmap(lambda factor: cho_solve((factor, True), eye)))(own)
+    return _Normals(jnp.log(weights), jnp.where(there, mean[:, blocks], 0.0), precision, log_det)
+
+
+class _Walker(NamedTuple):
+    """``weights`` (d, M) of the mechanisms; ``unknowns`` of the likelihood; ``x`` (T, d): what all
+    of that leads to be expected; ``precision`` and ``answer`` (T, d): see `Augmented`.
+    """
+
+    weights: Array
+    unknowns: Array
+    x: Array
+    precision: Array
+    answer: Array
+
+
+class _Particles(NamedTuple):
+    """``mean`` (N, d, M) and ``covariance`` (N, d, M, M) of weights; ``unknowns`` (N, u)."""
+
+    mean: Array
+    covariance: Array
+    unknowns: Array
+
+
+class _Person:
+    """One user's answers as regressions."""
+
+    def __init__(self, target: Target):
+        self.target, self.own = target, target.own
+        self.surrogate: Any = target.surrogate
+        history, graph = target.history, self.surrogate.graph
+        self.history, self.answer = history, jnp.asarray(history.answer)
+        self.blocks = self.surrogate.blocks
+        self.order = np.flatnonzero((self.blocks >= 0).any(1))
+        self.parents = padded_parents(graph)
+        self.prior = _normals(target, self.blocks)
+        questions, centre = history.questions, self.surrogate.centre
+        individual = jnp.asarray(questions.individual)[:, None]
+        noise_mean = jnp.asarray(self.surrogate.noise_mean)
+        if centre is None:
+            reference = jnp.where(individual, history.x, 0.0)
+            base, about = jnp.where(individual, history.x, noise_mean), individual
+        else:
+            base = reference = jnp.where(individual, history.x, jnp.asarray(centre))
+            about = jnp.ones_like(individual)
+        node = jnp.asarray(questions.node)[:, None]
+        shifted = node == np.arange(graph.num_nodes)
+        self.base = base + jnp.where(shifted, jnp.asarray(questions.shift)[:, None], 0.0)
+        self.descends = jnp.asarray(graph.descendants)[node[:, 0]] & (node >= 0)
+        everyone = np.arange(graph.num_nodes)
+        features = jax.vmap(self.surrogate.features, (0, None))(everyone, reference)
+        self.reference = jnp.where(about, features, 0.0)
+
+    def each(self, body: Callable, carry, after=None):
+        """``body(j, carry)`` for every mechanism, or those below mechanism ``after``."""
+        order = self.order
+        if len(order) <= _UNROLLED:
+            for j in order:
+                if after is None or j > after:
+                    carry = body(int(j), carry)
+            return carry
+        nodes = jnp.asarray(order)
+        start = 0 if after is None else jnp.searchsorted(nodes, after, side="right")
+        return jax.lax.fori_loop(start, len(order), lambda i, c: body(nodes[i], c), carry)
+
+    def features(self, j, x):
+        """Node j's features, less those of the person as they are; (T, M)."""
+        return self.surrogate.features(j, x) - self.reference[j]
+
+    def expected(self, weights, x=None, after=None):
+        """What is expected under ``weights``: where given, ``x`` but for what is ``after``."""
+
+        def body(j, x):
+            return x.at[:, j].set(self.base[:, j] + self.features(j, x) @ weights[j])
+
+        return self.each(body, self.base if x is None else x, after)
+
+    def gains(self, j, weights, x):
+        """What each node rises by if node j rises by one; (T, d), or (1, d) if always the same."""
+        parents = jnp.asarray(self.parents)
+        rows = x if self.surrogate.curved else x[:1]
+
+        def body(k, gains):
+            slopes = self.surrogate.slopes(k, weights[k], rows)
+            return gains.at[:, k].set(jnp.sum(slopes * gains[:, parents[k]], -1))
+
+        return self.each(body, jnp.zeros_like(rows).at[:, j].set(1.0), after=j)
+
+    def regression(self, j, walker: _Walker):
+        """Of mechanism j: its features' matrix (M, M) and vector (M,), as if all were affine."""
+        features = self.features(j, walker.x)
+        gains = self.gains(j, walker.weights, walker.x)
+        gap = jnp.where(walker.precision > 0, walker.answer - walker.x, 0.0)
+        size = jnp.sum(walker.precision * gains**2, -1)
+        pull = jnp.sum(walker.precision * gains * gap, -1)
+        matrix = features.T @ (size[:, None] * features)
+        return matrix, features.T @ pull + matrix @ walker.weights[j], features, gains
+
+    def normals(self, j, matrix, vector):
+        """The conditional's C normals: log weights, means, factors of precisions."""
+        log_weights, *of_all = self.prior
+        prior_mean, precision, prior_log_det = (leaf[:, j] for leaf in of_all)
+        pulled = jnp.einsum("cmn,cn->cm", precision, prior_mean)
+        factor = jnp.linalg.cholesky(precision + matrix)
+        mean = jax.vmap(lambda f, v: cho_solve((f, True), v))(factor, pulled + vector)
+        log_det = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+        fit = jnp.sum(mean * (pulled + vector), -1) - jnp.sum(prior_mean * pulled, -1)
+        return log_weights + prior_log_det - log_det + fit / 2, mean, factor
+
+    def in_box(self, unit, j, weights, matrix, vector):
+        """Mechanism j's weights one by one, each within the prior's box."""
+        low, high = (
+            jnp.where(self.blocks >= 0, end[self.blocks], 0.0)
+            for end in jnp.asarray(self.target.reach.box)
+        )
+        there = jnp.asarray(self.blocks >= 0)
+        for m in range(self.blocks.shape[1]):
+            size = matrix[m, m]
+            sd = 1 / jnp.sqrt(jnp.maximum(size, 1e-12))
+            mean = weights[m] + (vector[m] - matrix[m] @ weights) / jnp.maximum(size, 1e-12)
+            ends = low[j, m], high[j, m]
+            drawn = mean + sd * truncated_normal(unit[m], *((end - mean) / sd for end in ends))
+            # Of what no answer tells anything, the box alone does.
+            flat = unit[m] * (ends[1] - ends[0]) + ends[0]
+            drawn = jnp.clip(jnp.where(sd > 1e2 * (ends[1] - ends[0]), flat, drawn), *ends)
+            weights = weights.at[m].set(jnp.where(there[j, m], drawn, 0.0))
+        return weights
+
+    def update(self, unit, j, walker: _Walker) -> _Walker:
+        """Mechanism j drawn from its conditional; ``unit`` (M + 2,) is uniform in (0, 1)."""
+        matrix, vector, features, gains = self.regression(j, walker)
+        if self.target.reach.box is not None:
+            drawn = self.in_box(unit, j, walker.weights[j], matrix, vector)
+        else:
+            log_weights, mean, factor = self.normals(j, matrix, vector)
+            ends = jnp.cumsum(jax.nn.softmax(log_weights))
+            which = jnp.minimum(jnp.searchsorted(ends, unit[-2]), len(ends) - 1)
+            normal = ndtri(unit[:-2])
+            drawn = mean[which] + solve_triangular(factor[which], normal, lower=True, trans=1)
+            drawn = jnp.where(jnp.asarray(self.blocks >= 0)[j], drawn, 0.0)
+        weights = walker.weights.at[j].set(drawn)
+        if not self.surrogate.curved:
+            moved = features @ (drawn - walker.weights[j])
+            return walker._replace(weights=weights, x=walker.x + moved[:, None] * gains)
+        rise = features @ drawn + self.base[:, j]
+        x = self.expected(weights, walker.x.at[:, j].set(rise), after=j)
+        other = walker._replace(weights=weights, x=x)
+        matrix_back, vector_back, _, _ = self.regression(j, other)
+        back, _, _ = self.normals(j, matrix_back, vector_back)
+
+        def offered(weights, matrix, vector, log_weights):
+            quadratic = vector @ weights - weights @ matrix @ weights / 2
+            return quadratic - jax.nn.logsumexp(log_weights)
+
+        ratio = self.fit(other) - self.fit(walker)
+        ratio += offered(walker.weights[j], matrix_back, vector_back, back)
+        ratio -= offered(drawn, matrix, vector, log_weights)
+        accepted = jnp.log(unit[-1]) < ratio
+        return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), other, walker)
+
+    def fit(self, walker: _Walker):
+        """Log likelihood of what is right, but for a constant; ()."""
+        gap = jnp.where(walker.precision > 0, walker.answer - walker.x, 0.0)
+        return -jnp.sum(walker.precision * gap**2) / 2
+
+    def sweep(self, key, walker: _Walker) -> _Walker:
+        """What is unknown of the answers, then every mechanism."""
+        x = self.expected(walker.weights)
+        k_augment, key = jax.random.split(key)
+        unknowns, precision, answer = self.own.augment(k_augment, walker.unknowns, x, self.answer)
+        walker = _Walker(walker.weights, unknowns, x, precision, answer)
+        num, most = self.blocks.shape
+        unit = jax.random.uniform(key, (num, most + 2), minval=jnp.finfo(x.dtype).tiny)
+        return self.each(lambda j, walker: self.update(unit[j], j, walker), walker)
+
+    def z(self, walker: _Walker) -> Array:
+        """All that is unknown, flat: as a `Target` has it."""
+        there = self.blocks >= 0
+        theta = jnp.zeros(there.sum()).at[self.blocks[there]].set(walker.weights[there])
+        return jnp.concatenate([theta, walker.unknowns])
+
+    def filtered(self, key, num_particles: int) -> _Particles:
+        """Particles after all answers, one at a time; of equal weight."""
+        history, questions = self.history, self.history.questions
+        reported = ~jnp.isnan(self.answer)
+        values = jnp.where(self.descends & reported, self.answer, self.base)
+        known = ~self.descends | reported
+        of_parents = jnp.asarray(self.parents)
+        has = of_parents >= 0
+        noisy = self.descends[:, of_parents] & has
+        usable = reported & self.descends & (known[:, of_parents] | ~has).all(-1)
+        features = jax.vmap(lambda j: self.features(j, values))(np.arange(len(has)))
+        gaps = jnp.where(usable, values - self.base, 0.0)
+        slopes = jax.vmap(self.surrogate.slopes, (0, 0, None))
+        k_init, k_unknown, k_steps = jax.random.split(key, 3)
+        which = jax.random.categorical(
+            k_init, self.prior.log_weights, shape=(num_particles, len(has))
+        )
+        eye = jnp.eye(self.blocks.shape[1])
+        covariance = jnp.linalg.inv(self.prior.precision) if len(eye) else self.prior.precision
+        nodes = np.arange(len(has))
+        unit = jax.random.uniform(k_unknown, (num_particles, len(self.own.names)))
+        unknowns = unit if self.own.prior is None else self.own.prior.from_unit(unit)
+        start = _Particles(self.prior.mean[which, nodes], covariance[which, nodes], unknowns)
+
+        def weigh(particle: _Particles, row, psi, gap, usable, noisy, value):
+            own = self.own.bound(self.surrogate, row)
+            rate, noise = own.split(particle.unknowns)
+            noise = jnp.broadcast_to(noise, gap.shape)
+            steep = slopes(nodes, particle.mean, value)
+            from_parents = jnp.sum(jnp.where(noisy, steep * noise[of_parents], 0.0) ** 2, -1)
+            gain = jnp.einsum("jmn,jn->jm", particle.covariance, psi)
+            variance = noise**2 + from_parents + jnp.sum(gain * psi, -1)
+            residual = gap - jnp.sum(psi * particle.mean, -1)
+            right = jnp.where(usable, norm.logpdf(residual, 0.0, jnp.sqrt(variance)), 0.0).sum()
+            wrong = own.wrong_numbers(particle.unknowns, row.answer)[0]
+            wrong = jnp.where(usable, wrong, 0.0).sum()
+            right, wrong = jnp.log1p(-rate) + right, jnp.log(rate) + wrong
+            step = jnp.where(usable, 1.0 / variance, 0.0)[:, None] * gain
+            mean = particle.mean + step * residual[:, None]
+            covariance = particle.covariance - step[:, :, None] * gain[:, None]
+            return jnp.logaddexp(right, wrong), jax.nn.sigmoid(right - wrong), mean, covariance
+
+        def step(particles, inputs):
+            key, t = inputs
+            k_right, k_keep = jax.random.split(key)
+            at = jax.tree.map(lambda leaf: leaf[t][None], (questions, history.answer))
+            width = None if history.half_width is None else history.half_width[t][None]
+            row = History(Questions(*jax.tree.leaves(at[0])), at[1], history.x, width)
+            of_answer = features[:, t], gaps[t], usable[t], noisy[t], values[t]
+            log_weight, is_right, mean, covariance = jax.vmap(
+                lambda particle: weigh(particle, row, *of_answer)
+            )(particles)
+            right = jax.random.uniform(k_right, is_right.shape) < is_right
+            updated = _Particles(
+                jnp.where(right[:, None, None], mean, particles.mean),
+                jnp.where(right[:, None, None, None], covariance, particles.covariance),
+                particles.unknowns,
+            )
+            kept = systematic(k_keep, log_weight)
+            return jax.tree.map(lambda leaf: leaf[kept], updated), None
+
+        num_answers = len(self.answer)
+        steps = jax.random.split(k_steps, num_answers), jnp.arange(num_answers)
+        particles, _ = jax.lax.scan(step, start, steps)
+        return particles
+
+    def begun(self, key, num_particles: int, num_walkers: int) -> _Walker:
+        """Walkers from the filter's particles, to be swept."""
+        k_filter, k_draw = jax.random.split(key)
+        particles = self.filtered(k_filter, num_particles)
+        some = (np.arange(num_walkers) * num_particles) // num_walkers
+        mean, covariance, unknowns = jax.tree.map(lambda leaf: leaf[some], particles)
+        spread = jnp.diagonal(covariance, axis1=-2, axis2=-1)
+        ridge = 1e-6 * jnp.maximum(spread, 1e-8)[..., None] * jnp.eye(spread.shape[-1])
+        factor = jnp.linalg.cholesky((covariance + covariance.swapaxes(-1, -2)) / 2 + ridge)
+        factor = jnp.where(jnp.isfinite(factor), factor, 0.0)
+        normal = jax.random.normal(k_draw, mean.shape)
+        weights = mean + jnp.einsum("wjmn,wjn->wjm", factor, normal)
+        weights = jnp.where(self.blocks >= 0, weights, 0.0)
+        if self.target.reach.box is not None:
+            low, high = (end[self.blocks] for end in jnp.asarray(self.target.reach.box))
+            inside = jnp.clip(weights, low, high)
+            weights = jnp.where(self.blocks >= 0, inside, 0.0)
+        nothing = jnp.zeros((num_walkers, *self.answer.shape))
+        return _Walker(weights, unknowns, nothing, nothing, nothing)
+
+
+def systematic(key: Array, log_weight: Array) -> Array:
+    """Systematic resampling: as many places (n,) as there are weights."""
+    weights = jax.nn.softmax(log_weight)
+    places = (jax.random.uniform(key) + jnp.arange(len(weights))) / len(weights)
+    return jnp.clip(jnp.searchsorted(jnp.cumsum(weights), places), 0, len(weights) - 1)
+
+
+@dataclass(frozen=True)
+class Gibbs:
+    """Gibbs sampling for `mixture` and mechanisms that are linear in their numbers.
+
+    It finds its own starting points, at a cost that earlier draws could not save.
+
+    Parameters
+    ----------
+    num_chains : int
+        Independent sets of walkers.
+    num_walkers : int
+        Of each chain.
+    num_particles : int
+        Of the filter that each chain's walkers begin with.
+    num_warmup : int
+        Sweeps of each walker that are dropped.
+    num_steps : int
+        Sweeps kept, after thinning.
+    thin : int
+        Every so many sweeps one is kept.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+    """
+
+    num_chains: int = 4
+    num_walkers: int = 128
+    num_particles: int = 256
+    num_warmup: int = 8
+    num_steps: int = 4
+    thin: int = 1
+
+    name = "gibbs"
+    needs_gradient = False
+    host_only = False
+    needs_exact_starts = False
+    num_starts = 0
+
+    def __post_init__(self):
+        for field in ("num_chains", "num_walkers", "num_steps", "thin"):
+            _checks.count(getattr(self, field), field)
+        _checks.count(self.num_particles, "num_particles", minimum=self.num_walkers)
+        _checks.count(self.num_warmup, "num_warmup", minimum=0)
+
+    def check(self, surrogate: Surrogate, likelihood: Likelihood) -> None:
+        """Raise ValueError where conditionals are no regressions."""
+        reason = self.unsuited(surrogate, likelihood)
+        if reason:
+            raise ValueError(
+                f"Expected, for sampler {self.name!r}, {reason}. Use sampler 'nuts' or 'smc'."
+            )
+
+    def unsuited(self, surrogate: Surrogate, likelihood: Likelihood) -> str | None:
+        """What is missing, if anything is."""
+        if not hasattr(likelihood, "augment"):
+            return f"a likelihood with augment(), such as mixture(); got {likelihood}"
+        if not is_regression(surrogate):
+            return f"mechanisms that are sums over features; got {type(surrogate).__name__}"
+        prior, blocks = surrogate.prior, surrogate.blocks
+        if prior.box is not None:
+            if surrogate.curved:
+                return "a prior of normals where mechanisms are curved; got a box"
+            return None
+        if not isinstance(prior, NormalMixture):
+            return f"a prior of normals, or a box; got {type(prior).__name__}"
+        mechanism = np.zeros(blocks.max() + 1, int)
+        for j, row in enumerate(blocks):
+            mechanism[row[row >= 0]] = j
+        pairs = set(zip(prior.blocks, mechanism.tolist(), strict=True))
+        several = np.shape(prior.weights)[-1] > 1
+        if len({b for b, _ in pairs}) < len(pairs):
+            return "a prior whose blocks are no larger than mechanisms"
+        if several and len({j for _, j in pairs}) < len(pairs):
+            return "one block of the prior for each mechanism"
+        return None
+
+    def run(self, key: Array, target: Target, starts: Array) -> Samples:
+        """Sample one user's posterior; see `pcr_jax.inference.Sampler`."""
+        person = _Person(target)
+        sweep = jax.vmap(person.sweep)
+
+        def chain(key):
+            k_begin, k_steps = jax.random.split(key)
+            walkers = person.begun(k_begin, self.num_particles, self.num_walkers)
+
+            def kept(walkers, inputs):
+                key, num = inputs
+
+                def body(i, walkers):
+                    keys = jax.random.split(jax.random.fold_in(key, i), self.num_walkers)
+                    return sweep(keys, walkers)
+
+                walkers = jax.lax.fori_loop(0, num, body, walkers)
+                z = jax.vmap(person.z)(walkers)
+                log_likelihood = jax.vmap(person.own.log_prob, (0, 0, None))(
+                    walkers.unknowns, walkers.x, person.answer
+                )
+                return walkers, (z, log_likelihood + jax.vmap(target.log_prior)(z))
+
+            thinning = jnp.full(self.num_steps, self.thin).at[0].add(self.num_warmup)
+            keys = jax.random.split(k_steps, self.num_steps)
+            _, found = jax.lax.scan(kept, walkers, (keys, thinning))
+            return found
+
+        draws, log_density = jax.vmap(chain)(jax.random.split(key, self.num_chains))
+        num_sweeps = self.num_warmup + self.num_steps * self.thin
+        spent = self.num_chains * (self.num_walkers * num_sweeps + self.num_particles)
+        return Samples(draws, log_density, draws[:, :0], jnp.asarray(spent))
