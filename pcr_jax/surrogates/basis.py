@@ -32,15 +32,15 @@ from pcr_jax.surrogates.regression import padded_parents
 
 # Bumps are placed so far to both sides of the centre, in scales: beyond, mechanisms are linear.
 _REACH = 2.5
-# Standard deviations of the weights of bumps and products, and how probable each is: a linear
-# mechanism, a bent one, and one of any shape.
-_CURVATURES = (0.01, 0.3, 1.5)
-_PROBABILITIES = (0.5, 0.25, 0.25)
+# Standard deviations of the weights of squares and products, and of bumps, and how probable each
+# pair is: a linear mechanism, a bent one, one of any smooth and one of any shape.
+_CURVATURES = ((0.01, 0.01), (0.3, 0.01), (0.01, 0.5), (0.01, 1.5))
+_PROBABILITIES = (0.5, 0.2, 0.15, 0.15)
 
 
 @dataclass(frozen=True)
 class _Basis:
-    """Functions of one node's parents: parents, bumps of each, products of each pair.
+    """Functions of one node's parents: parents, their squares, bumps, products of each pair.
 
     As the function of a `Mechanism` its coefficients are weights, then each parent's centre and
     scale, then the node's own scale.
@@ -62,12 +62,13 @@ class _Basis:
     def num_weights(self, num_parents: int) -> int:
         """How many functions there are of so many parents."""
         num_pairs = num_parents * (num_parents - 1) // 2 if self.products else 0
-        return num_parents * (1 + self.num_functions) + num_pairs
+        return num_parents * (2 + self.num_functions) + num_pairs
 
     def of(self, parents: Array) -> Array:
         """All functions at ``parents`` (..., P), in scales from their centres; (..., M)."""
         bumps = jnp.exp(-(((parents[..., None] - self.places) / self.width) ** 2) / 2)
-        parts = [parents, bumps.reshape(*parents.shape[:-1], -1)]
+        inside = jnp.clip(parents, -_REACH, _REACH)
+        parts = [parents, inside * (2 * parents - inside), bumps.reshape(*parents.shape[:-1], -1)]
         if self.products:
             pairs = combinations(range(parents.shape[-1]), 2)
             parts += [(parents[..., a] * parents[..., b])[..., None] for a, b in pairs]
@@ -206,12 +207,12 @@ class BasisSurrogate:
 def _places_of(num_parents: int, most: int, basis: _Basis) -> np.ndarray:
     """Where, among the functions of ``most`` parents, those of the first few are."""
     linear = np.arange(num_parents)
-    bumps = most + np.arange(num_parents * basis.num_functions)
+    bumps = 2 * most + np.arange(num_parents * basis.num_functions)
     if not basis.products:
-        return np.concatenate([linear, bumps])
-    begin = most * (1 + basis.num_functions)
+        return np.concatenate([linear, most + linear, bumps])
+    begin = most * (2 + basis.num_functions)
     pairs = [i for i, (_, b) in enumerate(combinations(range(most), 2)) if b < num_parents]
-    return np.concatenate([linear, bumps, begin + np.array(pairs, int)])
+    return np.concatenate([linear, most + linear, bumps, begin + np.array(pairs, int)])
 
 
 def basis_names(graph: Graph, basis: _Basis) -> tuple[str, ...]:
@@ -221,6 +222,7 @@ def basis_names(graph: Graph, basis: _Basis) -> tuple[str, ...]:
         causes = [graph.nodes[p] for p in parents]
         names += [f"{child} <- {cause}" for cause in causes]
         bumps = range(1, basis.num_functions + 1)
+        names += [f"{child} <- {cause} ^ 2" for cause in causes]
         names += [f"{child} <- {cause} [{i}]" for cause in causes for i in bumps]
         if basis.products:
             names += [f"{child} <- {a} * {b}" for a, b in combinations(causes, 2)]
@@ -273,12 +275,14 @@ def basis_surrogate(
 
 def _of_any_shape(graph: Graph, basis: _Basis) -> NormalMixture:
     """The default prior."""
-    linear, blocks = [], []
+    kinds: list[int] = []
+    blocks: list[int] = []
     for parents in filter(None, graph.parents):
-        num = basis.num_weights(len(parents))
-        linear += [True] * len(parents) + [False] * (num - len(parents))
-        blocks += [max(blocks, default=-1) + 1] * num
-    sds = [np.where(linear, 1.0, curvature) for curvature in _CURVATURES]
+        num, total = len(parents), basis.num_weights(len(parents))
+        num_bumps = num * basis.num_functions
+        kinds += [0] * num + [1] * num + [2] * num_bumps + [1] * (total - 2 * num - num_bumps)
+        blocks += [max(blocks, default=-1) + 1] * total
+    sds = [np.array([1.0, *pair])[kinds] for pair in _CURVATURES]
     factor = np.stack([np.diag(sd) for sd in sds])
     mean = np.zeros(factor.shape[:-1])
     return NormalMixture(np.array(_PROBABILITIES), mean, factor, tuple(blocks))
