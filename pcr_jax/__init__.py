@@ -10,6 +10,7 @@ from pcr_jax.history import History, Questions, tell
 from pcr_jax.inference import (
     Ess,
     ExactPosterior,
+    Gibbs,
     Nuts,
     Posteriors,
     PosteriorStatus,
@@ -27,30 +28,44 @@ from pcr_jax.inference import (
     read_netcdf,
     write_netcdf,
 )
-from pcr_jax.likelihoods import Likelihood, Relaxed, Tolerance, relaxed, tolerance
+from pcr_jax.likelihoods import Likelihood, Mixture, Relaxed, Tolerance, mixture, relaxed, tolerance
 from pcr_jax.mechanisms import Mechanism
 from pcr_jax.population import Population, refused_population, sample_labels
 from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
 from pcr_jax.scm import SCM, inverted, linear_scm, non_causal
 from pcr_jax.scores import outside_model, with_threshold
-from pcr_jax.surrogates import Box, LinearSurrogate, Prior, Surrogate, linear_surrogate
+from pcr_jax.surrogates import (
+    BasisSurrogate,
+    Box,
+    LinearSurrogate,
+    NormalMixture,
+    Prior,
+    Surrogate,
+    basis_surrogate,
+    linear_surrogate,
+    normal_prior,
+)
 
 __all__ = [
     "MLP",
     "SCM",
     "Action",
     "Algorithm1",
+    "BasisSurrogate",
     "Belief",
     "Box",
     "Classifier",
     "Constraints",
     "Ess",
     "ExactPosterior",
+    "Gibbs",
     "Graph",
     "History",
     "Likelihood",
     "LinearSurrogate",
     "Mechanism",
+    "Mixture",
+    "NormalMixture",
     "Nuts",
     "Optimal",
     "Plan",
@@ -72,6 +87,7 @@ __all__ = [
     "Target",
     "Tolerance",
     "Zeus",
+    "basis_surrogate",
     "diagnose",
     "elicit",
     "evaluate",
@@ -84,7 +100,9 @@ __all__ = [
     "library",
     "linear_scm",
     "linear_surrogate",
+    "mixture",
     "non_causal",
+    "normal_prior",
     "numpyro_model",
     "outside_model",
     "posterior_scms",

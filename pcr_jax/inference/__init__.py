@@ -6,7 +6,7 @@ from pcr_jax.inference.exact import ExactPosterior, exact_posterior
 from pcr_jax.inference.numpyro_model import numpyro_model
 from pcr_jax.inference.posteriors import Posteriors
 from pcr_jax.inference.run import infer
-from pcr_jax.inference.samplers import SAMPLERS, Ess, Nuts, Sampler, Samples, Smc, Zeus
+from pcr_jax.inference.samplers import SAMPLERS, Ess, Gibbs, Nuts, Sampler, Samples, Smc, Zeus
 from pcr_jax.inference.search import search_prior
 from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.inference.target import Target, log_density
@@ -15,6 +15,7 @@ __all__ = [
     "SAMPLERS",
     "Ess",
     "ExactPosterior",
+    "Gibbs",
     "Nuts",
     "PosteriorStatus",
     "PosteriorWarning",
