@@ -145,7 +145,9 @@ PARTS = (*SAMPLERS, "bugs")
 def measure(options):
     """Every sampler, with rates and noise fixed and inferred, from a box and a learnt prior."""
     num_people = 100 if options.quick else 1000
-    everything = [row for name, rows in options.recorded.items() if name in SAMPLERS for row in rows]
+    everything = [
+        row for name, rows in options.recorded.items() if name in SAMPLERS for row in rows
+    ]
     for name in options.part:
         if name == "bugs":
             continue
