@@ -251,5 +251,5 @@ def test_misuse_names_the_argument(misuse, message):
 def test_wrong_answers_come_from_the_inverted_scm_unless_another_is_given():
     x = jnp.array([1.0, 2.0, 3.0])
     np.testing.assert_array_equal(
-        SimulatedUser(library.m3()).wrong.abduct(x), inverted(library.m3()).abduct(x)
+        SimulatedUser(library.m3()).wrong.scm.abduct(x), inverted(library.m3()).abduct(x)
     )
