@@ -113,6 +113,8 @@ class SimulatedUser:
         _checks.key(key)
         _checks.instance(questions, Questions, "questions")
         x = _checks.features(x, self.scm.num_nodes, ndim=2, names=self.graph.nodes)
+        if not len(x):
+            raise ValueError("Expected at least one user in x; got none.")
         for name, (_, shape) in _parts(self).items():
             if shape not in ((), (len(x),)):
                 raise ValueError(

@@ -121,11 +121,12 @@ class FromSCM(Wrong):
         """Raise ValueError unless the SCM has these nodes."""
         if self.scm.num_nodes != graph.num_nodes:
             raise ValueError(
-                f"Expected wrong to have {graph.num_nodes} nodes; got {self.scm.num_nodes}."
+                f"Expected wrong to have the {graph.num_nodes} nodes of scm; got "
+                f"{self.scm.num_nodes}."
             )
         if self.scm.graph.nodes != graph.nodes:
             raise ValueError(
-                f"Expected wrong to have the nodes {list(graph.nodes)}, in this order; "
+                f"Expected wrong to have the nodes of scm, {list(graph.nodes)}, in this order; "
                 f"got {list(self.scm.graph.nodes)}."
             )
 
@@ -176,7 +177,8 @@ class Anchored(Wrong):
 
 def _weaker(factor: Array | float, scm: SCM, noise: Array, action: Action) -> Array:
     """`SCM.predict` under a shift, where causes change their effects ``factor`` times as much."""
-    before, after = jnp.unstack(scm.predict(noise), axis=-1), []
+    before = jnp.unstack(scm.predict(noise), axis=-1)
+    after: list[Array] = []
     for j, (mechanism, pa) in enumerate(zip(scm.mechanisms, scm.graph.parents, strict=True)):
         parents = jnp.stack([after[p] for p in pa], -1) if pa else jnp.zeros(0)
         change = mechanism.assign(parents, noise[..., j]) - before[j]
