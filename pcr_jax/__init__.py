@@ -3,7 +3,17 @@
 from pcr_jax import library
 from pcr_jax.actions import Action, Constraints, intervention_sets
 from pcr_jax.classifiers import MLP, Classifier, train_mlp
-from pcr_jax.elicitation import Belief, RandomDesign, SimulatedUser, elicit
+from pcr_jax.elicitation import (
+    Anchored,
+    Belief,
+    Broad,
+    RandomDesign,
+    SimulatedUser,
+    TooWeak,
+    Wrong,
+    elicit,
+    sample_error_rates,
+)
 from pcr_jax.evaluation import Report, evaluate, intervention_pattern
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
@@ -32,7 +42,7 @@ from pcr_jax.likelihoods import Likelihood, Mixture, Relaxed, Tolerance, mixture
 from pcr_jax.mechanisms import Mechanism
 from pcr_jax.population import Population, refused_population, sample_labels
 from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
-from pcr_jax.scm import SCM, inverted, linear_scm, non_causal
+from pcr_jax.scm import SCM, inverted, linear_scm, non_causal, population_of_scms
 from pcr_jax.scores import outside_model, with_threshold
 from pcr_jax.surrogates import (
     BasisSurrogate,
@@ -51,9 +61,11 @@ __all__ = [
     "SCM",
     "Action",
     "Algorithm1",
+    "Anchored",
     "BasisSurrogate",
     "Belief",
     "Box",
+    "Broad",
     "Classifier",
     "Constraints",
     "Ess",
@@ -86,6 +98,8 @@ __all__ = [
     "Surrogate",
     "Target",
     "Tolerance",
+    "TooWeak",
+    "Wrong",
     "Zeus",
     "basis_surrogate",
     "diagnose",
@@ -105,10 +119,12 @@ __all__ = [
     "normal_prior",
     "numpyro_model",
     "outside_model",
+    "population_of_scms",
     "posterior_scms",
     "read_netcdf",
     "refused_population",
     "relaxed",
+    "sample_error_rates",
     "sample_labels",
     "tell",
     "tolerance",
