@@ -33,7 +33,14 @@ from pcr_jax.population import Population, refused_population, sample_labels
 from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
 from pcr_jax.scm import SCM, inverted, linear_scm, non_causal
 from pcr_jax.scores import outside_model, with_threshold
-from pcr_jax.surrogates import Box, LinearSurrogate, Prior, Surrogate, linear_surrogate
+from pcr_jax.surrogates import (
+    Box,
+    LinearSurrogate,
+    Prior,
+    Surrogate,
+    learned_prior,
+    linear_surrogate,
+)
 
 __all__ = [
     "MLP",
@@ -81,6 +88,7 @@ __all__ = [
     "intervention_pattern",
     "intervention_sets",
     "inverted",
+    "learned_prior",
     "library",
     "linear_scm",
     "linear_surrogate",
