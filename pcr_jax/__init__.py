@@ -52,6 +52,7 @@ from pcr_jax.surrogates import (
     Prior,
     Surrogate,
     basis_surrogate,
+    learned_prior,
     linear_surrogate,
     normal_prior,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "intervention_pattern",
     "intervention_sets",
     "inverted",
+    "learned_prior",
     "library",
     "linear_scm",
     "linear_surrogate",

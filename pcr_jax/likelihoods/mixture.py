@@ -33,7 +33,7 @@ class HowPeopleAnswer:
     Attributes
     ----------
     rarity : Array or None
-        Shape (): of wrong answers; the mean error rate is ``1 / (1 + rarity)``. None if it is known.
+        Shape (): of wrong answers; the mean rate is ``1 / (1 + rarity)``. None if it is known.
     median, spread : Array or None
         Shape (): of the noise's standard deviation, and of its logarithm. None if it is known.
     """

@@ -2,6 +2,7 @@
 
 from pcr_jax.surrogates.base import Surrogate, check_surrogate, check_users, for_users, in_scale
 from pcr_jax.surrogates.basis import BasisSurrogate, basis_surrogate
+from pcr_jax.surrogates.learned import learned_prior
 from pcr_jax.surrogates.linear import LinearSurrogate, linear_surrogate
 from pcr_jax.surrogates.priors import Box, NormalMixture, Prior, normal_prior
 
@@ -17,6 +18,7 @@ __all__ = [
     "check_users",
     "for_users",
     "in_scale",
+    "learned_prior",
     "linear_surrogate",
     "normal_prior",
 ]

@@ -234,7 +234,7 @@ class NormalMixture:
         return jax.nn.logsumexp(log_weights + of_blocks, axis=0).sum()
 
     def from_unit(self, unit: Array) -> Array:
-        """Draws (..., k): the first number of a block's ``unit`` also says which normal it is of."""
+        """Draws (..., k): the first ``unit`` of a block also says which normal it is of."""
         weights, blocks = jnp.asarray(self.weights), np.array(self.blocks)
         first = np.searchsorted(blocks, np.arange(blocks.max() + 1), sorter=np.argsort(blocks))
         first = np.argsort(blocks, kind="stable")[first]

@@ -37,7 +37,10 @@ class Regression(Surrogate, Protocol):
         """Which of the k numbers each weight is."""
 
     def features(self, j: Array | int, values: Array) -> Array:
-        """Node j's features (..., M) at ``values`` (..., d) of all nodes; 0 where there is none."""
+        """Node j's features (..., M) at ``values`` (..., d) of all nodes; 0 where there is none.
+
+        First come the parents themselves, padded as `padded_parents`, up to a constant each.
+        """
 
     def slopes(self, j: Array | int, weights: Array, values: Array) -> Array:
         """Derivatives of node j's sum by its parents, padded as `padded_parents`; (..., P).

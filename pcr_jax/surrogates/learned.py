@@ -1,0 +1,150 @@
+"""Priors that a population's rows teach: what holds on average, and how far people are from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax.surrogates.base import check_surrogate
+from pcr_jax.surrogates.priors import NormalMixture, Prior
+from pcr_jax.surrogates.regression import Regression, is_regression, padded_parents
+
+# Of the deviation of a linear term, that of all other weights. Bumps overlap: independent weights
+# of sd s give a curve that departs by 1.9 s between distant places, which for half of the
+# deviation is about what the line departs by over one scale.
+_OTHER = 0.5
+# Prior draws whose moments are taken: variances to about 1 %.
+_NUM_DRAWS = 2**14
+# Residual variance, at least, as a share of all: mechanisms may fit to rounding.
+_LEAST = 1e-8
+
+
+def check_regression(surrogate: Any, example: str) -> Regression:
+    """Raise unless mechanisms are sums of numbers times features, under one prior for all users."""
+    check_surrogate(surrogate)
+    if not is_regression(surrogate):
+        raise TypeError(
+            f"Expected surrogate with mechanisms that are sums over features, such as {example}; "
+            f"got {_checks.shown(surrogate)}."
+        )
+    if surrogate.prior.batch_shape:
+        raise ValueError(
+            f"Expected surrogate with one prior for all users; got {surrogate.prior.batch_shape}."
+        )
+    return surrogate
+
+
+def with_normal(surrogate: Any, mean: np.ndarray, covariance: np.ndarray) -> Any:
+    """A `Regression` with one normal as its prior.
+
+    ``mean`` (k,); ``covariance`` (k, k), of which the part within each mechanism is taken.
+    """
+    blocks = surrogate.blocks
+    of_number = np.zeros(len(mean), int)
+    mechanisms = [row[row >= 0] for row in blocks if (row >= 0).any()]
+    for block, numbers in enumerate(mechanisms):
+        of_number[numbers] = block
+    within = np.equal.outer(of_number, of_number)
+    factor = np.linalg.cholesky(np.where(within, covariance, 0.0))
+    normal = NormalMixture(np.ones(1), mean[None], factor[None], tuple(of_number.tolist()))
+    return replace(surrogate, prior=normal)
+
+
+def prior_draws(prior: Prior, k: int) -> Array:
+    """Always the same draws of a prior's k numbers, with their mirror images; (n, k)."""
+    unit = np.random.default_rng(0).uniform(size=(_NUM_DRAWS // 2, k))
+    return prior.from_unit(jnp.asarray(np.concatenate([unit, 1 - unit]), float))
+
+
+def prior_moments(prior: Prior, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of a prior's k numbers; (k,)."""
+    draws = np.asarray(prior_draws(prior, k), np.float64)
+    return draws.mean(0), draws.std(0)
+
+
+def _regressed(features, response, mean, sd):
+    """Moments of the weights of a linear regression with an intercept: (M,) and (M, M).
+
+    Conjugate: weights are N(mean, sd^2) beforehand, and the residual variance is that of least
+    squares.
+    """
+    features, response = features - features.mean(0), response - response.mean()
+    fitted, _, rank, _ = np.linalg.lstsq(features, response)
+    residual = response - features @ fitted
+    variance = residual @ residual / (len(response) - rank - 1)
+    variance = max(variance, _LEAST * np.mean(response**2), np.finfo(float).tiny)
+    ridge = np.sqrt(variance) / sd
+    design = np.concatenate([features, np.diag(ridge)])
+    orthogonal, upper = np.linalg.qr(design)
+    weights = np.linalg.solve(upper, orthogonal.T @ np.concatenate([response, ridge * mean]))
+    inverse = np.linalg.inv(upper)
+    return weights, variance * inverse @ inverse.T
+
+
+def learned_prior(surrogate: Any, rows, *, deviation: float = 0.3) -> Any:
+    """The surrogate with what the rows of a population teach as its prior.
+
+    Every mechanism is regressed on the features of its parents, with an intercept, by Bayesian
+    linear regression under the surrogate's own prior (Gelman et al., "Bayesian Data Analysis",
+    ch. 14), of which means and variances count. People are the population on average, and deviate
+    from it: the prior is the weights' normal with the deviation's variance added.
+
+    Parameters
+    ----------
+    surrogate : Surrogate
+        `linear_surrogate` or `basis_surrogate`, or another whose mechanisms are sums over features
+        (see `pcr_jax.surrogates.regression.Regression`).
+    rows : array or pandas.DataFrame
+        Shape (n, d), natural units: of anybody, refused or not. They have to come from an SCM on
+        the surrogate's graph, without hidden common causes.
+    deviation : float
+        Standard deviation, over people, of a linear effect, in units of ``scale``; half as much of
+        every other weight. `refit_prior` learns it from people's answers.
+
+    Returns
+    -------
+    Surrogate
+        With a `NormalMixture` of one normal, whose blocks are the mechanisms.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another type, or mechanisms are no sums over features.
+    ValueError
+        If ``rows`` are not finite, of another shape, or no more than a mechanism's weights and 1,
+        ``deviation`` is negative, or users have priors of their own.
+    """
+    surrogate = check_regression(surrogate, "linear_surrogate(graph)")
+    graph, blocks, k = surrogate.graph, surrogate.blocks, len(surrogate.names)
+    rows = _checks.features(rows, graph.num_nodes, "rows", ndim=2, names=graph.nodes)
+    deviation = float(_checks.positive(deviation, "deviation", (), or_zero=True))
+    if len(rows) <= (least := int((blocks >= 0).sum(1).max()) + 1):
+        raise ValueError(
+            f"Expected more than {least} rows, for the {least - 1} weights of a mechanism and an "
+            f"intercept; got {len(rows)}."
+        )
+    scale = getattr(surrogate, "scale", None)
+    if scale is not None:
+        rows, surrogate_in_scale = rows / scale, surrogate.standardised()
+    else:
+        surrogate_in_scale = surrogate
+    features = jax.vmap(surrogate_in_scale.features, (0, None))(np.arange(len(blocks)), rows)
+    features, rows = (np.asarray(values, np.float64) for values in (features, rows))
+    before, sd = prior_moments(surrogate.prior, k)
+    mean, covariance = np.zeros(k), np.zeros((k, k))
+    is_linear = np.arange(blocks.shape[1]) < padded_parents(graph).shape[1]
+    for j, row in enumerate(blocks):
+        if not (there := row >= 0).any():
+            continue
+        numbers = row[there]
+        prior = before[numbers], sd[numbers]
+        mean[numbers], of_weights = _regressed(features[j][:, there], rows[:, j], *prior)
+        personal = deviation * np.where(is_linear[there], 1.0, _OTHER)
+        covariance[np.ix_(numbers, numbers)] = of_weights + np.diag(personal**2)
+    return with_normal(surrogate, mean, covariance)
