@@ -8,6 +8,7 @@ from pcr_jax.evaluation import Report, evaluate, intervention_pattern
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
 from pcr_jax.inference import (
+    PRIOR_ONLY,
     Ess,
     ExactPosterior,
     Nuts,
@@ -19,12 +20,16 @@ from pcr_jax.inference import (
     Smc,
     Target,
     Zeus,
+    ask_again,
+    conflicts,
     diagnose,
     exact_posterior,
     infer,
     numpyro_model,
     posterior_scms,
     read_netcdf,
+    refit_prior,
+    taught,
     write_netcdf,
 )
 from pcr_jax.likelihoods import Likelihood, Relaxed, Tolerance, relaxed, tolerance
@@ -44,6 +49,7 @@ from pcr_jax.surrogates import (
 
 __all__ = [
     "MLP",
+    "PRIOR_ONLY",
     "SCM",
     "Action",
     "Algorithm1",
@@ -79,6 +85,8 @@ __all__ = [
     "Target",
     "Tolerance",
     "Zeus",
+    "ask_again",
+    "conflicts",
     "diagnose",
     "elicit",
     "evaluate",
@@ -97,9 +105,11 @@ __all__ = [
     "outside_model",
     "posterior_scms",
     "read_netcdf",
+    "refit_prior",
     "refused_population",
     "relaxed",
     "sample_labels",
+    "taught",
     "tell",
     "tolerance",
     "train_mlp",
