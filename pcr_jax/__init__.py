@@ -3,7 +3,17 @@
 from pcr_jax import library
 from pcr_jax.actions import Action, Constraints, intervention_sets
 from pcr_jax.classifiers import MLP, Classifier, train_mlp
-from pcr_jax.elicitation import Belief, RandomDesign, SimulatedUser, elicit
+from pcr_jax.elicitation import (
+    Anchored,
+    Belief,
+    Broad,
+    RandomDesign,
+    SimulatedUser,
+    TooWeak,
+    Wrong,
+    elicit,
+    sample_error_rates,
+)
 from pcr_jax.evaluation import Report, evaluate, intervention_pattern
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
@@ -11,6 +21,7 @@ from pcr_jax.inference import (
     PRIOR_ONLY,
     Ess,
     ExactPosterior,
+    Gibbs,
     Nuts,
     Posteriors,
     PosteriorStatus,
@@ -32,19 +43,23 @@ from pcr_jax.inference import (
     taught,
     write_netcdf,
 )
-from pcr_jax.likelihoods import Likelihood, Relaxed, Tolerance, relaxed, tolerance
+from pcr_jax.likelihoods import Likelihood, Mixture, Relaxed, Tolerance, mixture, relaxed, tolerance
 from pcr_jax.mechanisms import Mechanism
 from pcr_jax.population import Population, refused_population, sample_labels
 from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
-from pcr_jax.scm import SCM, inverted, linear_scm, non_causal
+from pcr_jax.scm import SCM, inverted, linear_scm, non_causal, population_of_scms
 from pcr_jax.scores import outside_model, with_threshold
 from pcr_jax.surrogates import (
+    BasisSurrogate,
     Box,
     LinearSurrogate,
+    NormalMixture,
     Prior,
     Surrogate,
+    basis_surrogate,
     learned_prior,
     linear_surrogate,
+    normal_prior,
 )
 
 __all__ = [
@@ -53,17 +68,23 @@ __all__ = [
     "SCM",
     "Action",
     "Algorithm1",
+    "Anchored",
+    "BasisSurrogate",
     "Belief",
     "Box",
+    "Broad",
     "Classifier",
     "Constraints",
     "Ess",
     "ExactPosterior",
+    "Gibbs",
     "Graph",
     "History",
     "Likelihood",
     "LinearSurrogate",
     "Mechanism",
+    "Mixture",
+    "NormalMixture",
     "Nuts",
     "Optimal",
     "Plan",
@@ -84,8 +105,11 @@ __all__ = [
     "Surrogate",
     "Target",
     "Tolerance",
+    "TooWeak",
+    "Wrong",
     "Zeus",
     "ask_again",
+    "basis_surrogate",
     "conflicts",
     "diagnose",
     "elicit",
@@ -100,14 +124,18 @@ __all__ = [
     "library",
     "linear_scm",
     "linear_surrogate",
+    "mixture",
     "non_causal",
+    "normal_prior",
     "numpyro_model",
     "outside_model",
+    "population_of_scms",
     "posterior_scms",
     "read_netcdf",
     "refit_prior",
     "refused_population",
     "relaxed",
+    "sample_error_rates",
     "sample_labels",
     "taught",
     "tell",

@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
+from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action
+from pcr_jax.batching import user_keys
 from pcr_jax.graph import Graph
 from pcr_jax.mechanisms.additive import Mechanism
 from pcr_jax.mechanisms.base import Assignment
@@ -270,3 +272,44 @@ def inverted(scm: SCM) -> SCM:
     """The SCM with every causal effect inverted: f_j becomes -f_j (after Eq. 4 of the paper)."""
     _checks.instance(scm, SCM, "scm")
     return SCM(scm.graph, tuple(m.inverted() for m in scm.mechanisms), scm.noise)
+
+
+def population_of_scms(key: Array, scm: SCM, num_users: int, sd: ArrayLike) -> SCM:
+    """The SCMs of people who differ: every coefficient is the common one and N(0, sd^2).
+
+    Parameters
+    ----------
+    key : Array
+    scm : SCM
+        What people have in common, their mean.
+    num_users : int
+    sd : float
+        In the units of the coefficients; shape (k,) to differ by coefficient, in the order of the
+        nodes: for a linear SCM that of ``graph.edges``.
+
+    Returns
+    -------
+    SCM
+        With a leading axis (num_users,) and the noise of ``scm``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another type.
+    ValueError
+        If ``scm`` is a batch already, ``num_users < 1``, or ``sd`` is negative or of another shape.
+    """
+    _checks.key(key)
+    _checks.instance(scm, SCM, "scm")
+    _checks.count(num_users, "num_users")
+    if scm.batch_shape:
+        raise ValueError(f"Expected one scm; got a batch of shape {scm.batch_shape}.")
+    common, mechanisms = ravel_pytree(scm.mechanisms)
+    _checks.unnamed(sd, "sd")
+    sd = _checks.positive(sd, "sd", (), common.shape, or_zero=True)
+
+    def one(key):
+        own = common + sd * jax.random.normal(key, common.shape)
+        return SCM(scm.graph, mechanisms(own), scm.noise)
+
+    return jax.vmap(one)(user_keys(key, num_users))

@@ -205,7 +205,7 @@ BATCH = jax.vmap(linear_surrogate(GRAPH).scm)(jnp.zeros((3, 3)))
         (lambda: SimulatedUser(library.m1(), report="some"), r"report to be one of \['all', 'one"),
         (
             lambda: SimulatedUser(library.m1(), wrong=linear_scm(SPARSE, jnp.ones(4))),
-            "wrong to have 3 nodes; got 5",
+            "wrong to have the 3 nodes of scm; got 5",
         ),
         (lambda: RandomDesign(1.0, 1.0), "low < high"),
         (lambda: elicit(KEY, M1_USER, X, num_queries=0), "num_queries >= 1"),
@@ -213,6 +213,7 @@ BATCH = jax.vmap(linear_surrogate(GRAPH).scm)(jnp.zeros((3, 3)))
         (lambda: elicit(KEY, M1_USER, jnp.ones((2, 4)), num_queries=1), r"\(3,\) for x"),
         (lambda: elicit(KEY, M1_USER, X * jnp.nan, num_queries=1), "finite values for x"),
         (lambda: elicit(KEY, SimulatedUser(BATCH), X, num_queries=1), "each of the 500 users"),
+        (lambda: M1_USER.answer(KEY, repeated(0, 1.0), X[:0]), "one user in x; got none"),
         (
             lambda: elicit(KEY, M1_USER, X, num_queries=1, history=History.empty(X[:3], 1)),
             "history of 500 users; got 3",
@@ -251,5 +252,5 @@ def test_misuse_names_the_argument(misuse, message):
 def test_wrong_answers_come_from_the_inverted_scm_unless_another_is_given():
     x = jnp.array([1.0, 2.0, 3.0])
     np.testing.assert_array_equal(
-        SimulatedUser(library.m3()).wrong.abduct(x), inverted(library.m3()).abduct(x)
+        SimulatedUser(library.m3()).wrong.scm.abduct(x), inverted(library.m3()).abduct(x)
     )

@@ -164,8 +164,14 @@ RIGHT = {
     **dict.fromkeys(("num_samples", "max_queries"), COUNT),
     **dict.fromkeys(("wrong", "design", "reduce", "rows", "constraints", "action"), NONE),
     **dict.fromkeys(("sigma", "temperature", "learning_rate"), POSITIVE),
-    **dict.fromkeys(("beta", "error_rate", "decay"), PROBABILITY),
-    **dict.fromkeys(("epsilon", "noise"), NON_NEGATIVE),
+    **dict.fromkeys(("beta", "decay"), PROBABILITY),
+    **dict.fromkeys(("error_rate", "pull", "factor"), PROBABILITY | NUMBERS),
+    **dict.fromkeys(("relative_noise", "rounding"), NON_NEGATIVE | NONE),
+    "epsilon": NON_NEGATIVE,
+    **dict.fromkeys(("mean", "quarter"), INSIDE),
+    "noise": NON_NEGATIVE | FEATURES,
+    "dont_know": NONE | POSITIVE | FEATURES | {"1e-40"},
+    "sd": NON_NEGATIVE | FEATURES,
     **dict.fromkeys(("target_accept", "target_ess"), INSIDE),
     **dict.fromkeys(("max_size", "max_set_size"), LIMIT | NONE),
     **dict.fromkeys(("actionable", "increase_only", "decrease_only"), NONE | MASK | {"True"}),
@@ -316,6 +322,7 @@ def cases() -> dict[str, Case]:
     flags = dict.fromkeys(("increase_only", "decrease_only"), jnp.zeros((3, 3), bool))
     first = one_history.answer
     counterfactual, draw = partial(truth.counterfactual, x), lambda scm: scm.sample(key, 2)
+    answers = lambda wrong: pcr.SimulatedUser(truth, wrong=wrong).answer(key, questions, x)  # noqa: E731
     logs = lambda likelihood: likelihood.log_prob(jnp.zeros(0), jnp.nan_to_num(first), first)  # noqa: E731
     rate = {"num_train": 50, "learning_rate": 0.1, "max_draws": 1000}
     searched = {"cost": "l1", "intervention": "soft", "max_set_size": 3, "solver": "optimal"}
@@ -406,8 +413,14 @@ def cases() -> dict[str, Case]:
             pcr.SimulatedUser,
             lambda user: user.answer(key, questions, x),
             **{"error_rate": 0.1, "wrong": truth, "num_draws": 5, "noise": 0.1, "report": "all"},
+            **{"relative_noise": 0.1, "rounding": 0.5, "dont_know": 2.0},
         ),
         "SimulatedUser.answer": case(user.answer),
+        "Anchored": case(pcr.Anchored, answers, known_as="wrong", pull=0.35),
+        "TooWeak": case(pcr.TooWeak, answers, known_as="wrong", factor=0.5),
+        "Broad": case(pcr.Broad, answers, {"sd": POSITIVE | FEATURES}, known_as="wrong", sd=2.0),
+        "sample_error_rates": case(pcr.sample_error_rates, mean=0.1, quarter=0.6),
+        "population_of_scms": case(pcr.population_of_scms, {"scm": ANY_SCM}, sd=0.3),
         "elicit": case(
             pcr.elicit,
             {"history": NONE, "surrogate": NONE, "posteriors": NONE | FUNCTION},

@@ -2,6 +2,28 @@
 
 from pcr_jax.elicitation.designs import Belief, Design, RandomDesign
 from pcr_jax.elicitation.elicit import elicit
-from pcr_jax.elicitation.respondents import Respondent, SimulatedUser
+from pcr_jax.elicitation.respondents import (
+    Anchored,
+    Asked,
+    Broad,
+    Respondent,
+    SimulatedUser,
+    TooWeak,
+    Wrong,
+    sample_error_rates,
+)
 
-__all__ = ["Belief", "Design", "RandomDesign", "Respondent", "SimulatedUser", "elicit"]
+__all__ = [
+    "Anchored",
+    "Asked",
+    "Belief",
+    "Broad",
+    "Design",
+    "RandomDesign",
+    "Respondent",
+    "SimulatedUser",
+    "TooWeak",
+    "Wrong",
+    "elicit",
+    "sample_error_rates",
+]

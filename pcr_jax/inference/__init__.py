@@ -8,7 +8,7 @@ from pcr_jax.inference.numpyro_model import numpyro_model
 from pcr_jax.inference.posteriors import Posteriors
 from pcr_jax.inference.refit import refit_prior
 from pcr_jax.inference.run import infer
-from pcr_jax.inference.samplers import SAMPLERS, Ess, Nuts, Sampler, Samples, Smc, Zeus
+from pcr_jax.inference.samplers import SAMPLERS, Ess, Gibbs, Nuts, Sampler, Samples, Smc, Zeus
 from pcr_jax.inference.search import search_prior
 from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.inference.target import Target, log_density
@@ -18,6 +18,7 @@ __all__ = [
     "SAMPLERS",
     "Ess",
     "ExactPosterior",
+    "Gibbs",
     "Nuts",
     "PosteriorStatus",
     "PosteriorWarning",

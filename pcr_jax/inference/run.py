@@ -174,7 +174,7 @@ class _Inference:
             self.search(key, take(k_search, left), users[left], part)
             for whole, own in zip(found, part, strict=True):
                 whole[left] = own
-        elif wanted:
+        elif wanted and not self.sampler.needs_gradient:
             self.draw_priors(take(k_search, left), users, left, found)
         self.status[users[found.excluded]] = PosteriorStatus.empty
         hopeless = found.excluded | (self.status[users] == PosteriorStatus.no_start)
@@ -475,7 +475,8 @@ def infer(
 
     Where the likelihood has hard support, the surrogate is affine in each number and its prior a
     box, possible points to start from are searched for, which are draws from the posterior, or are
-    proved not to exist. Elsewhere samplers start from draws of the prior.
+    proved not to exist. Elsewhere samplers start from draws of the prior, those that follow a
+    gradient, which far from the posterior leads nowhere, from the end of a tempered run.
 
     Parameters
     ----------

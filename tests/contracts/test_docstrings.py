@@ -7,7 +7,8 @@ import pytest
 
 CONTRACTS = [
     "elicitation.designs.base",
-    "elicitation.respondents",
+    "elicitation.respondents.base",
+    "elicitation.respondents.wrong",
     "mechanisms.base",
 ]
 

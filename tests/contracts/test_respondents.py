@@ -14,8 +14,19 @@ RESPONDENTS = {
     "simulated, each their own": lambda: pcr.SimulatedUser(
         jax.vmap(pcr.linear_surrogate(M1().graph).scm)(jnp.ones((4, 3)) * 0.5)
     ),
+    "anchored": lambda: pcr.SimulatedUser(M1(), 0.5, pcr.Anchored(), noise=0.1),
+    "too weak, each at a rate": lambda: pcr.SimulatedUser(M1(), RATES, pcr.TooWeak(RATES)),
+    "guessing, noise by node": lambda: pcr.SimulatedUser(
+        M1(), 0.5, pcr.Broad(jnp.ones(3)), noise=RATES[:3]
+    ),
+    "coherently wrong": lambda: pcr.SimulatedUser(
+        M1(), RATES.round(), pcr.population_of_scms(KEY, M1(), 4, 0.3)
+    ),
+    "rounding": lambda: pcr.SimulatedUser(M1(), noise=0.1, relative_noise=0.1, rounding=1.0),
+    "not knowing": lambda: pcr.SimulatedUser(M1(), noise=0.1, dont_know=[0.1, 0.2, 0.3]),
 }
 KEY = jax.random.key(0)
+RATES = jnp.array([0.1, 0.9, 0.4, 0.6])
 X = jnp.ones((4, 3))
 NODE, SHIFT = jnp.array([0, 1, 0, 1]), jnp.full(4, 0.5)
 
@@ -31,7 +42,7 @@ def test_answers_are_about_descendants_and_never_about_others(respondent, indivi
     answer = np.asarray(respondent.answer(KEY, questions, X))
     assert answer.shape == (4, 3)
     reported = ~np.isnan(answer)
-    assert reported.any(1).all()
+    assert reported.any()
     assert not (reported & ~respondent.graph.descendants[np.asarray(NODE)]).any()
 
 
@@ -47,3 +58,9 @@ def test_the_same_key_gives_the_same_answers(respondent):
     questions = pcr.Questions(NODE, SHIFT)
     once, again = (respondent.answer(KEY, questions, X) for _ in range(2))
     np.testing.assert_array_equal(once, again)
+
+
+def test_an_answer_depends_on_nobody_elses_question_and_features(respondent):
+    answer = respondent.answer(KEY, pcr.Questions(NODE, SHIFT), X)
+    others = pcr.Questions(NODE.at[1:].set(0), SHIFT.at[1:].set(9.0), jnp.arange(4) > 0)
+    np.testing.assert_array_equal(respondent.answer(KEY, others, X.at[1:].set(7.0))[0], answer[0])
