@@ -8,12 +8,21 @@ import numpy as np
 import pytest
 from problems import Exponential
 
-from pcr_jax.surrogates import Box, priors
+from pcr_jax.likelihoods.mixture import HowPeopleAnswer
+from pcr_jax.surrogates import Box, NormalMixture, normal_prior, priors
 
 PRIORS = {
     "box": lambda: Box([-1.0, 2.0, 0.0], [1.0, 2.5, 100.0]),
     "exponential": lambda: Exponential(jnp.array([0.5, 2.0])),
+    "normal": lambda: normal_prior([0.0, 10.0, -1.0], [1.0, 0.1, 3.0]),
+    "slab": lambda: NormalMixture(
+        np.array([0.25, 0.75]), np.zeros((2, 3)), np.stack([np.eye(3), FACTOR]), (0, 1, 0)
+    ),
+    "how people answer": lambda: HowPeopleAnswer(*jnp.array([9.0, 0.1, 1.0])),
+    "their error rate": lambda: HowPeopleAnswer(jnp.asarray(9.0), None, None),
+    "their noise": lambda: HowPeopleAnswer(None, jnp.asarray(0.1), jnp.asarray(0.5)),
 }
+FACTOR = np.array([[2.0, 0.0, 0.0], [0.0, 0.5, 0.0], [-1.0, 0.0, 0.3]])
 UNIT = np.random.default_rng(0).uniform(0.01, 0.99, (50, 3)).astype(np.float32)
 
 

@@ -70,9 +70,12 @@ def test_answers_teach_what_they_are_about(posteriors):
     assert list(table.columns) == ["X2 <- X1", "X3 <- X1", "X3 <- X2", "error_rate"]
     assert (table.loc[[0, 1], table.columns[:3]] > 0.9).all(axis=None)
     prior_only = table < pcr.PRIOR_ONLY
-    assert list(prior_only.loc[2]) == [True, True, False, True]
-    assert prior_only.loc[3].all()
-    assert (table.loc[3].abs() < 0.2).all()
+    assert list(prior_only.loc[2])[:3] == [True, True, False]
+    # Silence teaches nothing. Shares of variances of 2,048 draws at 5 standard errors, of the
+    # error rate, whose tail is heavier, twice as much: one false alarm in 400,000 seeds.
+    assert (table.loc[3].abs() < [0.17, 0.17, 0.17, 0.34]).all()
+    # Six right answers: Beta(1, 15) after Beta(1, 9).
+    assert abs(table.loc[0, "error_rate"] - (1 - (15 / 4352) / (9 / 1100))) < 0.15
 
 
 def test_what_is_taught_of_a_curve_is_an_effect_not_a_weight(posteriors):
@@ -140,7 +143,7 @@ def test_misuse_of_posteriors_is_refused(posteriors):
 
 def test_people_teach_each_other_how_far_they_differ():
     rng = np.random.default_rng(1)
-    thetas = THETA + 0.3 * rng.normal(size=(60, 3))
+    thetas = THETA + 0.3 * rng.normal(size=(32, 3))
     history = history_of(np.stack([right_answers(theta, noise=0.1, rng=rng) for theta in thetas]))
     surrogate = SURROGATE
     likelihood = mixture(noise=0.1)
@@ -149,10 +152,10 @@ def test_people_teach_each_other_how_far_they_differ():
         surrogate = pcr.refit_prior(found)
     mean, factor = (np.asarray(leaf)[0] for leaf in (surrogate.prior.mean, surrogate.prior.factor))
     sd = np.sqrt(np.diag(factor @ factor.T))
-    # Deviations of 60 people at 5 standard errors: one false alarm in 500,000 seeds.
-    assert (np.abs(mean - thetas.mean(0)) < 0.05).all()
-    assert (np.abs(sd / 0.3 - 1) < 5 / np.sqrt(2 * 60)).all()
-    assert (np.abs(sd / thetas.std(0) - 1) < 0.15).all()
+    # Deviations of 32 people at 5 standard errors: one false alarm in 500,000 seeds.
+    assert (np.abs(mean - thetas.mean(0)) < 0.07).all()
+    assert (np.abs(sd / 0.3 - 1) < 5 / np.sqrt(2 * 32)).all()
+    assert (np.abs(sd / thetas.std(0) - 1) < 0.25).all()
     assert factor[1, 0] == factor[2, 0] == 0
 
 
@@ -177,7 +180,7 @@ def test_leave_one_out_of_one_user(posteriors):
         warnings.simplefilter("ignore")  # of the wrong answer's Pareto tail
         loo = arviz.loo(idata.sel(user=1), pointwise=True)
     assert loo.loo_i.shape == (6,)
-    assert int(loo.loo_i.argmin()) == 3
+    assert np.argmin(loo.loo_i.to_numpy()) == 3
     width = idata.constant_data["half_width"]
     assert width.dims == ("user", "query", "node")
     assert float(width[4, 1, 1]) == pytest.approx(0.1 * UNITS[1])
@@ -214,10 +217,10 @@ def test_nuts_of_the_numpyro_model_agrees_with_gibbs(posteriors):
     nuts.run(KEY)
     names = (*SURROGATE.names, "error_rate", "noise")
     other = np.stack([nuts.get_samples(group_by_chain=True)[name] for name in names], -1)
-    # 10 means, of numbers and their squares, at 5 standard errors: one false alarm in 170,000 seeds.
+    # Means of 5 numbers and their squares at 5 standard errors: one false alarm in 170,000 seeds.
     for function in (lambda z: z, np.square):
         mean, error = [], []
-        for z, walkers in ((function(draws), 64), (function(other), 1)):
+        for z, walkers in ((function(draws), gibbs.num_walkers), (function(other), 1)):
             _, ess, _ = rhat_and_ess(z, walkers)
             assert (ess > 200).all()
             mean.append(z.mean((0, 1)))
