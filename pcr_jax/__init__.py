@@ -18,6 +18,7 @@ from pcr_jax.evaluation import Report, evaluate, intervention_pattern
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
 from pcr_jax.inference import (
+    PRIOR_ONLY,
     Ess,
     ExactPosterior,
     Gibbs,
@@ -30,12 +31,16 @@ from pcr_jax.inference import (
     Smc,
     Target,
     Zeus,
+    ask_again,
+    conflicts,
     diagnose,
     exact_posterior,
     infer,
     numpyro_model,
     posterior_scms,
     read_netcdf,
+    refit_prior,
+    taught,
     write_netcdf,
 )
 from pcr_jax.likelihoods import Likelihood, Mixture, Relaxed, Tolerance, mixture, relaxed, tolerance
@@ -59,6 +64,7 @@ from pcr_jax.surrogates import (
 
 __all__ = [
     "MLP",
+    "PRIOR_ONLY",
     "SCM",
     "Action",
     "Algorithm1",
@@ -102,7 +108,9 @@ __all__ = [
     "TooWeak",
     "Wrong",
     "Zeus",
+    "ask_again",
     "basis_surrogate",
+    "conflicts",
     "diagnose",
     "elicit",
     "evaluate",
@@ -124,10 +132,12 @@ __all__ = [
     "population_of_scms",
     "posterior_scms",
     "read_netcdf",
+    "refit_prior",
     "refused_population",
     "relaxed",
     "sample_error_rates",
     "sample_labels",
+    "taught",
     "tell",
     "tolerance",
     "train_mlp",

@@ -48,11 +48,13 @@ def from_groups(
     coords: dict[str, Any],
     dims: dict[str, list[str]],
     attrs: dict[str, Any],
+    log_likelihood: np.ndarray | None = None,
 ):
     """Arrays by group as ArviZ data; values of ``attrs`` that are not text or numbers as JSON.
 
     Groups named posterior, warmup_posterior, posterior_predictive or sample_stats have leading
-    (chain, draw). ``prior`` (draw, coefficient), if there is one, serves all users.
+    (chain, draw). ``prior`` (draw, coefficient), if there is one, serves all users, and
+    ``log_likelihood`` (chain, draw, user, query) is that of each answer.
     """
     attrs = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
     from_dict: Any = _arviz().from_dict
@@ -62,12 +64,18 @@ def from_groups(
         return from_dict(**groups, **shared) if _is_legacy() else from_dict(groups, **shared)
 
     data = convert(groups, dims)
-    if prior is not None:
-        of_prior = convert({"prior": {"theta": prior[None]}}, {"theta": ["coefficient"]})
-        if _is_legacy():
-            data.add_groups(prior=of_prior["prior"])
-        else:
-            data["prior"] = of_prior["prior"]
+    # Variables of the same name have other dimensions there.
+    apart = {
+        "prior": ("theta", None if prior is None else prior[None], ["coefficient"]),
+        "log_likelihood": ("answer", log_likelihood, ["user", "query"]),
+    }
+    for group, (name, values, axes) in apart.items():
+        if values is not None:
+            more = convert({group: {name: values}}, {name: axes})
+            if _is_legacy():
+                data.add_groups({group: more[group]})
+            else:
+                data[group] = more[group]
     data.attrs.update(attrs)
     return data
 
@@ -92,6 +100,13 @@ def to_arviz(posteriors: Posteriors):
         "features": np.asarray(history.x),
         **per_user,
     }
+    if history.half_width is not None:
+        constant["half_width"] = np.asarray(history.half_width)
+    log_likelihood = None
+    if hasattr(posteriors.likelihood, "pointwise"):
+        of_answers = posteriors.of_answers("pointwise")
+        shape = (*posteriors.draws.shape[:3], answer.shape[1])
+        log_likelihood = _draws_first(of_answers.reshape(shape))
     names = posteriors.likelihood.names
     unknowns = {n: _draws_first(posteriors.unknowns[..., i]) for i, n in enumerate(names)}
     groups = {
@@ -110,6 +125,7 @@ def to_arviz(posteriors: Posteriors):
         "query_shift": ["user", "query"],
         "query_individual": ["user", "query"],
         "features": ["user", "node"],
+        "half_width": ["user", "query", "node"],
         **{name: ["user"] for name in (*per_draw, *per_user, *names)},
     }
     coords = {
@@ -118,7 +134,8 @@ def to_arviz(posteriors: Posteriors):
         "node": list(surrogate.graph.nodes),
         "query": np.arange(answer.shape[1]),
     }
-    return from_groups(groups, posteriors.prior, coords, dims, _attributes(posteriors))
+    attributes = _attributes(posteriors)
+    return from_groups(groups, posteriors.prior, coords, dims, attributes, log_likelihood)
 
 
 def _draws_first(values: np.ndarray) -> np.ndarray:

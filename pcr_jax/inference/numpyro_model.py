@@ -17,7 +17,10 @@ from pcr_jax.surrogates import Prior, Surrogate, check_surrogate, in_scale
 def numpyro_model(
     surrogate: Surrogate, history: History, likelihood: Likelihood
 ) -> Callable[[], Array]:
-    """A NumPyro model of one user, with one site per coefficient, such as ``"X2 <- X1"``.
+    """A NumPyro model of one user, with one site per number, such as ``"X2 <- X1"``.
+
+    Numbers of a prior that is no box and has no ``sites`` of its own, such as `NormalMixture`, are
+    deterministic functions of one site of real numbers, with the prior's density as a factor.
 
     Parameters
     ----------
@@ -25,45 +28,51 @@ def numpyro_model(
     history : History
         Of one user: questions of shape (T,), ``answer`` of shape (T, d), ``x`` of shape (d,).
     likelihood : Likelihood
-        `relaxed` for samplers that need a gradient. Its log probability is the factor
-        ``"answers"``.
+        `mixture`, or `relaxed`, for samplers that need a gradient. Its log probability is the
+        factor ``"answers"``; its unknowns have sites as well.
 
     Returns
     -------
     callable
-        The model, without arguments; it returns the coefficients (num_coefficients,), so that a
-        model of your own can call it and go on from them.
+        The model, without arguments; it returns the surrogate's numbers (k,), in units of its
+        scale, so that a model of your own can call it and go on from them.
 
     Raises
     ------
     TypeError
         If an argument is of another type.
     ValueError
-        If the history is of several users, or at odds with the graph (see `check_history`), or a
-        prior is not uniform on a box.
+        If the history is of several users, or at odds with the graph (see `check_history`).
     """
     check_likelihood(likelihood)
     check_surrogate(surrogate)
     surrogate, history = in_scale(surrogate, check_history(history, surrogate.graph, num_axes=1))
 
-    for name, prior in (("surrogate", surrogate.prior), ("likelihood", likelihood.prior)):
-        if prior is not None and prior.box is None:
-            raise ValueError(f"Expected {name} with a prior that is uniform on a box; got another.")
+    own = likelihood.bound(surrogate, history)
 
     def model():
-        theta = _sites(surrogate.names, surrogate.prior)
-        unknowns = _sites(likelihood.names, likelihood.prior)
+        theta = _sites("surrogate", surrogate.names, surrogate.prior)
+        unknowns = _sites("likelihood", likelihood.names, likelihood.prior)
         expected = surrogate.expected(theta, history.questions, history.x)
-        numpyro.factor("answers", likelihood.log_prob(unknowns, expected, history.answer))
+        numpyro.factor("answers", own.log_prob(unknowns, expected, history.answer))
         return theta
 
     return model
 
 
-def _sites(names: tuple[str, ...], prior: Prior | None) -> Array:
-    """A site for each name, uniform on the prior's box; (len(names),)."""
-    if prior is None or prior.box is None:
+def _sites(whose: str, names: tuple[str, ...], prior: Prior | None) -> Array:
+    """A site for each name, of whatever prior; (len(names),)."""
+    if prior is None:
         return jnp.zeros(0)
-    low, high = prior.box
-    sites = zip(names, low, high, strict=True)
-    return jnp.stack([numpyro.sample(name, dist.Uniform(a, b)) for name, a, b in sites])
+    each = getattr(prior, "sites", None)
+    if prior.box is not None:
+        each = [dist.Uniform(low, high) for low, high in zip(*prior.box, strict=True)]
+    if each is not None:
+        sites = zip(names, each, strict=True)
+        return jnp.stack([numpyro.sample(name, of_it) for name, of_it in sites])
+    anywhere = dist.ImproperUniform(dist.constraints.real, (), (len(names),))
+    numbers, log_density = prior.from_real(numpyro.sample(f"{whose}, real numbers", anywhere))
+    numpyro.factor(f"{whose}, prior", log_density)
+    for name, number in zip(names, numbers, strict=True):
+        numpyro.deterministic(name, number)
+    return numbers

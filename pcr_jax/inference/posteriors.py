@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,9 +17,10 @@ from pcr_jax.batching import chunks_of, take, width
 from pcr_jax.history import History
 from pcr_jax.likelihoods import Likelihood
 from pcr_jax.scm import SCM
-from pcr_jax.surrogates import Surrogate, for_users
+from pcr_jax.surrogates import Surrogate, for_users, in_scale
 
 _CHUNK = 32  # users whose predictions are made at once, for each unit of `width`
+_MAPPED = 64  # draws of each of them whose answers are looked at at once
 _NUM_PREDICTED = 20  # draws per user whose predictions are made, at most
 
 
@@ -124,7 +126,9 @@ class Posteriors:
             into draws, step by step, and what is unknown to the likelihood under its names;
             ``sample_stats`` with ``lp`` and what else the sampler says; ``prior`` with draws of
             ``theta`` for any user; ``posterior_predictive`` with the expected ``answer`` under some
-            of the draws; ``observed_data`` with the answers; ``constant_data`` with the questions,
+            of the draws; ``log_likelihood`` of each ``answer``, NaN where there is none, if the
+            likelihood has one (`az.loo` takes one user's); ``observed_data`` with the answers;
+            ``constant_data`` with the questions, half the widths of intervals where there are some,
             the users' features, and per user ``status`` (see `PosteriorStatus`),
             ``best_agreement``, ``prior_acceptance``, ``num_evaluations``, and the ``log_evidence``
             where the sampler finds it. Attributes tell the graph, sampler, likelihood, versions
@@ -155,6 +159,52 @@ class Posteriors:
             expected = np.where(np.isnan(answer[padded])[:, None], np.nan, expected)[: len(users)]
             out[users] = expected.reshape(len(users), *shape[1:])
         return out
+
+    def of_answers(self, what: str, draws: int | None = None) -> np.ndarray:
+        """A method of the likelihood that tells something of each answer, under draws.
+
+        Parameters
+        ----------
+        what : str
+            Such as ``"pointwise"``: (unknowns, expected, answer) -> (T,).
+        draws : int, optional
+            How many, evenly taken; all by default, chain by chain.
+
+        Returns
+        -------
+        array
+            Shape (num_users, draws, T); NaN where there is no answer, or no posterior.
+        """
+        z = np.concatenate([self.draws, self.unknowns], -1)
+        z = z.reshape(len(z), -1, z.shape[-1])
+        if draws is not None:
+            z = self.flat[:, (np.arange(draws) * z.shape[1]) // draws]
+        answered = ~np.isnan(np.asarray(self.history.answer)).all(-1)
+        out = np.full((*z.shape[:2], answered.shape[1]), np.nan, z.dtype)
+        model = in_scale(self.surrogate, self.history)
+        model = for_users(model[0], len(z)), model[1]
+        with_draws = np.flatnonzero(np.isfinite(z[:, 0, 0]))
+        for users, padded in chunks_of(with_draws, _CHUNK * width()):
+            found = _of_answers(what, self.likelihood, *take(model, padded), z[padded])
+            kept = np.asarray(found)[: len(users)]
+            out[users] = np.where(answered[users][:, None], kept, np.nan)
+        return out
+
+
+@partial(jax.jit, static_argnums=0)
+def _of_answers(what, likelihood, surrogates, histories, zs):
+    """What the likelihood's method tells of users' answers under zs (user, draw, dim)."""
+
+    def one(surrogate, history, zs):
+        tell, k = getattr(likelihood.bound(surrogate, history), what), len(surrogate.names)
+
+        def under(z):
+            expected = surrogate.expected(z[:k], history.questions, history.x)
+            return tell(z[k:], expected, history.answer)
+
+        return jax.lax.map(under, zs, batch_size=_MAPPED)
+
+    return jax.vmap(one)(surrogates, histories, zs)
 
 
 @jax.jit

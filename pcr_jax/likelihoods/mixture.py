@@ -43,7 +43,11 @@ class HowPeopleAnswer:
     spread: Array | None
 
     box = None
-    batch_shape = ()
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes: (), or (num_users,)."""
+        return np.shape(self.median if self.rarity is None else self.rarity)
 
     @property
     def sites(self) -> list[dist.Distribution]:

@@ -9,7 +9,7 @@ import pytest
 from problems import Gaussian, GaussianOfUnknownNoise
 
 import pcr_jax as pcr
-from pcr_jax.likelihoods import base, check_likelihood, has_hard_support
+from pcr_jax.likelihoods import base, check_likelihood, has_hard_support, mixture
 
 LIKELIHOODS = {
     "tolerance": lambda: pcr.tolerance(0.6, 0.4),
@@ -17,7 +17,20 @@ LIKELIHOODS = {
     "relaxed": lambda: pcr.relaxed(0.6, 0.4, 0.2),
     "gaussian": lambda: Gaussian(0.4),
     "unknown noise": lambda: GaussianOfUnknownNoise(pcr.Box([0.1], [1.0])),
+    "mixture": lambda: bound(mixture([0.3, 0.4, 0.2], 0.2)),
+    "never wrong": lambda: bound(mixture(0.3, 0.0)),
+    "inferred": lambda: bound(mixture()),
+    "inferred noise": lambda: bound(mixture(error_rate=0.1)),
+    "known wrong": lambda: bound(mixture(error_rate=0.3, wrong=[0.5, -0.5, -0.5])),
+    "intervals": lambda: bound(mixture(), jnp.full((6, 3), 0.3).at[::2].set(0.0)),
 }
+
+
+def bound(likelihood, half_width=None):
+    """To questions of both kinds to a person with features."""
+    questions = pcr.Questions(jnp.array([0, 1, 0] * 2), jnp.ones(6), jnp.arange(6) < 3)
+    history = pcr.History(questions, jnp.zeros((6, 3)), jnp.array([0.5, 0.0, -0.5]), half_width)
+    return likelihood.bound(pcr.linear_surrogate(pcr.Graph.fully_connected(3)), history)
 
 
 @pytest.fixture(params=LIKELIHOODS)
@@ -103,6 +116,47 @@ def test_hard_support_counts_answers(likelihood):
     if reach is not None:
         assert reach[0] >= likelihood.sigma
         assert reach[1] <= likelihood.needed(jnp.asarray(6))
+
+
+def test_what_is_said_of_each_answer_adds_up(likelihood):
+    if not hasattr(likelihood, "pointwise"):
+        return
+    unknowns, expected, answer = case(likelihood)
+    each = jax.vmap(likelihood.pointwise)(unknowns, expected, answer)
+    whole = jax.vmap(likelihood.log_prob)(unknowns, expected, answer)
+    np.testing.assert_allclose(each.sum(-1), whole, rtol=1e-4)
+    silent = np.isnan(answer).all(-1)
+    assert silent.any()
+    assert (each[silent] == 0).all()
+    wrong = jax.vmap(likelihood.wrong_probability)(unknowns, expected, answer)
+    assert ((wrong >= 0) & (wrong <= 1)).all()
+    assert (wrong[silent] == 0).all()
+    # One answer alone has the probability that it has among others.
+    alone = answer.at[:, 1:].set(jnp.nan)
+    first = jax.vmap(likelihood.log_prob)(unknowns, expected, alone)
+    np.testing.assert_allclose(first, each[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_drawn_of_answers_is_as_probable_as_is_said(likelihood):
+    if not hasattr(likelihood, "augment"):
+        return
+    unknowns, expected, answer = jax.tree.map(lambda leaf: leaf[0], case(likelihood))
+    keys = jax.random.split(jax.random.key(0), 4000)
+    drawn = jax.vmap(lambda key: likelihood.augment(key, unknowns, expected, answer))(keys)
+    wrong = likelihood.wrong_probability(unknowns, expected, answer)
+    reported = ~np.isnan(answer)
+    right = (drawn.weights > 0).any(-1)
+    # Of 6 answers at 5 standard errors: one false alarm in 290,000 seeds.
+    error = np.sqrt(wrong * (1 - wrong) / 4000) + 1e-3
+    answered = reported.any(-1)
+    assert (np.abs(1 - right.mean(0) - wrong) < 5 * error)[answered].all()
+    assert (drawn.weights[:, ~reported] == 0).all()
+    half = likelihood.about.half_width
+    half = np.zeros(answer.shape) if half is None else half
+    gap = np.abs(drawn.answer - answer)[:, reported]
+    assert (gap <= half[reported] + 1e-6).all()
+    if likelihood.prior is not None:
+        assert np.isfinite(jax.vmap(likelihood.prior.log_prob)(drawn.unknowns)).all()
 
 
 def test_another_number_is_no_other_program(likelihood):

@@ -7,36 +7,64 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from problems import Exponential
+from scipy.stats import multivariate_normal
 
-from pcr_jax.surrogates import Box, priors
+from pcr_jax.likelihoods.mixture import HowPeopleAnswer
+from pcr_jax.surrogates import Box, NormalMixture, normal_prior, priors
 
+FACTORS = np.array([np.eye(3), [[2.0, 0.0, 0.0], [0.0, 0.5, 0.0], [-1.0, 0.0, 0.3]]])
+# How many numbers each is of.
 PRIORS = {
-    "box": lambda: Box([-1.0, 2.0, 0.0], [1.0, 2.5, 100.0]),
-    "exponential": lambda: Exponential(jnp.array([0.5, 2.0])),
+    "box": (3, lambda: Box([-1.0, 2.0, 0.0], [1.0, 2.5, 100.0])),
+    "exponential": (2, lambda: Exponential(jnp.array([0.5, 2.0]))),
+    "normal": (3, lambda: normal_prior([0.0, 10.0, -1.0], [1.0, 0.1, 3.0])),
+    "one normal": (3, lambda: NormalMixture(np.ones(1), np.ones((1, 3)), FACTORS[1:], (0, 1, 0))),
+    "two normals": (
+        3,
+        lambda: NormalMixture(
+            np.array([0.25, 0.75]), np.array([[0.0, 1, 2], [1, 0, 0]]), FACTORS, (1, 0, 1)
+        ),
+    ),
+    "how people answer": (2, lambda: HowPeopleAnswer(*jnp.array([9.0, 0.1, 1.0]))),
+    "their error rate": (1, lambda: HowPeopleAnswer(jnp.asarray(9.0), None, None)),
+    "their noise": (1, lambda: HowPeopleAnswer(None, jnp.asarray(0.1), jnp.asarray(0.5))),
 }
 UNIT = np.random.default_rng(0).uniform(0.01, 0.99, (50, 3)).astype(np.float32)
 
 
 @pytest.fixture(params=PRIORS)
-def prior(request):
-    return PRIORS[request.param]()
+def case(request):
+    """A prior, and draws of it from places in the unit cube."""
+    k, make = PRIORS[request.param]
+    prior = make()
+    return prior, UNIT[:, :k], prior.from_unit(UNIT[:, :k])
 
 
-def draws_of(prior):
-    unit = UNIT[:, : jax.tree.leaves(prior)[0].shape[-1]]
-    return unit, prior.from_unit(unit)
+def test_the_density_is_that_of_the_draws(case):
+    prior, unit, theta = case
+    log_prob = jax.vmap(prior.log_prob)(theta)
+    if np.shape(getattr(prior, "weights", [1.0]))[-1] == 1:  # else the map is not one to one
+        slopes = jax.vmap(jax.jacfwd(prior.from_unit))(unit)
+        _, log_volume = np.linalg.slogdet(slopes)
+        np.testing.assert_allclose(log_prob, -log_volume, rtol=1e-4, atol=1e-4)
+    assert prior.log_prob(theta[0] - 1000.0) < log_prob.min() - 1000
 
 
-def test_the_density_is_that_of_the_draws(prior):
-    unit, theta = draws_of(prior)
-    slopes = jax.vmap(jax.jacfwd(prior.from_unit))(unit)
-    _, log_volume = np.linalg.slogdet(slopes)
-    np.testing.assert_allclose(jax.vmap(prior.log_prob)(theta), -log_volume, rtol=1e-4, atol=1e-4)
-    assert prior.log_prob(theta[0] - 1000.0) == -jnp.inf
+def test_draws_are_weighed_as_their_density_says(case):
+    # Over draws, another density divided by theirs is 1 on average.
+    prior, unit, _ = case
+    many = np.random.default_rng(1).uniform(size=(2**16, unit.shape[1]))
+    real = jax.vmap(prior.to_real)(prior.from_unit(jnp.asarray(many, float)))
+    log_density = jax.vmap(lambda r: prior.from_real(r)[1])(real)
+    other = multivariate_normal(real.mean(0), 0.3 * np.atleast_2d(np.cov(real.T)))
+    ratio = np.exp(other.logpdf(np.asarray(real)) - log_density)
+    # At 5 standard errors: one false alarm in 1.7 million seeds.
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / 2**8
+    assert ratio.std() / 2**8 < 0.01
 
 
-def test_the_reals_and_back(prior):
-    _, theta = draws_of(prior)
+def test_the_reals_and_back(case):
+    prior, _, theta = case
     real = jax.vmap(prior.to_real)(theta)
     again, log_density = jax.vmap(prior.from_real)(real)
     np.testing.assert_allclose(again, theta, rtol=1e-4, atol=1e-4)
@@ -51,8 +79,8 @@ def test_the_reals_and_back(prior):
         assert np.isfinite(jax.grad(lambda r: prior.from_real(r)[1])(place)).all()
 
 
-def test_a_box_is_what_it_says(prior):
-    _, theta = draws_of(prior)
+def test_a_box_is_what_it_says(case):
+    prior, _, theta = case
     if prior.box is None:
         return
     low, high = prior.box
@@ -62,8 +90,8 @@ def test_a_box_is_what_it_says(prior):
     assert prior.log_prob(high + 1) == prior.log_prob(low - 1) == -jnp.inf
 
 
-def test_a_prior_per_user_is_the_same_with_a_leading_axis(prior):
-    unit, theta = draws_of(prior)
+def test_a_prior_per_user_is_the_same_with_a_leading_axis(case):
+    prior, unit, theta = case
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), prior)
     assert (prior.batch_shape, many.batch_shape) == ((), (2,))
     both = jax.vmap(lambda own: own.from_unit(unit))(many)

@@ -13,16 +13,22 @@ import pcr_jax as pcr
 from pcr_jax.inference import log_density, run
 from pcr_jax.inference.arviz_data import rhat_and_ess
 from pcr_jax.inference.samplers import base
+from pcr_jax.likelihoods import mixture
 from pcr_jax.surrogates import for_users
 
 SAMPLERS = {
     "ess": lambda: pcr.Ess(num_ensembles=2, num_walkers=32, num_steps=24),
     "smc": lambda: pcr.Smc(num_runs=2, num_particles=384),
     "nuts": lambda: pcr.Nuts(num_chains=2, num_warmup=100, num_steps=300, num_jumps=8),
+    "gibbs": lambda: pcr.Gibbs(num_chains=2, num_steps=8, thin=2),
     "zeus": lambda: pcr.Zeus(num_walkers=32, num_steps=120, keep=0.4, num_ensembles=2),
 }
 KEY = jax.random.key(0)
-LIKELIHOOD = GaussianOfUnknownNoise(pcr.Box([0.1], [1.0]))
+# One, and another of the same program.
+LIKELIHOODS = {
+    "gibbs": (mixture(error_rate=0.1), mixture(error_rate=0.2)),
+    None: tuple(GaussianOfUnknownNoise(pcr.Box([low], [1.0])) for low in (0.1, 0.2)),
+}
 GRAPH = pcr.Graph.fully_connected(2)
 SURROGATE = pcr.linear_surrogate(GRAPH)
 
@@ -38,17 +44,22 @@ def history_of_users():
 HISTORY = history_of_users()
 
 
+def likelihoods_for(sampler):
+    return LIKELIHOODS.get(sampler.name, LIKELIHOODS[None])
+
+
 @pytest.fixture(scope="module", params=SAMPLERS)
 def case(request):
     if request.param == "zeus" and find_spec("zeus") is None:
         pytest.skip("zeus-mcmc is not installed")
     sampler = SAMPLERS[request.param]()
-    return sampler, pcr.infer(KEY, SURROGATE, HISTORY, LIKELIHOOD, sampler=sampler)
+    likelihood, _ = likelihoods_for(sampler)
+    return sampler, pcr.infer(KEY, SURROGATE, HISTORY, likelihood, sampler=sampler)
 
 
 def test_it_samples_the_numbers_of_the_surrogate_and_the_likelihood(case):
     sampler, posteriors = case
-    exact = pcr.exact_posterior(KEY, SURROGATE, HISTORY, LIKELIHOOD, num_draws=2**18)
+    exact = pcr.exact_posterior(KEY, SURROGATE, HISTORY, posteriors.likelihood, num_draws=2**18)
     z = np.concatenate([posteriors.draws, posteriors.unknowns], -1)
     for user in range(3):
         _, ess, _ = rhat_and_ess(z[user], sampler.num_walkers)
@@ -67,16 +78,18 @@ def test_it_tells_log_densities_and_how_many_it_evaluated(case):
     _, posteriors = case
     z = jnp.asarray(np.concatenate([posteriors.draws, posteriors.unknowns], -1)[0, 0, :50])
     one = jax.tree.map(lambda leaf: leaf[0], HISTORY)
-    expected = jax.vmap(lambda z: log_density(SURROGATE, LIKELIHOOD, one, z))(z)
+    expected = jax.vmap(lambda z: log_density(SURROGATE, posteriors.likelihood, one, z))(z)
     np.testing.assert_allclose(posteriors.log_density[0, 0, :50], expected, rtol=1e-3, atol=1e-3)
     assert (posteriors.num_evaluations > 1_000).all()
 
 
 def test_unknowns_of_the_likelihood_are_in_the_arviz_data(case):
-    idata = case[1].to_arviz()
-    sd = idata.posterior["sd"]
+    _, posteriors = case
+    (name,), prior = posteriors.likelihood.names, posteriors.likelihood.prior
+    sd = posteriors.to_arviz().posterior[name]
     assert sd.dims == ("chain", "draw", "user")
-    assert ((sd >= 0.1) & (sd <= 1.0)).all()
+    np.testing.assert_array_equal(sd, np.moveaxis(posteriors.unknowns[..., 0], 0, 2))
+    assert np.isfinite(jax.vmap(prior.log_prob)(sd.to_numpy().reshape(-1, 1))).all()
 
 
 def test_another_prior_or_one_per_user_is_no_other_program(case):
@@ -85,7 +98,7 @@ def test_another_prior_or_one_per_user_is_no_other_program(case):
         return
     compiled = run._run_chunk._cache_size()
     for surrogate in (pcr.linear_surrogate(GRAPH, high=2.0), for_users(SURROGATE, 3)):
-        likelihood = GaussianOfUnknownNoise(pcr.Box([0.2], [1.0]))
+        _, likelihood = likelihoods_for(sampler)
         found = pcr.infer(KEY, surrogate, HISTORY, likelihood, sampler=sampler)
         assert np.isfinite(found.draws).all()
     assert run._run_chunk._cache_size() == compiled
@@ -96,6 +109,9 @@ def test_a_sampler_that_needs_a_gradient_refuses_a_likelihood_without(case):
     plain = pcr.tolerance(0.5, 0.1)
     if sampler.needs_gradient:
         with pytest.raises(ValueError, match=r"Use pcr\.relaxed\(sigma, beta\)"):
+            sampler.check(SURROGATE, plain)
+    elif hasattr(sampler, "unsuited"):
+        with pytest.raises(ValueError, match=r"with augment\(\).*Use sampler 'nuts' or 'smc'"):
             sampler.check(SURROGATE, plain)
     else:
         sampler.check(SURROGATE, plain)

@@ -10,14 +10,22 @@ import pytest
 from problems import Exponential, OneEffect
 
 import pcr_jax as pcr
-from pcr_jax.surrogates import base, check_surrogate, for_users
+from pcr_jax.surrogates import base, basis_surrogate, check_surrogate, for_users, in_scale
+from pcr_jax.surrogates.regression import is_regression, padded_parents
 
 DIAMOND = pcr.Graph.from_edges("ABCD", ["AB", "AC", "BD", "CD"])
 SURROGATES = {
     "linear": lambda: pcr.linear_surrogate(pcr.Graph.fully_connected(3), noise_mean=[0.5, 0, -1]),
     "diamond": lambda: pcr.linear_surrogate(DIAMOND, low=-2.0, high=3.0),
     "one effect": lambda: OneEffect(DIAMOND, Exponential(jnp.array([0.5]))),
+    "scaled": lambda: pcr.linear_surrogate(DIAMOND, noise_mean=[1.0, 0, 0, 2], scale=UNITS),
+    "centred": lambda: pcr.linear_surrogate(DIAMOND, scale=UNITS, centre=[0.5, 0, -2, 3.0]),
+    "basis": lambda: basis_surrogate(DIAMOND, scale=UNITS, centre=[0.5, 0, -2, 3.0]),
+    "products": lambda: basis_surrogate(
+        DIAMOND, scale=UNITS, centre=np.zeros(4), num_functions=3, products=True
+    ),
 }
+UNITS = np.array([2.0, 0.5, 1.0, 4.0])
 
 
 @pytest.fixture(params=SURROGATES)
@@ -92,6 +100,49 @@ def test_a_surrogate_per_user_is_the_same_with_a_leading_axis(surrogate):
     each = jax.vmap(lambda own, theta: own.expected(theta, questions, x))(many, thetas[:3])
     one = jax.vmap(lambda theta: surrogate.expected(theta, questions, x))(thetas[:3])
     np.testing.assert_allclose(each, one, atol=1e-6)
+
+
+def test_in_units_of_its_scale_it_is_the_same(surrogate):
+    thetas, questions, x = case(surrogate)
+    own = pcr.History(questions, jnp.zeros((6, len(x))), x)
+    inside, history = in_scale(surrogate, own)
+    scale = getattr(surrogate, "scale", None)
+    scale = np.ones(len(x)) if scale is None else scale
+    expected = jax.vmap(surrogate.expected, (0, None, None))(thetas, questions, x)
+    other = jax.vmap(inside.expected, (0, None, None))(thetas, history.questions, history.x)
+    np.testing.assert_allclose(other * scale, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_mechanisms_are_sums_over_features_with_slopes(surrogate):
+    if not is_regression(surrogate):
+        return
+    thetas, _, _ = case(surrogate)
+    surrogate, _ = in_scale(
+        surrogate, pcr.History.empty(jnp.zeros((1, surrogate.graph.num_nodes)), 1)
+    )
+    blocks, graph = surrogate.blocks, surrogate.graph
+    numbers = blocks[blocks >= 0]
+    assert sorted(numbers) == list(range(len(surrogate.names)))
+    values = jnp.asarray(np.random.default_rng(1).normal(size=(7, graph.num_nodes)), jnp.float32)
+    origin, theta = jnp.zeros(graph.num_nodes), thetas[0]
+    scm = surrogate.scm(theta)
+    for j, (parents, row) in enumerate(zip(graph.parents, blocks, strict=True)):
+        weights = jnp.where(row >= 0, theta[row], 0.0)
+        features = surrogate.features(j, values)
+        assert features.shape == (7, blocks.shape[1])
+        assert (features[:, row < 0] == 0).all()
+        # What is left of a node less its mechanism is its noise, whatever its own value is.
+        total, at_origin = features @ weights, surrogate.features(j, origin) @ weights
+        noise = jax.vmap(scm.abduct)(values)[:, j] - scm.abduct(origin)[j]
+        np.testing.assert_allclose(values[:, j] - (total - at_origin), noise, atol=1e-4)
+        # First come the parents themselves, up to a constant each.
+        num, most = len(parents), padded_parents(graph).shape[1]
+        linear = features - surrogate.features(j, origin)
+        np.testing.assert_allclose(linear[:, :num], values[:, list(parents)], atol=1e-5)
+        slopes = jnp.broadcast_to(surrogate.slopes(j, weights, values), (7, most))
+        true = jax.vmap(jax.grad(lambda v, j=j, w=weights: surrogate.features(j, v) @ w))(values)
+        np.testing.assert_allclose(slopes[:, :num], true[:, list(parents)], atol=1e-4)
+        assert (slopes[:, num:] == 0).all()
 
 
 def test_the_example_works():

@@ -1,4 +1,4 @@
-"""What answers teach, which of them are doubtful, and the same posteriors by NumPyro and in ArviZ."""
+"""What answers teach, which are doubtful; the same posteriors by NumPyro and in ArviZ."""
 
 import warnings
 from dataclasses import replace
@@ -37,33 +37,31 @@ def right_answers(theta=THETA, node=NODE, shift=SHIFT, noise=0.0, rng=None):
     return np.where(GRAPH.descendants[node], answer, np.nan)
 
 
-def history_of(answers, node=NODE, shift=SHIFT, half_width=None):
-    """Of people whose answers (users, T, 3) are in units."""
+def history_of(answers, half_width=None):
+    """Of people whose answers (users, T, 3) and half widths are in units."""
     num = len(answers)
-    questions = pcr.Questions(
-        np.tile(node, (num, 1)),
-        np.tile(shift * UNITS[node], (num, 1)),
-        np.ones((num, len(node)), bool),
-    )
-    history = pcr.History(questions, answers * UNITS, np.tile(UNITS, (num, 1)), half_width)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, None if leaf.dtype.kind in "ib" else float), history
-    )
+    shift = np.tile(SHIFT * UNITS[NODE], (num, 1))
+    questions = pcr.Questions(np.tile(NODE, (num, 1)), shift, np.ones(shift.shape, bool))
+    half_width = np.zeros(answers.shape) if half_width is None else half_width
+    return pcr.History(questions, answers * UNITS, np.tile(UNITS, (num, 1)), half_width * UNITS)
 
 
 @pytest.fixture(scope="module")
 def posteriors():
-    """Four people: a consistent one; one whose fourth answer is wrong; one who was asked about the
-    second node alone; one who was asked nothing.
+    """Five people: a consistent one; one whose fourth answer is wrong; one who reported what
+    the second node leads to alone; one who said nothing; one whose two answers contradict
+    each other.
     """
     rng = np.random.default_rng(0)
-    answers = np.stack([right_answers(noise=0.05, rng=rng) for _ in range(4)])
+    answers = np.stack([right_answers(noise=0.05, rng=rng) for _ in range(5)])
     answers[1, 3, 1:] = 2 - answers[1, 3, 1:]
     answers[2, NODE == 0] = np.nan
     answers[3] = np.nan
+    answers[4, 2:] = answers[4, :, 2] = np.nan
+    answers[4, :2, 1] = 2.0
     width = np.zeros(answers.shape)
-    width[1, 4, 2] = 0.1 * UNITS[2]
-    history = history_of(answers, half_width=width)
+    width[4, :2, 1] = 0.1
+    history = history_of(answers, width)
     return pcr.infer(KEY, SURROGATE, history, mixture(noise=0.05), sampler=GIBBS)
 
 
@@ -72,59 +70,62 @@ def test_answers_teach_what_they_are_about(posteriors):
     assert list(table.columns) == ["X2 <- X1", "X3 <- X1", "X3 <- X2", "error_rate"]
     assert (table.loc[[0, 1], table.columns[:3]] > 0.9).all(axis=None)
     prior_only = table < pcr.PRIOR_ONLY
-    assert list(prior_only.loc[2]) == [True, True, False, True]
-    assert prior_only.loc[3].all()
-    assert (table.loc[3].abs() < 0.2).all()
+    assert list(prior_only.loc[2])[:3] == [True, True, False]
+    # Silence teaches nothing. Shares of variances of 2,048 draws at 5 standard errors, of the
+    # error rate, whose tail is heavier, twice as much: one false alarm in 400,000 seeds.
+    assert (table.loc[3].abs() < [0.17, 0.17, 0.17, 0.34]).all()
+    # Six right answers: Beta(1, 15) after Beta(1, 9).
+    assert abs(table.loc[0, "error_rate"] - (1 - (15 / 4352) / (9 / 1100))) < 0.15
 
 
-def test_what_is_taught_of_a_curve_is_an_effect_not_a_weight():
-    history = history_of(right_answers()[None])
+def test_what_is_taught_of_a_curve_is_an_effect_not_a_weight(posteriors):
+    # Two weights that matter in their sum alone: of neither is anything known, of that all.
     surrogate = basis_surrogate(GRAPH, scale=UNITS, centre=UNITS)
-    likelihood = mixture(noise=0.05, error_rate=0.1)
-    found = pcr.infer(KEY, surrogate, history, likelihood, sampler=GIBBS)
+    unit = np.random.default_rng(0).uniform(size=(5, 2, 500, len(surrogate.names)))
+    draws = np.array(surrogate.prior.from_unit(jnp.asarray(unit, float)))
+    first = [i for i, name in enumerate(surrogate.names) if name.startswith("X2 <- X1")]
+    x = UNITS / UNITS
+    rise = np.subtract(*(surrogate.standardised().features(1, x + side) for side in (1.0, -1.0)))
+    rise = rise[surrogate.blocks[1] >= 0]
+    draws[..., first[0]] -= draws[..., first] @ rise / rise[0]
+    likelihood = mixture(0.05, 0.1)
+    unknowns = posteriors.unknowns[..., :0]
+    found = replace(
+        posteriors, draws=draws, unknowns=unknowns, surrogate=surrogate, likelihood=likelihood
+    )
     table = pcr.taught(found)
     assert list(table.columns) == list(GRAPH.edge_names)
-    assert (table > 0.5).all(axis=None)
+    np.testing.assert_allclose(table["X2 <- X1"], 1.0, atol=1e-4)
+    assert (table[["X3 <- X1", "X3 <- X2"]].abs() < 0.3).all(axis=None)
     one_effect = OneEffect(GRAPH, Exponential(jnp.ones(1)))
-    known = pcr.infer(KEY, one_effect, history.standardised(UNITS), likelihood, sampler="smc")
-    assert list(pcr.taught(known).columns) == ["effect"]
-    assert pcr.taught(known).loc[0, "effect"] > 0.9
+    known = pcr.taught(replace(found, surrogate=one_effect, draws=draws[..., :1] * 0 + 0.5))
+    assert list(known.columns) == ["effect"]
+    assert (known == 1).all(axis=None)
 
 
 def test_the_wrong_answer_is_the_one_that_is_accused(posteriors):
     table = pcr.conflicts(posteriors)
     assert list(table.columns) == ["user", "question", "node", "shift", "wrong"]
-    assert len(table) == 6 + 6 + 2
+    assert len(table) == 6 + 6 + 2 + 2
     assert (table.loc[0, "user"], table.loc[0, "question"], table.loc[0, "node"]) == (1, 3, "X1")
     assert table.loc[0, "wrong"] > 0.99
-    assert table.loc[1, "wrong"] < 0.2
+    assert (table.loc[table["user"].isin([0, 2]), "wrong"] < 0.3).all()
     assert table["wrong"].is_monotonic_decreasing
     answer = np.asarray(posteriors.history.answer)[1, 3]
-    sentence = pcr.ask_again(posteriors, 1)
-    assert sentence == (
-        f"Your answer to question 4, that X2 would become {answer[1]:.5g} and X3 {answer[2]:.5g} if "
-        "X1 rose by 14,000, does not fit your other answers: please think about it again."
+    said = "X2 would become {:.5g} and X3 {:.5g} if X1 rose by 14,000".format(*answer[1:])
+    assert pcr.ask_again(posteriors, 1) == (
+        f"Your answer to question 4, that {said}, does not fit your other answers: please think "
+        "about it again."
     )
     assert [pcr.ask_again(posteriors, user) for user in (0, 2, 3)] == [None] * 3
 
 
-def test_of_two_answers_that_contradict_each_other_one_is_asked_again():
-    node, shift = np.zeros(2, int), np.array([1.0, -1.0])
-    answers = right_answers(node=node, shift=shift)
-    answers[0, 1], answers[1, 1] = 2.0, 2.0
-    answers[:, 2] = np.nan
-    width = np.zeros((1, 2, 3))
-    width[:, 0, 1] = width[:, 1, 1] = 0.1
-    history = history_of(answers[None], node, shift, width)
-    likelihood = mixture(noise=0.05, error_rate=0.1)
-    found = pcr.infer(KEY, SURROGATE, history, likelihood, sampler=GIBBS)
-    sentence = pcr.ask_again(found, 0)
+def test_of_two_answers_that_contradict_each_other_one_is_asked_again(posteriors):
+    table = pcr.conflicts(posteriors)
+    assert (table.loc[table["user"] == 4, "wrong"] > 0.1).all()
+    sentence = pcr.ask_again(posteriors, 4)
     assert "that X2 would become between 1.9 and 2.1 if X1 " in sentence
-    on_average = replace(
-        history, questions=replace(history.questions, individual=jnp.zeros((1, 2), bool))
-    )
-    sentence = pcr.ask_again(replace(found, history=on_average), 0)
-    assert sentence is None or "that, on average, X2 would become between" in sentence
+    assert ("rose by 20,000" in sentence) != ("fell by 30,000" in sentence)
 
 
 def test_misuse_of_posteriors_is_refused(posteriors):
@@ -133,29 +134,28 @@ def test_misuse_of_posteriors_is_refused(posteriors):
             function(posteriors.to_arviz())
     with pytest.raises(TypeError, match=r"knows wrong answers, such as mixture\(\)"):
         pcr.conflicts(replace(posteriors, likelihood=pcr.tolerance(0.5, 0.1)))
-    with pytest.raises(ValueError, match="user < 4; got 4"):
-        pcr.ask_again(posteriors, 4)
+    with pytest.raises(ValueError, match="user < 5; got 5"):
+        pcr.ask_again(posteriors, 5)
+    nobody = replace(posteriors, status=np.array([0, 5, 5, 5, 5]))
     with pytest.raises(ValueError, match="two users who answered; got 1"):
-        pcr.refit_prior(
-            replace(posteriors, status=np.array([0, 5, 5, 5]) * 0 + posteriors.status[[0, 3, 3, 3]])
-        )
+        pcr.refit_prior(nobody)
 
 
 def test_people_teach_each_other_how_far_they_differ():
     rng = np.random.default_rng(1)
-    thetas = THETA + 0.3 * rng.normal(size=(60, 3))
+    thetas = THETA + 0.3 * rng.normal(size=(32, 3))
     history = history_of(np.stack([right_answers(theta, noise=0.1, rng=rng) for theta in thetas]))
     surrogate = SURROGATE
-    likelihood = mixture(noise=0.1, error_rate=0.05)
+    likelihood = mixture(noise=0.1)
     for key in jax.random.split(KEY, 4):
         found = pcr.infer(key, surrogate, history, likelihood, sampler=GIBBS)
         surrogate = pcr.refit_prior(found)
     mean, factor = (np.asarray(leaf)[0] for leaf in (surrogate.prior.mean, surrogate.prior.factor))
     sd = np.sqrt(np.diag(factor @ factor.T))
-    # 3 means and 3 deviations of 60 people at 5 standard errors: one false alarm in 300,000.
-    assert (np.abs(mean - thetas.mean(0)) < 0.05).all()
-    assert (np.abs(sd / 0.3 - 1) < 5 / np.sqrt(2 * 60)).all()
-    assert (np.abs(sd / thetas.std(0) - 1) < 0.15).all()
+    # Deviations of 32 people at 5 standard errors: one false alarm in 500,000 seeds.
+    assert (np.abs(mean - thetas.mean(0)) < 0.07).all()
+    assert (np.abs(sd / 0.3 - 1) < 5 / np.sqrt(2 * 32)).all()
+    assert (np.abs(sd / thetas.std(0) - 1) < 0.25).all()
     assert factor[1, 0] == factor[2, 0] == 0
 
 
@@ -167,7 +167,7 @@ def test_leave_one_out_of_one_user(posteriors):
     assert each.dims == ("chain", "draw", "user", "query")
     answered = ~np.isnan(posteriors.history.answer).all(-1)
     np.testing.assert_array_equal(~np.isnan(each).all(("chain", "draw")), answered)
-    total = each.sum("query").to_numpy()[..., :2]  # everybody's prior of the rest is the same
+    total = each.sum("query").to_numpy()[..., :2]
     theta, rate = (
         np.moveaxis(of, 0, 2)[:, :, :2] for of in (posteriors.draws, posteriors.unknowns)
     )
@@ -180,10 +180,10 @@ def test_leave_one_out_of_one_user(posteriors):
         warnings.simplefilter("ignore")  # of the wrong answer's Pareto tail
         loo = arviz.loo(idata.sel(user=1), pointwise=True)
     assert loo.loo_i.shape == (6,)
-    assert int(loo.loo_i.argmin()) == 3
+    assert np.argmin(loo.loo_i.to_numpy()) == 3
     width = idata.constant_data["half_width"]
     assert width.dims == ("user", "query", "node")
-    assert float(width[1, 4, 2]) == pytest.approx(0.1 * UNITS[2])
+    assert float(width[4, 1, 1]) == pytest.approx(0.1 * UNITS[1])
 
 
 def test_a_numpyro_model_has_the_same_density_whatever_the_prior(posteriors):
@@ -217,11 +217,10 @@ def test_nuts_of_the_numpyro_model_agrees_with_gibbs(posteriors):
     nuts.run(KEY)
     names = (*SURROGATE.names, "error_rate", "noise")
     other = np.stack([nuts.get_samples(group_by_chain=True)[name] for name in names], -1)
-    # 2 x 5 means, of numbers and their logarithms or squares, at 5 standard errors: one false
-    # alarm in 170,000 seeds.
+    # Means of 5 numbers and their squares at 5 standard errors: one false alarm in 170,000 seeds.
     for function in (lambda z: z, np.square):
         mean, error = [], []
-        for z, walkers in ((function(draws), 64), (function(other), 1)):
+        for z, walkers in ((function(draws), gibbs.num_walkers), (function(other), 1)):
             _, ess, _ = rhat_and_ess(z, walkers)
             assert (ess > 200).all()
             mean.append(z.mean((0, 1)))
