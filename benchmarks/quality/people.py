@@ -177,10 +177,10 @@ def accused(posteriors, history, truth, units) -> dict:
 
     true = jax.vmap(jax.vmap(one, (0, None)))(history.questions, history.x)
     away = np.nanmax(np.abs(np.asarray((history.answer - true) / units["scale"])), -1)
-    is_wrong = (away > 5 * NOISE)[table["user"], table["query"]]
+    is_wrong = (away > 5 * NOISE)[table["user"], table["question"]]
     if not 0 < is_wrong.mean() < 1:
         return {}
-    ranks = table["probability"].rank().to_numpy()
+    ranks = table["wrong"].rank().to_numpy()
     num = is_wrong.sum()
     area = (ranks[is_wrong].sum() - num * (num + 1) / 2) / (num * (~is_wrong).sum())
     return {"share_wrong": float(is_wrong.mean()), "area_under_roc": float(area)}
