@@ -128,8 +128,8 @@ def calibration_row(label: dict, *settings, **more) -> list[dict]:
 
 def verdict(rows: list[dict]) -> dict:
     """Smallest p-values beside what Bonferroni's correction of .01 asks for."""
-    ranks = [row["p_value"] for row in rows]
-    covers = [row[f"p_covers_{level:g}"] for row in rows for level in LEVELS]
+    ranks = [float(row["p_value"]) for row in rows]
+    covers = [float(row[f"p_covers_{level:g}"]) for row in rows for level in LEVELS]
     return {
         "smallest_p_of_ranks": min(ranks),
         "needed_of_ranks": 0.01 / len(ranks),
