@@ -40,7 +40,7 @@ def check_regression(surrogate: Any, example: str) -> Regression:
     return surrogate
 
 
-def with_normal(surrogate: Any, mean: np.ndarray, covariance: np.ndarray) -> Any:
+def with_normal(surrogate: Any, mean: Any, covariance: np.ndarray) -> Any:
     """A `Regression` with one normal as its prior.
 
     ``mean`` (k,); ``covariance`` (k, k), of which the part within each mechanism is taken.
@@ -51,8 +51,9 @@ def with_normal(surrogate: Any, mean: np.ndarray, covariance: np.ndarray) -> Any
     for block, numbers in enumerate(mechanisms):
         of_number[numbers] = block
     within = np.equal.outer(of_number, of_number)
-    factor = np.linalg.cholesky(np.where(within, covariance, 0.0))
-    normal = NormalMixture(np.ones(1), mean[None], factor[None], tuple(of_number.tolist()))
+    factor: Any = np.linalg.cholesky(np.where(within, covariance, 0.0))[None]
+    weights: Any = np.ones(1)
+    normal = NormalMixture(weights, mean[None], factor, tuple(of_number.tolist()))
     return replace(surrogate, prior=normal)
 
 
