@@ -33,7 +33,15 @@ from benchmarks.records import RESULTS, recorded_parts, show, write_file, write_
 
 COMMANDS = {
     "speed": ("stages", "limits", "scale", "start", "scm", "inference"),
-    "quality": ("calibration", "people", "honesty", "malformed", "optimality", "posterior", "respondents"),
+    "quality": (
+        "calibration",
+        "people",
+        "honesty",
+        "malformed",
+        "optimality",
+        "posterior",
+        "respondents",
+    ),
     "paper": ("claims", "published", "reference"),
 }
 

@@ -60,9 +60,10 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Logits (...) of features (..., d)."""
+        dtype = jnp.result_type(float)
         for width in self.hidden:
-            x = tanh(nn.Dense(width)(x))
-        return nn.Dense(1)(x)[..., 0]
+            x = tanh(nn.Dense(width, param_dtype=dtype)(x))
+        return nn.Dense(1, param_dtype=dtype)(x)[..., 0]
 
 
 @pytree(static=("module", "names"))

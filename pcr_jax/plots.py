@@ -337,6 +337,50 @@ def _panels(figure, count: int, xlabel: str, ylabel: str, **shared) -> np.ndarra
     return axes[:count]
 
 
+def _walkers(figure, names, paths: np.ndarray, num_warmup: int, known) -> None:
+    """Each coefficient along every walker, and its true value where that is ``known``."""
+    true, colour = VARIANTS["ground_truth"][1], VARIANTS["estimated"][1]
+    axes = _panels(figure, len(names), "step", "coefficient", sharex=True, sharey=True)
+    for k, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        if num_warmup:
+            ax.axvspan(0, num_warmup + 0.5, color="0.92", linewidth=0)
+            ax.axvline(num_warmup + 0.5, color="0.5", linewidth=0.7)
+        steps = np.arange(1, len(paths) + 1)
+        ax.plot(steps, paths[:, :, k], color=colour, linewidth=0.4, alpha=0.4)
+        if known is not None:
+            ax.axhline(known[k], color=true, linewidth=1.2, linestyle="--")
+        ax.set_title(str(name).replace("<-", "←"), loc="left")
+        ax.set_xlim(0, len(paths))
+    handles: list[Artist] = [Line2D([], [], color=colour, linewidth=0.8, label="walker")]
+    if num_warmup:
+        handles.append(Patch(color="0.92", label="warm-up"))
+    if known is not None:
+        handles.append(Line2D([], [], color=true, linestyle="--", label="true coefficient"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+
+
+def _distributions(figure, truth: SCM, estimate: SCM) -> None:
+    """Each node under both SCMs, sampled with the same noise key."""
+    (label, colour, _), (label_estimate, colour_estimate, _) = (
+        VARIANTS[name] for name in ("ground_truth", "estimated")
+    )
+    key, nodes = jax.random.key(0), truth.graph.nodes
+    samples = [np.asarray(scm.sample(key, _NUM_SAMPLES)) for scm in (truth, estimate)]
+    for j, ax in enumerate(_panels(figure, len(nodes), "value (natural units)", "density")):
+        both = np.concatenate([sample[:, j] for sample in samples])
+        bins = np.linspace(np.quantile(both, 0.001), np.quantile(both, 0.999), 61)
+        ax.hist(samples[0][:, j], bins, density=True, color=(colour, 0.3))
+        ax.hist(samples[1][:, j], bins, density=True, histtype="step", color=colour_estimate)
+        ax.set_title(nodes[j], loc="left")
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+    handles = [
+        Patch(color=(colour, 0.3), linewidth=0, label=label),
+        Line2D([], [], color=colour_estimate, label=label_estimate),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+
+
 @matplotlib.rc_context(_STYLE)
 def posterior(idata, truth: SCM) -> Figure:
     """Convergence of the walkers and the estimated distributions, for one user.
@@ -366,7 +410,7 @@ def posterior(idata, truth: SCM) -> Figure:
     if hasattr(idata, "warmup_posterior"):  # only zeus keeps it
         warmup = _paths(idata.warmup_posterior, user, walkers)
         paths, num_warmup = np.concatenate([warmup, paths]), len(warmup)
-    known = truth.linear and len(truth.graph.edges) == len(names)
+    known = truth.coefficients if truth.linear and len(truth.graph.edges) == len(names) else None
 
     columns = -(-len(names) // 5), -(-len(nodes) // 5)
     most = max(min(len(names), 5), min(len(nodes), 5))
@@ -375,46 +419,10 @@ def posterior(idata, truth: SCM) -> Figure:
     left, right = figure.subfigures(
         1, 2, squeeze=False, width_ratios=[1.3 * columns[0], columns[1]]
     )[0]
-    label, colour, _ = VARIANTS["ground_truth"]
-    label_estimate, colour_estimate, _ = VARIANTS["estimated"]
-
     left.suptitle(f"user {idata.posterior['user'].to_numpy()[user]}, walkers", x=0.01, ha="left")
-    axes = _panels(left, len(names), "step", "coefficient", sharex=True, sharey=True)
-    for k, (ax, name) in enumerate(zip(axes, names, strict=True)):
-        if num_warmup:
-            ax.axvspan(0, num_warmup + 0.5, color="0.92", linewidth=0)
-            ax.axvline(num_warmup + 0.5, color="0.5", linewidth=0.7)
-        steps = np.arange(1, len(paths) + 1)
-        ax.plot(steps, paths[:, :, k], color=colour_estimate, linewidth=0.4, alpha=0.4)
-        if known:
-            ax.axhline(truth.coefficients[k], color=colour, linewidth=1.2, linestyle="--")
-        ax.set_title(str(name).replace("<-", "←"), loc="left")
-        ax.set_xlim(0, len(paths))
-    handles: list[Artist] = [
-        Line2D([], [], color=colour_estimate, linewidth=0.8, label="walker"),
-    ]
-    if num_warmup:
-        handles.append(Patch(color="0.92", label="warm-up"))
-    if known:
-        handles.append(Line2D([], [], color=colour, linestyle="--", label="true coefficient"))
-    left.legend(handles=handles, loc="outside lower center", ncols=3)
-
+    _walkers(left, names, paths, num_warmup, known)
     right.suptitle("distribution of each node", x=0.01, ha="left")
-    key = jax.random.key(0)
-    samples = [np.asarray(scm.sample(key, _NUM_SAMPLES)) for scm in (truth, estimate)]
-    for j, ax in enumerate(_panels(right, len(nodes), "value (natural units)", "density")):
-        both = np.concatenate([sample[:, j] for sample in samples])
-        bins = np.linspace(np.quantile(both, 0.001), np.quantile(both, 0.999), 61)
-        ax.hist(samples[0][:, j], bins, density=True, color=(colour, 0.3))
-        ax.hist(samples[1][:, j], bins, density=True, histtype="step", color=colour_estimate)
-        ax.set_title(nodes[j], loc="left")
-        ax.set_yticks([])
-        ax.spines["left"].set_visible(False)
-    handles = [
-        Patch(color=(colour, 0.3), linewidth=0, label=label),
-        Line2D([], [], color=colour_estimate, label=label_estimate),
-    ]
-    right.legend(handles=handles, loc="outside lower center", ncols=2)
+    _distributions(right, truth, estimate)
     return figure
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import pcr_jax as pcr
 from pcr_jax.actions import Action
 from pcr_jax.elicitation import RandomDesign
 from pcr_jax.graph import Graph
@@ -23,6 +24,12 @@ def history_of(node, shift, answer):
     """A history of population questions, made by hand, of people whose features are 0."""
     *users, _, num_nodes = np.shape(answer)
     return History(Questions(node, shift), answer, jnp.zeros((*users, num_nodes)))
+
+
+def answers_to(key, truth, x, num_queries, error_rate=0.1):
+    """A history of population questions, which users err in with theta* (Eq. 4)."""
+    user = pcr.SimulatedUser(truth, error_rate=error_rate, wrong=pcr.library.theta_star())
+    return pcr.elicit(key, user, x, num_queries=num_queries, design=POPULATION)
 
 
 def arrays_of(history):

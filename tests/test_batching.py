@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from problems import POPULATION
+from problems import answers_to
 
 import pcr_jax as pcr
 from pcr_jax import batching
@@ -57,8 +57,7 @@ def test_a_width_that_is_no_positive_integer_is_refused(monkeypatch, given):
 def test_plans_and_posteriors_are_the_same_at_another_width(monkeypatch):
     truth, key = pcr.library.m1(), jax.random.key(0)
     score, x, scale = pcr.refused_population(key, truth, num_train=200, num_users=40, epochs=20)
-    user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=pcr.library.theta_star())
-    history = pcr.elicit(key, user, x, num_queries=5, design=POPULATION)
+    history = answers_to(key, truth, x, 5)
     likelihood, surrogate = pcr.tolerance(sigma=0.5, beta=0.1), pcr.linear_surrogate(truth.graph)
     sampler = pcr.Ess(num_ensembles=2, num_walkers=8, num_steps=2)
     shapes, found = [], []

@@ -22,7 +22,7 @@ from benchmarks.speed import scale, stages
 from benchmarks.speed.inference import quality
 from benchmarks.speed.limits import counted
 from pcr_jax.batching import take
-from tests.problems import POPULATION, arrays_of
+from tests.problems import answers_to, arrays_of
 
 QUICK = ("scm", "scale")
 
@@ -41,9 +41,7 @@ def test_the_plain_scms_are_the_librarys(scm):
 @pytest.fixture(scope="module")
 def answers():
     """Histories of three users of M1 with a tenth of wrong answers."""
-    truth = pcr.library.m1()
-    user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=pcr.library.theta_star())
-    return pcr.elicit(jax.random.key(0), user, jnp.zeros((3, 3)), num_queries=10, design=POPULATION)
+    return answers_to(jax.random.key(0), pcr.library.m1(), jnp.zeros((3, 3)), 10)
 
 
 def test_the_plain_likelihoods_are_the_librarys(answers):

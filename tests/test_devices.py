@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from problems import answers_to
 
 import pcr_jax as pcr
 
@@ -43,14 +44,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices")
     truth = pcr.library.m1()
     score, x, scale = pcr.refused_population(jax.random.key(0), truth, num_train=300, num_users=101)
-    user = pcr.SimulatedUser(truth, error_rate=0.1, wrong=pcr.library.theta_star())
-    history = pcr.elicit(
-        jax.random.key(1),
-        user,
-        x,
-        num_queries=8,
-        design=pcr.RandomDesign(0.0, 1.0, individual=False),
-    )
+    history = answers_to(jax.random.key(1), truth, x, 8)
     # The classifier is given: training adds up in an order that depends on the number of threads.
     given = folder / "given.pickle"
     given.write_bytes(pickle.dumps(jax.device_get((score, x, scale, history))))

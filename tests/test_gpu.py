@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from problems import POPULATION
+from problems import answers_to
 
 import pcr_jax as pcr
 
@@ -32,8 +32,7 @@ def population():
 
 def histories():
     """What 64 respondents answered."""
-    user = pcr.SimulatedUser(TRUTH, error_rate=0.1, wrong=pcr.library.theta_star())
-    return pcr.elicit(jax.random.key(1), user, np.zeros((64, 3)), num_queries=10, design=POPULATION)
+    return answers_to(jax.random.key(1), TRUTH, np.zeros((64, 3)), 10)
 
 
 def test_counterfactuals():

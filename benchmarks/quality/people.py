@@ -107,7 +107,11 @@ def coefficient_rows(num_people: int) -> list[dict]:
     for scm in ("m1", "m2"):
         truth = pcr.library.get(scm)
         true, units = np.asarray(truth.coefficients), population(truth)
-        asking = {"key": K_INFER, "surrogate": surrogate(scm), "history": histories(scm, num_people)}
+        asking = {
+            "key": K_INFER,
+            "surrogate": surrogate(scm),
+            "history": histories(scm, num_people),
+        }
         hard = pcr.tolerance(SIGMA[scm], PAPER.beta)
         paper = pcr.infer(**asking, likelihood=hard, sampler="ess")
         linear = surrogates(truth.graph, units)["linear"]
@@ -173,10 +177,10 @@ def accused(posteriors, history, truth, units) -> dict:
 
     true = jax.vmap(jax.vmap(one, (0, None)))(history.questions, history.x)
     away = np.nanmax(np.abs(np.asarray((history.answer - true) / units["scale"])), -1)
-    is_wrong = (away > 5 * NOISE)[table["user"], table["query"]]
+    is_wrong = (away > 5 * NOISE)[table["user"], table["question"]]
     if not 0 < is_wrong.mean() < 1:
         return {}
-    ranks = table["probability"].rank().to_numpy()
+    ranks = table["wrong"].rank().to_numpy()
     num = is_wrong.sum()
     area = (ranks[is_wrong].sum() - num * (num + 1) / 2) / (num * (~is_wrong).sum())
     return {"share_wrong": float(is_wrong.mean()), "area_under_roc": float(area)}
@@ -240,7 +244,9 @@ def sparse(num_nodes: int) -> pcr.Graph:
     rng = np.random.default_rng(num_nodes)
     nodes = [f"X{j + 1}" for j in range(num_nodes)]
     chosen = [rng.choice(j, min(j, int(rng.integers(1, 4))), False) for j in range(num_nodes)]
-    return pcr.Graph.from_edges(nodes, [(nodes[p], nodes[j]) for j, c in enumerate(chosen) for p in c])
+    return pcr.Graph.from_edges(
+        nodes, [(nodes[p], nodes[j]) for j, c in enumerate(chosen) for p in c]
+    )
 
 
 def graph_row(num_nodes: int, curved: bool, sampler: str, num_people: int) -> dict:

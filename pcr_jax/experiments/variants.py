@@ -17,11 +17,11 @@ from pcr_jax import library
 from pcr_jax.actions import Action
 from pcr_jax.batching import take
 from pcr_jax.classifiers import Classifier
-from pcr_jax.evaluation import evaluate, intervention_pattern, optimum_cost
+from pcr_jax.evaluation import Report, evaluate, intervention_pattern, optimum_cost
 from pcr_jax.experiments.estimation import experiment_key, scm_index
 from pcr_jax.experiments.protocol import Protocol
 from pcr_jax.population import Population, refused_population, refused_test_users
-from pcr_jax.recourse import Algorithm1, PlanStatus, find_recourse, pose
+from pcr_jax.recourse import Algorithm1, Plan, PlanStatus, find_recourse, pose
 from pcr_jax.scm import SCM, linear_scm, non_causal
 
 
@@ -59,9 +59,60 @@ def frame(population: Population, own: SCM, truth: SCM, key: Array) -> Populatio
     return Population(moved, move(population.users), own_draws.std(0))
 
 
+def _taken(protocol: Protocol, truth: SCM, variants: dict, frames: dict, epsilon: float):
+    """Every variant's plan and its outcome, users of one learning rate after those of another.
+
+    And the costs of the true users' cheapest actions, (num_users,).
+    """
+    true = frames["ground_truth"]
+    num_rates, num_users = len(protocol.learning_rates), len(true.users)
+    rates = jnp.repeat(jnp.asarray(protocol.learning_rates), num_users)
+
+    def every_rate(users):
+        return jnp.tile(users, (num_rates, *[1] * (users.ndim - 1)))
+
+    optimum = optimum_cost(true.score, truth, true.users, scale=true.scale, epsilon=epsilon)
+    problem = pose(
+        true.score, truth.graph, every_rate(true.users), scale=true.scale, epsilon=epsilon
+    )
+    found = {}
+    for name, variant in variants.items():
+        own = frames[name]
+        plan = find_recourse(
+            own.score,
+            variant,
+            every_rate(own.users),
+            scale=own.scale,
+            epsilon=epsilon,
+            solver=Algorithm1(optimiser=protocol.optimiser),
+            learning_rate=rates,
+            digits=None,
+        )
+        # The same standardised action, taken by the true users.
+        taken = replace(plan, action=Action.soft(plan.action.value * (true.scale / own.scale)))
+        found[name] = plan, evaluate(taken, truth, problem=problem, optimum=every_rate(optimum))
+    return found, optimum
+
+
 def _share(users) -> float:
     """Share of True."""
     return float(np.mean(users))
+
+
+def _figures(plan: Plan, name: str, reports: dict[str, Report], optimum: Array) -> dict:
+    """The numbers of a row of recourse.csv: of one variant, beside the reports of all."""
+    report = reports[name]
+    return {
+        "num_users": len(optimum),
+        "validity": report.validity,
+        "robust_validity": report.robust_validity,
+        "cost_mean": report.cost_mean,
+        "cost_mean_common": report.cost_mean_common(list(reports.values())),
+        "regret_mean": report.regret_mean(reports["ground_truth"]),
+        "regret_to_optimum_mean": report.regret_to_optimum_mean,
+        "zero_gradient": _share(plan.status == PlanStatus.zero_gradient),
+        "reachable": _share(jnp.isfinite(optimum)),
+    }
 
 
 def recourse_rows(
@@ -89,42 +140,15 @@ def recourse_rows(
             name: frame(population, jax.tree.map(jnp.nan_to_num, variant), truth, key)
             for name, variant in variants.items()
         }
-    true = frames["ground_truth"]
-
-    num_rates, num_users = len(protocol.learning_rates), len(population.users)
-    rates = jnp.repeat(jnp.asarray(protocol.learning_rates), num_users)
-
-    def every_rate(users):
-        return jnp.tile(users, (num_rates, *[1] * (users.ndim - 1)))
-
+    num_users = len(population.users)
     recourse, interventions = [], []
     for epsilon in protocol.epsilons:
-        optimum = optimum_cost(true.score, truth, true.users, scale=true.scale, epsilon=epsilon)
-        problem = pose(
-            true.score, truth.graph, every_rate(true.users), scale=true.scale, epsilon=epsilon
-        )
-        reports, plans = {}, {}
-        for name, variant in variants.items():
-            own = frames[name]
-            plan = find_recourse(
-                own.score,
-                variant,
-                every_rate(own.users),
-                scale=own.scale,
-                epsilon=epsilon,
-                solver=Algorithm1(optimiser=protocol.optimiser),
-                learning_rate=rates,
-                digits=None,
-            )
-            # The same standardised action, taken by the true users.
-            taken = replace(plan, action=Action.soft(plan.action.value * (true.scale / own.scale)))
-            report = evaluate(taken, truth, problem=problem, optimum=every_rate(optimum))
-            plans[name], reports[name] = plan, report
+        taken, optimum = _taken(protocol, truth, variants, frames, epsilon)
         for r, rate in enumerate(protocol.learning_rates):
             users = slice(r * num_users, (r + 1) * num_users)
-            here = {name: take(report, users) for name, report in reports.items()}
-            for name, report in here.items():
-                plan = take(plans[name], users)
+            here = {name: take(both, users) for name, both in taken.items()}
+            reports = {name: report for name, (_, report) in here.items()}
+            for name, (plan, _) in here.items():
                 labels = {
                     "scm": scm,
                     "epsilon": epsilon,
@@ -132,20 +156,7 @@ def recourse_rows(
                     "variant": name,
                     "seed": seed,
                 }
-                recourse.append(
-                    {
-                        **labels,
-                        "num_users": num_users,
-                        "validity": report.validity,
-                        "robust_validity": report.robust_validity,
-                        "cost_mean": report.cost_mean,
-                        "cost_mean_common": report.cost_mean_common(list(here.values())),
-                        "regret_mean": report.regret_mean(here["ground_truth"]),
-                        "regret_to_optimum_mean": report.regret_to_optimum_mean,
-                        "zero_gradient": _share(plan.status == PlanStatus.zero_gradient),
-                        "reachable": _share(jnp.isfinite(optimum)),
-                    }
-                )
+                recourse.append({**labels, **_figures(plan, name, reports, optimum)})
                 acts = np.asarray(plan.action.intervened).any(1)
                 pattern = intervention_pattern(plan.action, truth.graph.nodes, acts)
                 interventions += [

@@ -48,6 +48,11 @@ def _on_all_devices(num_users: int) -> int:
     return num_users * width() * jax.device_count()
 
 
+def at_once(sampler: Sampler) -> int:
+    """How many users a device samples at once, for each unit of `width`."""
+    return getattr(sampler, "users_at_once", _CHUNK)
+
+
 @partial(jax.jit, static_argnums=0)
 def _run_chunk(sampler, likelihood, users, keys, starts) -> Samples:
     """The sampler on several ``users``: surrogates, histories and boxes; leaves users first."""
@@ -57,6 +62,8 @@ def _run_chunk(sampler, likelihood, users, keys, starts) -> Samples:
             surrogate, history, box = user
             return sampler.run(key, Target(surrogate, likelihood, history, box), starts)
 
+        if at_once(sampler) == 1 and width() == 1:
+            return jax.lax.map(lambda user: one(*user), users)
         return jax.vmap(one)(*users)
 
     return over_devices(run, likelihood, users, keys, starts)
@@ -307,7 +314,9 @@ class _Inference:
     def sample_chunks(self, keys, users, starts) -> Iterator[np.ndarray]:
         """`sample` with a sampler that is a JAX function."""
         running: list[tuple] = []
-        for some, padded in chunks_of(np.arange(len(users)), _on_all_devices(_CHUNK)):
+        for some, padded in chunks_of(
+            np.arange(len(users)), _on_all_devices(at_once(self.sampler))
+        ):
             # Dispatched before the last chunk is stored, so that the device does not wait.
             run = self.run_chunk(self.sampler, users[padded], take(keys, padded), starts[padded])
             running.append((users[some], run))

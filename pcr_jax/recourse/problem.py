@@ -114,6 +114,25 @@ class _Shared:
         return hash(_Shared)
 
 
+def _score_of(score: Callable[[Array], Array], names: tuple[str, ...]) -> Callable:
+    """A pytree, of the features of these names."""
+    known = names_of(score)
+    if known is not None and tuple(known) != names:
+        raise ValueError(
+            f"Expected a score of the features {list(names)}, in the order of the graph's nodes; "
+            f"got one of {list(known)}."
+        )
+    return as_score(score, len(names))
+
+
+def _rates_of(learning_rate: Any, num_users: int, rows: Any) -> Array:
+    """Every user's learning rate, shape (num_users,); ``rows`` are what the users are called."""
+    if rows is None:
+        _checks.unnamed(learning_rate, "learning_rate")
+    rates = _checks.positive(learning_rate, "learning_rate", (), (num_users,), rows=rows)
+    return jnp.broadcast_to(jnp.asarray(rates, float), num_users)
+
+
 def pose(
     score: Callable[[Array], Array],
     graph: Graph,
@@ -148,13 +167,7 @@ def pose(
         raise ValueError("Expected at least one user in x; got none.")
     scale = _checks.positive(scale, "scale", (num_nodes,), names=names)
     _checks.positive(epsilon, "epsilon", (), or_zero=True)
-    known = names_of(score)
-    if known is not None and tuple(known) != names:
-        raise ValueError(
-            f"Expected a score of the features {list(names)}, in the order of the graph's nodes; "
-            f"got one of {list(known)}."
-        )
-    score = as_score(score, num_nodes)
+    score = _score_of(score, names)
     _checks.choice(norm, NORMS, "norm")
     requirement = Robust(jnp.asarray(epsilon, float), norm) if float(epsilon) else Nominal()
     _checks.choice(cost, ("l1", "l2"), "cost")
@@ -169,10 +182,7 @@ def pose(
     if max_set_size is not None:
         _checks.count(max_set_size, "max_set_size")
     if learning_rate is not None:
-        if rows is None:
-            _checks.unnamed(learning_rate, "learning_rate")
-        rates = _checks.positive(learning_rate, "learning_rate", (), (len(x),), rows=rows)
-        learning_rate = jnp.broadcast_to(jnp.asarray(rates, float), len(x))
+        learning_rate = _rates_of(learning_rate, len(x), rows)
     if digits is not None:
         _checks.count(digits, "digits")
     return Problem(

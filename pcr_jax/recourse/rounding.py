@@ -88,6 +88,7 @@ def ways(x: np.ndarray, shift: np.ndarray, scale: np.ndarray, digits: int | None
     digits : int or None
         Of ``scale``, on the coarsest grid; None for exact ones alone.
     """
+    dtype = np.asarray(shift).dtype
     x, shift = np.asarray(x, float), np.asarray(shift, float)
     moved = shift != 0
     order = np.argsort(np.argsort(-np.abs(shift / scale), axis=1, kind="stable"), axis=1)
@@ -105,7 +106,7 @@ def ways(x: np.ndarray, shift: np.ndarray, scale: np.ndarray, digits: int | None
             targets.append(np.where(moved, present(x, shift, grid) + written, x))
             decimals.append(grid)
     for longer in _PUSHES:
-        exact = np.asarray(shift * (1 + longer), np.float32).astype(float)
+        exact = np.asarray(shift * (1 + longer), dtype).astype(float)
         shifts.append(exact)
         targets.append(np.where(moved, x + exact, x))
         decimals.append(np.full(shift.shape, EXACT))

@@ -15,7 +15,7 @@ from pcr_jax.surrogates.base import check_surrogate
 from pcr_jax.surrogates.priors import NormalMixture, Prior
 from pcr_jax.surrogates.regression import Regression, is_regression, padded_parents
 
-# Of the deviation of a linear term, that of all other weights. Bumps overlap: independent weights
+# Of the deviation of a linear term, that of other terms where they are largest. Bumps overlap: independent weights
 # of sd s give a curve that departs by 1.9 s between distant places, which for half of the
 # deviation is about what the line departs by over one scale.
 _OTHER = 0.5
@@ -106,7 +106,7 @@ def learned_prior(surrogate: Any, rows, *, deviation: float = 0.3) -> Any:
         the surrogate's graph, without hidden common causes.
     deviation : float
         Standard deviation, over people, of a linear effect, in units of ``scale``; half as much of
-        every other weight. `refit_prior` learns it from people's answers.
+        every other term where it is largest. `refit_prior` learns it from people's answers.
 
     Returns
     -------
@@ -146,6 +146,7 @@ def learned_prior(surrogate: Any, rows, *, deviation: float = 0.3) -> Any:
         numbers = row[there]
         prior = before[numbers], sd[numbers]
         mean[numbers], of_weights = _regressed(features[j][:, there], rows[:, j], *prior)
-        personal = deviation * np.where(is_linear[there], 1.0, _OTHER)
+        largest = np.maximum(np.abs(features[j][:, there]).max(0), 1.0)
+        personal = deviation * np.where(is_linear[there], 1.0, _OTHER / largest)
         covariance[np.ix_(numbers, numbers)] = of_weights + np.diag(personal**2)
     return with_normal(surrogate, mean, covariance)

@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(NUM_USERS, 3)), jnp.float32)
 M1, M2, M3 = library.m1(), library.m2(), library.m3()
 GRAPH = M1.graph
-# Whose draws say next to nothing of the noise: means of population questions are exact.
+# Noise of mean 2 and next to no spread: what people say of means is exact.
 CERTAIN = pcr.linear_scm(GRAPH, jnp.array([-0.99, 0.99, 0.5]), [dist.Normal(2.0, 1e-6)] * 3)
 
 
@@ -42,7 +42,7 @@ def wrong(error, scm=M1):
 
 
 def by_population(scm):
-    """E[X2] and E[X3] of a linear SCM of full noise mean 2, by hand."""
+    """E[X2] and E[X3] where E[U] = 2, and the effects of X1 on them, by hand."""
     a, b, c = np.asarray(scm.coefficients, float)
     return np.array([2 + 2 * a, 2 + 2 * b + (2 + 2 * a) * c]), np.array([a, b + a * c])
 

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro.infer.util import log_density as numpyro_log_density
-from problems import history_of
+from problems import answers_to, history_of
 
 import pcr_jax as pcr
-from pcr_jax.experiments.estimation import ask_respondents
 from pcr_jax.inference import PosteriorStatus, Samples, log_density, search_prior
 from pcr_jax.inference.arviz_data import rhat_and_ess
 from pcr_jax.inference.mixing import rank_rhat
@@ -32,7 +31,7 @@ SAMPLERS = {
 @pytest.fixture(scope="module")
 def history():
     """Four users; the second contradicts himself: no coefficients can meet his answers."""
-    history = ask_respondents(jax.random.key(1), TRUTH, 0.0, 4, 6, 6)
+    history = answers_to(jax.random.key(1), TRUTH, np.zeros((4, 3)), 6, error_rate=0.0)
     node, shift = jnp.zeros(6, int), jnp.ones(6)
     answer = jnp.full((6, 3), jnp.nan).at[:, 1].set(jnp.array([-0.9, 0.9] * 3))
     contrary = history_of(node, shift, answer)

@@ -23,8 +23,9 @@ _GRIDS = np.sort(np.outer([1.0, 5.0], 10.0 ** np.arange(-37, 38)).ravel())
 class SimulatedUser:
     """Answers from an SCM, sometimes wrong ones (Eq. 4 of the paper).
 
-    What follows ``report`` makes people of them. They are as *uncertain* of a number as their noise
-    is large: ``noise + relative_noise * |what changes|``, natural units.
+    People are as uncertain of a number as its noise is large, ``noise + relative_noise * |change|``
+    in natural units, where the change is what they say would follow. The more uncertain, the
+    coarser they round and the less often they know.
 
     Parameters
     ----------
@@ -45,13 +46,13 @@ class SimulatedUser:
         (d,) to differ by node.
     report : {"all", "one"}
         Whether all descendants of the shifted node are reported, or one of them at random.
-    relative_noise : float
-        Standard deviation added to ``noise`` for every unit by which a node is said to change
-        (Weber's law: errors grow with what is judged).
-    rounding : float
+    relative_noise : float, optional
+        Standard deviation added to ``noise`` for every unit of change (Weber's law: errors are in
+        proportion to what is judged). None: 0.
+    rounding : float, optional
         Numbers are rounded to multiples of the coarsest of 1, 5, 10, 50, ... and .5, .1, .05, ...
-        that is at most ``rounding`` times the uncertainty: the less certain, the coarser (Ruud,
-        Schunk and Winter 2014).
+        that is at most ``rounding`` times the uncertainty, which makes people round (Ruud, Schunk
+        and Winter 2014). None: never.
     dont_know : float, optional
         The uncertainty u, natural units, at which every second number is a "don't know", NaN; in
         general a share ``u / (u + dont_know)`` of them, since people say so where they do not know

@@ -74,7 +74,8 @@ def _normals(target: Target, blocks: np.ndarray) -> _Normals:
 
 class _Walker(NamedTuple):
     """``weights`` (d, M) of the mechanisms; ``unknowns`` of the likelihood; ``x`` (T, d): what all
-    of that leads to be expected; ``precision`` and ``answer`` (T, d): see `Augmented`.
+    of that leads to be expected; ``precision`` and ``answer`` (T, d): see `Augmented`; ``effects``
+    (d, d): what each node rises by if the one of a column rises by one, where all is linear.
     """
 
     weights: Array
@@ -82,6 +83,7 @@ class _Walker(NamedTuple):
     x: Array
     precision: Array
     answer: Array
+    effects: Array | None
 
 
 class _Particles(NamedTuple):
@@ -116,6 +118,9 @@ class _Person:
         node = jnp.asarray(questions.node)[:, None]
         shifted = node == np.arange(graph.num_nodes)
         self.base = base + jnp.where(shifted, jnp.asarray(questions.shift)[:, None], 0.0)
+        # What linear mechanisms pass on, and what that is added to.
+        self.begin = jnp.where(about, reference, 0.0)
+        self.passed = self.base - self.begin
         self.descends = jnp.asarray(graph.descendants)[node[:, 0]] & (node >= 0)
         everyone = np.arange(graph.num_nodes)
         features = jax.vmap(self.surrogate.features, (0, None))(everyone, reference)
@@ -141,26 +146,35 @@ class _Person:
         """What is expected under ``weights``: where given, ``x`` but for what is ``after``."""
 
         def body(j, x):
-            return x.at[:, j].set(self.base[:, j] + self.features(j, x) @ weights[j])
+            return put(x, j, self.base[:, j] + self.features(j, x) @ weights[j])
 
         return self.each(body, self.base if x is None else x, after)
 
+    def effects(self, weights):
+        """Of linear mechanisms, see `_Walker`; (d, d)."""
+        children, causes = np.nonzero(self.parents >= 0)
+        eye = jnp.eye(len(self.parents))
+        matrix = eye.at[children, self.parents[children, causes]].add(-weights[children, causes])
+        return solve_triangular(matrix, eye, lower=True, unit_diagonal=True)
+
     def gains(self, j, weights, x):
-        """What each node rises by if node j rises by one; (T, d), or (1, d) if always the same."""
+        """What each node rises by if node j rises by one, answer by answer; (T, d)."""
         parents = jnp.asarray(self.parents)
-        rows = x if self.surrogate.curved else x[:1]
 
         def body(k, gains):
-            slopes = self.surrogate.slopes(k, weights[k], rows)
-            return gains.at[:, k].set(jnp.sum(slopes * gains[:, parents[k]], -1))
+            slopes = self.surrogate.slopes(k, weights[k], x)
+            return put(gains, k, jnp.sum(slopes * jnp.take(gains, parents[k], axis=-1), -1))
 
-        return self.each(body, jnp.zeros_like(rows).at[:, j].set(1.0), after=j)
+        return self.each(body, put(jnp.zeros_like(x), j, jnp.ones(len(x))), after=j)
 
     def regression(self, j, walker: _Walker):
         """Of mechanism j: its features' matrix (M, M) and vector (M,), as if all were affine."""
         features = self.features(j, walker.x)
-        gains = self.gains(j, walker.weights, walker.x)
-        gap = jnp.where(walker.precision > 0, walker.answer - walker.x, 0.0)
+        if walker.effects is None:
+            gains = self.gains(j, walker.weights, walker.x)
+        else:
+            gains = walker.effects[:, j][None]
+        gap = walker.answer - walker.x
         size = jnp.sum(walker.precision * gains**2, -1)
         pull = jnp.sum(walker.precision * gains * gap, -1)
         matrix = features.T @ (size[:, None] * features)
@@ -210,10 +224,15 @@ class _Person:
             drawn = jnp.where(jnp.asarray(self.blocks >= 0)[j], drawn, 0.0)
         weights = walker.weights.at[j].set(drawn)
         if not self.surrogate.curved:
-            moved = features @ (drawn - walker.weights[j])
-            return walker._replace(weights=weights, x=walker.x + moved[:, None] * gains)
+            change = jnp.where(jnp.asarray(self.blocks >= 0)[j], drawn - walker.weights[j], 0.0)
+            passed_on = change @ jnp.take(walker.effects, jnp.asarray(self.parents)[j], axis=0)
+            return walker._replace(
+                weights=weights,
+                x=walker.x + (features @ change)[:, None] * gains,
+                effects=walker.effects + walker.effects[:, j][:, None] * passed_on,
+            )
         rise = features @ drawn + self.base[:, j]
-        x = self.expected(weights, walker.x.at[:, j].set(rise), after=j)
+        x = self.expected(weights, put(walker.x, j, rise), after=j)
         other = walker._replace(weights=weights, x=x)
         matrix_back, vector_back, _, _ = self.regression(j, other)
         back, _, _ = self.normals(j, matrix_back, vector_back)
@@ -230,15 +249,21 @@ class _Person:
 
     def fit(self, walker: _Walker):
         """Log likelihood of what is right, but for a constant; ()."""
-        gap = jnp.where(walker.precision > 0, walker.answer - walker.x, 0.0)
+        gap = walker.answer - walker.x
         return -jnp.sum(walker.precision * gap**2) / 2
 
     def sweep(self, key, walker: _Walker) -> _Walker:
         """What is unknown of the answers, then every mechanism."""
-        x = self.expected(walker.weights)
+        effects = None
+        if self.surrogate.curved:
+            x = self.expected(walker.weights)
+        else:
+            effects = self.effects(walker.weights)
+            x = self.begin + self.passed @ effects.T
         k_augment, key = jax.random.split(key)
         unknowns, precision, answer = self.own.augment(k_augment, walker.unknowns, x, self.answer)
-        walker = _Walker(walker.weights, unknowns, x, precision, answer)
+        answer = jnp.where(precision > 0, answer, 0.0)
+        walker = _Walker(walker.weights, unknowns, x, precision, answer, effects)
         num, most = self.blocks.shape
         unit = jax.random.uniform(key, (num, most + 2), minval=jnp.finfo(x.dtype).tiny)
         return self.each(lambda j, walker: self.update(unit[j], j, walker), walker)
@@ -333,7 +358,15 @@ class _Person:
             inside = jnp.clip(weights, low, high)
             weights = jnp.where(self.blocks >= 0, inside, 0.0)
         nothing = jnp.zeros((num_walkers, *self.answer.shape))
-        return _Walker(weights, unknowns, nothing, nothing, nothing)
+        effects = (
+            None if self.surrogate.curved else jnp.zeros((num_walkers, *2 * self.parents.shape[:1]))
+        )
+        return _Walker(weights, unknowns, nothing, nothing, nothing, effects)
+
+
+def put(x, j, column):
+    """``x`` (T, d) with another column j, which may be traced."""
+    return jax.lax.dynamic_update_index_in_dim(x, column, j, 1)
 
 
 def systematic(key: Array, log_weight: Array) -> Array:
@@ -371,10 +404,10 @@ class Gibbs:
     """
 
     num_chains: int = 4
-    num_walkers: int = 128
+    num_walkers: int = 64
     num_particles: int = 256
-    num_warmup: int = 8
-    num_steps: int = 4
+    num_warmup: int = 6
+    num_steps: int = 8
     thin: int = 1
 
     name = "gibbs"
@@ -382,6 +415,8 @@ class Gibbs:
     host_only = False
     needs_exact_starts = False
     num_starts = 0
+    # A user's walkers are batch enough, and one person need not wait for others.
+    users_at_once = 1
 
     def __post_init__(self):
         for field in ("num_chains", "num_walkers", "num_steps", "thin"):

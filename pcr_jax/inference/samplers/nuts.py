@@ -9,6 +9,7 @@ answers leave some likelihood (see `possible_cells`), or from all of it where th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,12 @@ from pcr_jax.likelihoods import Likelihood
 from pcr_jax.surrogates import Surrogate
 
 _FIELDS = ("diverging", "num_steps", "accept_prob")
+
+
+def _potential(target: Target, real: Array) -> Array:
+    """Minus the log density of the reals behind the prior."""
+    z, log_prior = target.from_real(real)
+    return -target.log_likelihood(z) - log_prior
 
 
 @dataclass(frozen=True)
@@ -93,75 +100,65 @@ class Nuts:
 
     def run(self, key: Array, target: Target, starts: Array) -> Samples:
         """Sample one user's posterior; see `pcr_jax.inference.Sampler`."""
-
-        def constrained(real):
-            return target.from_real(real)[0]
-
-        def potential(real):
-            z, log_prior = target.from_real(real)
-            return -target.log_likelihood(z) - log_prior
-
-        anywhere = proposals(target)
-
-        def jump(key, state):
-            """Independence Metropolis steps with proposals from a part of the prior."""
-            k_propose, k_accept = jax.random.split(key)
-            unit = jax.random.uniform(k_propose, (self.num_jumps, anywhere.num_columns))
-            proposed = anywhere.draws(unit)
-            offered = jax.vmap(target.log_likelihood)(proposed)
-            limits = jnp.log(jax.random.uniform(k_accept, (self.num_jumps,)))
-            z = constrained(state.z)
-            # From outside, what is proposed could not be jumped back from.
-            inside = anywhere.covers(z)
-
-            def consider(present, offer):
-                proposed, log_likelihood, limit = offer
-                accepted = inside & (limit < log_likelihood - present[1])
-                return jax.tree.map(
-                    lambda new, old: jnp.where(accepted, new, old),
-                    (proposed, log_likelihood, True),
-                    present,
-                ), None
-
-            present = (z, target.log_likelihood(z), False)
-            (z, _, moved), _ = jax.lax.scan(consider, present, (proposed, offered, limits))
-            real = jnp.where(moved, target.to_real(z), state.z)
-            energy, gradient = jax.value_and_grad(potential)(real)
-            return state._replace(z=real, potential_energy=energy, z_grad=gradient)
-
-        def chain(key, start):
-            k_chain, k_jumps = jax.random.split(key)
-            kernel = NUTS(
-                potential_fn=potential,
-                target_accept_prob=self.target_accept,
-                max_tree_depth=self.max_tree_depth,
-                dense_mass=True,
-            )
-            state = kernel.init(k_chain, self.num_warmup, target.to_real(start), (), {})
-
-            def steps(num, carry):
-                def step(_, carry):
-                    state, spent = carry
-                    state = kernel.sample(state, (), {})
-                    return state, spent + state.num_steps
-
-                return jax.lax.fori_loop(0, num, step, carry)
-
-            def kept(carry, inputs):
-                num, key = inputs
-                state, spent = steps(num, carry)
-                state = jump(key, state)
-                statistics = {field: getattr(state, field) for field in _FIELDS}
-                return (state, spent + self.num_jumps + 2), (constrained(state.z), statistics)
-
-            thinning = jnp.full(self.num_steps, self.thin).at[0].add(self.num_warmup)
-            inputs = (thinning, jax.random.split(k_jumps, self.num_steps))
-            (_, spent), (draws, statistics) = jax.lax.scan(kept, (state, 0), inputs)
-            return draws, statistics, spent
-
+        chain = partial(self._chain, target, proposals(target))
         keys = jax.random.split(key, self.num_chains)
         draws, statistics, spent = jax.vmap(chain)(keys, starts)
         log_density = jax.vmap(jax.vmap(target.log_density))(draws)
         folded = jax.tree.map(lambda leaf: leaf[:, :, None], (draws, log_density, statistics))
         draws, log_density, statistics = folded
         return Samples(draws, log_density, draws[:, :0], spent.sum(), statistics)
+
+    def _chain(self, target, anywhere, key, start):
+        """Draws (num_steps, dim), what is known of each, and the evaluations that they cost."""
+        k_chain, k_jumps = jax.random.split(key)
+        kernel = NUTS(
+            potential_fn=partial(_potential, target),
+            target_accept_prob=self.target_accept,
+            max_tree_depth=self.max_tree_depth,
+            dense_mass=True,
+        )
+        state = kernel.init(k_chain, self.num_warmup, target.to_real(start), (), {})
+
+        def step(_, carry):
+            state, spent = carry
+            state = kernel.sample(state, (), {})
+            return state, spent + state.num_steps
+
+        def kept(carry, inputs):
+            num, key = inputs
+            state, spent = jax.lax.fori_loop(0, num, step, carry)
+            state = self._jump(target, anywhere, key, state)
+            z, _ = target.from_real(state.z)
+            statistics = {field: getattr(state, field) for field in _FIELDS}
+            return (state, spent + self.num_jumps + 2), (z, statistics)
+
+        thinning = jnp.full(self.num_steps, self.thin).at[0].add(self.num_warmup)
+        inputs = (thinning, jax.random.split(k_jumps, self.num_steps))
+        (_, spent), (draws, statistics) = jax.lax.scan(kept, (state, 0), inputs)
+        return draws, statistics, spent
+
+    def _jump(self, target, anywhere, key, state):
+        """Independence Metropolis steps with proposals from a part of the prior."""
+        k_propose, k_accept = jax.random.split(key)
+        unit = jax.random.uniform(k_propose, (self.num_jumps, anywhere.num_columns))
+        proposed = anywhere.draws(unit)
+        offered = jax.vmap(target.log_likelihood)(proposed)
+        limits = jnp.log(jax.random.uniform(k_accept, (self.num_jumps,)))
+        z, _ = target.from_real(state.z)
+        # From outside, what is proposed could not be jumped back from.
+        inside = anywhere.covers(z)
+
+        def consider(present, offer):
+            proposed, log_likelihood, limit = offer
+            accepted = inside & (limit < log_likelihood - present[1])
+            return jax.tree.map(
+                lambda new, old: jnp.where(accepted, new, old),
+                (proposed, log_likelihood, True),
+                present,
+            ), None
+
+        present = (z, target.log_likelihood(z), False)
+        (z, _, moved), _ = jax.lax.scan(consider, present, (proposed, offered, limits))
+        real = jnp.where(moved, target.to_real(z), state.z)
+        energy, gradient = jax.value_and_grad(partial(_potential, target))(real)
+        return state._replace(z=real, potential_energy=energy, z_grad=gradient)

@@ -50,7 +50,7 @@ def directions(num_nodes: int, max_set_size: int) -> np.ndarray:
         if len(finer) > MAX_DIRECTIONS:
             break
         chosen = np.unique(np.concatenate([axes * norm, finer]), axis=0)
-    return chosen.astype(np.float32)
+    return chosen
 
 
 @pytree(static=("hard", "max_set_size"))

@@ -97,4 +97,4 @@ class Settings:
         while levels[-1] < self.max_cost:
             step = max(self.first_level, self.growth * levels[-1])
             levels.append(min(levels[-1] + step, self.max_cost))
-        return np.array(levels, np.float32)
+        return np.array(levels)

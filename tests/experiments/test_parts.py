@@ -331,7 +331,7 @@ def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path):
     """In a process of its own, which HDF5 would end with a segmentation fault."""
     file = tmp_path / "posterior.nc"
     file.write_text("before")
-    folders = [str(Path(__file__).parent), *sys.path]
+    folders = [str(Path(__file__).parents[1]), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     ended = subprocess.run(
         [sys.executable, "-c", FULL, file], capture_output=True, text=True, env=environment
