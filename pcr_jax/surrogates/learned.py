@@ -15,9 +15,9 @@ from pcr_jax.surrogates.base import check_surrogate
 from pcr_jax.surrogates.priors import NormalMixture, Prior
 from pcr_jax.surrogates.regression import Regression, is_regression, padded_parents
 
-# Of the deviation of a linear term, that of other terms where they are largest. Bumps overlap: independent weights
-# of sd s give a curve that departs by 1.9 s between distant places, which for half of the
-# deviation is about what the line departs by over one scale.
+# Of the deviation of a linear term, that of other terms where they are largest. Bumps overlap:
+# independent weights of sd s give a curve that departs by 1.9 s between distant places, which for
+# half of the deviation is about what the line departs by over one scale.
 _OTHER = 0.5
 # Prior draws whose moments are taken: variances to about 1 %.
 _NUM_DRAWS = 2**14
