@@ -96,7 +96,7 @@ def ask_again(posteriors: Posteriors, user: int) -> str | None:
     half = np.zeros_like(answer)
     if history.half_width is not None:
         half = np.asarray(history.half_width)[user, t]
-    said = []
+    said: list[str] = []
     for name, value, width in zip(nodes, answer, half, strict=True):
         if np.isnan(value):
             continue

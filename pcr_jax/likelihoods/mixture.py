@@ -47,7 +47,7 @@ class HowPeopleAnswer:
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Leading axes: (), or (num_users,)."""
-        return np.shape(self.median if self.rarity is None else self.rarity)
+        return np.shape(jax.tree.leaves(self)[0])
 
     @property
     def sites(self) -> list[dist.Distribution]:

@@ -15,9 +15,9 @@ from pcr_jax.surrogates.base import check_surrogate
 from pcr_jax.surrogates.priors import NormalMixture, Prior
 from pcr_jax.surrogates.regression import Regression, is_regression, padded_parents
 
-# Of the deviation of a linear term, that of other terms where they are largest. Bumps overlap: independent weights
-# of sd s give a curve that departs by 1.9 s between distant places, which for half of the
-# deviation is about what the line departs by over one scale.
+# Of the deviation of a linear term, that of other terms where they are largest. Bumps overlap:
+# independent weights of sd s give a curve that departs by 1.9 s between distant places, which for
+# half of the deviation is about what the line departs by over one scale.
 _OTHER = 0.5
 # Prior draws whose moments are taken: variances to about 1 %.
 _NUM_DRAWS = 2**14
@@ -40,7 +40,7 @@ def check_regression(surrogate: Any, example: str) -> Regression:
     return surrogate
 
 
-def with_normal(surrogate: Any, mean: np.ndarray, covariance: np.ndarray) -> Any:
+def with_normal(surrogate: Any, mean: Any, covariance: np.ndarray) -> Any:
     """A `Regression` with one normal as its prior.
 
     ``mean`` (k,); ``covariance`` (k, k), of which the part within each mechanism is taken.
@@ -51,8 +51,9 @@ def with_normal(surrogate: Any, mean: np.ndarray, covariance: np.ndarray) -> Any
     for block, numbers in enumerate(mechanisms):
         of_number[numbers] = block
     within = np.equal.outer(of_number, of_number)
-    factor = np.linalg.cholesky(np.where(within, covariance, 0.0))
-    normal = NormalMixture(np.ones(1), mean[None], factor[None], tuple(of_number.tolist()))
+    factor: Any = np.linalg.cholesky(np.where(within, covariance, 0.0))[None]
+    weights: Any = np.ones(1)
+    normal = NormalMixture(weights, mean[None], factor, tuple(of_number.tolist()))
     return replace(surrogate, prior=normal)
 
 

@@ -131,6 +131,11 @@ def test_what_is_said_of_each_answer_adds_up(likelihood):
     wrong = jax.vmap(likelihood.wrong_probability)(unknowns, expected, answer)
     assert ((wrong >= 0) & (wrong <= 1)).all()
     assert (wrong[silent] == 0).all()
+    if likelihood.names[:1] == ("error_rate",):  # Bayes: what the rate does to each answer
+        slopes = jax.vmap(jax.jacfwd(likelihood.pointwise))(unknowns, expected, answer)[..., 0]
+        rate = unknowns[:, :1]
+        by_bayes = np.where(silent, 0.0, wrong / rate - (1 - wrong) / (1 - rate))
+        np.testing.assert_allclose(slopes, by_bayes, rtol=1e-3, atol=1e-3)
     # One answer alone has the probability that it has among others.
     alone = answer.at[:, 1:].set(jnp.nan)
     first = jax.vmap(likelihood.log_prob)(unknowns, expected, alone)
