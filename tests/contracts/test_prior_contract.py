@@ -10,6 +10,7 @@ from problems import Exponential
 
 from pcr_jax.surrogates import Box, priors
 
+pytestmark = pytest.mark.x64
 PRIORS = {
     "box": lambda: Box([-1.0, 2.0, 0.0], [1.0, 2.5, 100.0]),
     "exponential": lambda: Exponential(jnp.array([0.5, 2.0])),

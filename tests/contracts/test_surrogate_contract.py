@@ -12,6 +12,7 @@ from problems import Exponential, OneEffect
 import pcr_jax as pcr
 from pcr_jax.surrogates import base, check_surrogate, for_users
 
+pytestmark = pytest.mark.x64
 DIAMOND = pcr.Graph.from_edges("ABCD", ["AB", "AC", "BD", "CD"])
 SURROGATES = {
     "linear": lambda: pcr.linear_surrogate(pcr.Graph.fully_connected(3), noise_mean=[0.5, 0, -1]),
