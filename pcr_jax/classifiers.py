@@ -60,10 +60,12 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Logits (...) of features (..., d)."""
-        dtype = jnp.result_type(float)
+        # In full precision, which accelerators give only if asked: an action found with less
+        # would not be valid with more.
+        dense = partial(nn.Dense, param_dtype=jnp.result_type(float), precision="highest")
         for width in self.hidden:
-            x = tanh(nn.Dense(width, param_dtype=dtype)(x))
-        return nn.Dense(1, param_dtype=dtype)(x)[..., 0]
+            x = tanh(dense(width)(x))
+        return dense(1)(x)[..., 0]
 
 
 @pytree(static=("module", "names"))

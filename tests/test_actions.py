@@ -7,6 +7,7 @@ import pytest
 
 from pcr_jax.actions import Action, Constraints, intervention_sets, set_name
 
+pytestmark = pytest.mark.x64
 X = jnp.array([[1.0, -2.0, 0.5], [0.0, 3.0, 0.5]])
 
 

@@ -18,6 +18,7 @@ from pcr_jax.recourse import algorithm1, verify
 from pcr_jax.recourse.optimal import solve
 from pcr_jax.scores import as_score
 
+pytestmark = pytest.mark.x64
 NUM_USERS = 20
 HIDDEN = (16, 16)
 RNG = np.random.default_rng(0)
@@ -178,7 +179,7 @@ def test_plain_functions_and_modules_of_ones_own_are_scores_too():
         (lambda x: {"logit": x[0]}, ValueError, r"logit of shape \(\)"),
         (lambda x: None, ValueError, r"logit of shape \(\)"),
         (lambda x: x[0] > 0, ValueError, "a logit, favourable from 0 on; got bool"),
-        (lambda x: (x[0] > 0).astype(int), ValueError, "a logit, favourable from 0 on; got int32"),
+        (lambda x: (x[0] > 0).astype(int), ValueError, "a logit, favourable from 0 on; got int"),
     ],
 )
 def test_what_is_not_a_score_is_refused(score, error, message):
@@ -231,7 +232,7 @@ def test_an_outside_models_decision_is_kept_wherever_it_is_evaluated(model, thre
     assert 0 < favourable.sum() < NUM_USERS
     np.testing.assert_array_equal(np.asarray(score(X)) >= 0, favourable)
     assert score(X[0]).shape == ()
-    assert score(X[0]).dtype == jnp.float32
+    assert score(X[0]).dtype == jnp.result_type(float)
     for batched in (jax.vmap(score), jax.jit(jax.vmap(score)), jax.jit(score)):
         np.testing.assert_array_equal(np.asarray(batched(X)) >= 0, favourable)
     nested = jax.jit(jax.vmap(jax.vmap(score)))(X.reshape(4, 5, 3))

@@ -6,6 +6,7 @@ import pytest
 from pcr_jax import library
 from pcr_jax.actions import Action
 
+pytestmark = pytest.mark.x64
 SIGMOID_2 = 1 / (1 + np.exp(-2.0))
 
 

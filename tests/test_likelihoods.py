@@ -15,6 +15,7 @@ from pcr_jax.likelihoods import Tolerance, relaxed, tolerance
 from pcr_jax.scm import Graph
 from pcr_jax.surrogates import linear_surrogate
 
+pytestmark = pytest.mark.x64
 NOISE_MEAN = (0.1, -0.2, 0.3)
 SURROGATE = linear_surrogate(Graph.fully_connected(3), noise_mean=NOISE_MEAN)
 BETAS = [Fraction(k, 10) for k in range(11)] + [Fraction(1, 3), Fraction(2, 3), Fraction(1, 7)]

@@ -1,9 +1,10 @@
-"""What needs a process of its own: precision, threads, debugging flags, import."""
+"""What needs a process of its own: precision, leaks, threads, debugging flags, import."""
 
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -62,11 +63,96 @@ print(theta.dtype, history.answer.dtype, mean.dtype)
     )
 
 
+DOUBLE = """
+def check(*results):
+    kinds = {np.asarray(leaf).dtype.name for leaf in jax.tree.leaves(results)}
+    assert "float64" in kinds and "float32" not in kinds, kinds
+
+def is_double(numbers):
+    numbers = np.asarray(numbers)
+    return (numbers != numbers.astype(np.float32)).any()
+
+def leaking(x):
+    kept.append(x)
+    return x
+
+def single(x):
+    return x + 1
+
+kept = []
+jax.jit(single)(np.ones(3, np.float32))
+try:
+    jax.jit(leaking)(1.0)
+except Exception as error:
+    print("Leaked" in str(error))
+"""
+
+POSTERIORS = """
+parts = posteriors.log_density, posteriors.warmup, posteriors.statistics, posteriors.figures
+check(posteriors.draws, *parts, posteriors.scms())
+assert is_double(posteriors.draws)
+"""
+
+RECOURSE = """
+past = np.random.default_rng(0).normal(size=(30, 3))
+label = past.sum(1) > 0
+score = pcr.train_mlp(key, past, label, hidden=(3,), learning_rate=0.1, epochs=100)
+check(score)
+x = np.array([[-0.7, -0.8, -0.9], [0.1, 0.2, -1.5]])
+settings = {"scale": np.ones(3), "digits": None}
+"""
+
+PLAN = """
+assert (np.asarray(plan.status) == pcr.PlanStatus.found).all()
+check(plan, pcr.evaluate(plan, truth))
+assert is_double(plan.action.value)
+"""
+
+ENTRIES = {
+    "paper": f"""
+check(history)
+check(truth.counterfactual(jnp.ones((2, 3)), pcr.Action.soft(jnp.ones(3))))
+check(pcr.exact_posterior(key, surrogate, history, tolerance, num_draws=1))
+{RECOURSE}
+plan = pcr.find_recourse(score, truth, x, solver="paper", **settings)
+{PLAN}
+""",
+    # Of a score that is not certified, so that plans are verified by perturbations.
+    "optimal": f"""
+{RECOURSE}
+curved = lambda x: score(x) + 0.1 * jnp.sin(x[0])
+plan = pcr.find_recourse(curved, truth, x, epsilon=0.1, **settings)
+assert not plan.certified.any()
+{PLAN}
+""",
+    **dict.fromkeys(SAMPLERS, POSTERIORS),
+}
+
+
 @pytest.mark.parametrize(
-    "name", ["ess", "zeus", *(pytest.param(n, marks=pytest.mark.slow) for n in ("smc", "nuts"))]
+    "name",
+    [
+        *("paper", "ess", "zeus"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("optimal", "smc", "nuts")),
+    ],
 )
-def test_a_sampler_computes_in_double_precision_where_jax_does(name):
-    assert run(infer_with(name), JAX_ENABLE_X64="1") == ["float64"] * 3
+def test_in_double_precision_no_program_has_a_single_number_or_leaks_a_tracer(name, tmp_path):
+    code = infer_with(name) if name in SAMPLERS else ALL
+    settings = {"JAX_ENABLE_X64": "1", "JAX_CHECK_TRACER_LEAKS": "1"}
+    said = run(code + DOUBLE + ENTRIES[name], JAX_DUMP_IR_TO=str(tmp_path), **settings)
+    assert said[-1] == "True"  # leaks are looked for
+    programs = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    (single,) = [name for name, text in programs.items() if "f32" in text]
+    assert "jit_single" in single
+
+
+@pytest.mark.slow
+def test_small_tests_hold_in_double_precision():
+    chosen = ["-n0", "-m", "x64 and not slow", str(Path(__file__).parent)]
+    command = [sys.executable, "-m", "pytest", *chosen]
+    environment = {**os.environ, "JAX_ENABLE_X64": "1"}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert found.returncode == 0, found.stdout[-2000:]
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def outcomes(score: Callable, scms: SCM, x: Array, action: Action) -> tuple[Arra
 
 def own_key(key: Array, x: Array) -> Array:
     """A key of the user's own, the same in any batch: from ``key`` and the features (d,)."""
-    bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32).ravel()
     return jax.lax.scan(lambda k, b: (jax.random.fold_in(k, b), None), key, bits)[0]
 
 

@@ -9,6 +9,7 @@ import pcr_jax as pcr
 from pcr_jax.batching import take
 from pcr_jax.elicitation import Belief
 
+pytestmark = pytest.mark.x64
 DESIGNS = {
     "random": pcr.RandomDesign,
     "random, wide": lambda: pcr.RandomDesign(-5.0, 5.0),

@@ -5,6 +5,7 @@ from importlib import import_module
 
 import pytest
 
+pytestmark = pytest.mark.x64
 CONTRACTS = [
     "elicitation.designs.base",
     "elicitation.respondents.base",

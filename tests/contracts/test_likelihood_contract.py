@@ -11,6 +11,7 @@ from problems import Gaussian, GaussianOfUnknownNoise
 import pcr_jax as pcr
 from pcr_jax.likelihoods import base, check_likelihood, has_hard_support, mixture
 
+pytestmark = pytest.mark.x64
 LIKELIHOODS = {
     "tolerance": lambda: pcr.tolerance(0.6, 0.4),
     "joint": lambda: pcr.tolerance(0.6, 0.2, norm="joint"),

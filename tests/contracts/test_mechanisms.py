@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 import pcr_jax as pcr
 
+pytestmark = pytest.mark.x64
 M3 = pcr.library.m3().mechanisms
 MECHANISMS = {
     "linear": lambda: (pcr.Mechanism(jnp.array([0.5, -0.3])), 2),

@@ -12,6 +12,7 @@ from scipy.stats import multivariate_normal
 from pcr_jax.likelihoods.mixture import HowPeopleAnswer
 from pcr_jax.surrogates import Box, NormalMixture, normal_prior, priors
 
+pytestmark = pytest.mark.x64
 FACTORS = np.array([np.eye(3), [[2.0, 0.0, 0.0], [0.0, 0.5, 0.0], [-1.0, 0.0, 0.3]]])
 # How many numbers each is of.
 PRIORS = {

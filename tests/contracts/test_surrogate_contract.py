@@ -13,6 +13,7 @@ import pcr_jax as pcr
 from pcr_jax.surrogates import base, basis_surrogate, check_surrogate, for_users, in_scale
 from pcr_jax.surrogates.regression import is_regression, padded_parents
 
+pytestmark = pytest.mark.x64
 DIAMOND = pcr.Graph.from_edges("ABCD", ["AB", "AC", "BD", "CD"])
 SURROGATES = {
     "linear": lambda: pcr.linear_surrogate(pcr.Graph.fully_connected(3), noise_mean=[0.5, 0, -1]),

@@ -9,6 +9,7 @@ from pcr_jax import Action, Graph, Plan, PlanStatus
 from pcr_jax.recourse import pose
 from pcr_jax.recourse.rounding import EXACT
 
+pytestmark = pytest.mark.x64
 NAMES = ["income", "savings", "debt"]
 GRAPH = Graph.from_edges(NAMES, [])
 X = jnp.array([2100.0, 800.0, 12.5])

@@ -9,6 +9,7 @@ import pcr_jax as pcr
 from benchmarks.quality.honesty import followed
 from pcr_jax.recourse import rounding
 
+pytestmark = pytest.mark.x64
 M1 = pcr.library.m1()
 RNG = np.random.default_rng(0)
 SCALE = np.array([12_000.0, 0.35, 1.4], np.float32)
