@@ -22,7 +22,7 @@ from pcr_jax.history import History, check_history
 from pcr_jax.inference.cover import seek
 from pcr_jax.inference.mixing import MAX_RHAT, rank_rhat
 from pcr_jax.inference.posteriors import Posteriors
-from pcr_jax.inference.samplers import SAMPLERS, Sampler, Samples, Smc
+from pcr_jax.inference.samplers import SAMPLERS, Gibbs, Sampler, Samples, Smc
 from pcr_jax.inference.search import can_search, evaluate, rotations, search_priors, users_cells
 from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.inference.target import Target
@@ -442,6 +442,8 @@ def sample_posteriors(
 
 def _checked_sampler(sampler, surrogate, likelihood) -> Sampler:
     """The sampler that is named or given, unless it does not suit the model."""
+    if sampler is None:
+        sampler = "ess" if Gibbs().unsuited(surrogate, likelihood) else "gibbs"
     if isinstance(sampler, str):
         _checks.choice(sampler, SAMPLERS, "sampler")
         sampler = SAMPLERS[sampler]()
@@ -475,7 +477,7 @@ def infer(
     history: History,
     likelihood: Likelihood,
     *,
-    sampler: str | Sampler = "ess",
+    sampler: str | Sampler | None = None,
     starts: Posteriors | None = None,
     max_prior_draws: int = 2**20,
     on_user: Callable[[], None] | None = None,
@@ -496,10 +498,11 @@ def infer(
     history : History
         Of num_users users.
     likelihood : Likelihood
-        Such as from `tolerance` or `relaxed`; ``"nuts"`` needs one with a gradient.
-    sampler : str or Sampler
-        ``"ess"``, ``"smc"``, ``"nuts"``, ``"zeus"`` (the paper's), or an object with settings of
-        your own (`Ess`, `Smc`, `Nuts`, `Zeus`).
+        Such as from `mixture` or `tolerance`; ``"nuts"`` needs one with a gradient.
+    sampler : str or Sampler, optional
+        ``"gibbs"``, ``"ess"``, ``"smc"``, ``"nuts"``, ``"zeus"`` (the paper's), or an object with
+        settings of your own (`Gibbs`, `Ess`, `Smc`, `Nuts`, `Zeus`). By default ``"gibbs"`` where
+        it suits the model, such as for `mixture`, and ``"ess"`` elsewhere.
     starts : Posteriors, optional
         Earlier posteriors of the same users, as before their last answers. Draws that are possible
         still are the starting points, and nothing is searched for users for whom they suffice.

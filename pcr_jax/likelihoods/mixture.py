@@ -7,7 +7,7 @@ wrong, z_t of Eq. 4, is summed out. Everything is counted in units of the surrog
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -166,10 +166,10 @@ class Mixture(Likelihood):
     broad: Array
     wrong: Array | None
     prior: HowPeopleAnswer | None
-    about: _About | None = None
+    about: Any = None
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
         """Of what is inferred."""
         pairs = (("error_rate", self.error_rate), ("noise", self.noise))
         return tuple(name for name, known in pairs if known is None)
@@ -179,7 +179,7 @@ class Mixture(Likelihood):
         if self.about is not None:
             return self
         questions = history.questions
-        on_average = getattr(surrogate, "centre", None)
+        on_average: Any = getattr(surrogate, "centre", None)
         if on_average is None:
             on_average = getattr(surrogate, "noise_mean", jnp.zeros(()))
         own = jnp.asarray(questions.individual)[:, None]
@@ -252,7 +252,7 @@ class Mixture(Likelihood):
         (num, _), size = answer.shape, answer.size
         # All at once: of a program, random numbers are what takes longest to compile.
         lengths = np.cumsum([num, 2 * (num + 1) + 1, size + 2, size])
-        unit = jax.random.uniform(key, lengths[-1:], minval=jnp.finfo(expected.dtype).tiny)
+        unit = jax.random.uniform(key, (int(lengths[-1]),), minval=jnp.finfo(expected.dtype).tiny)
         of_wrong, of_rate, of_noise, of_answer = jnp.split(unit, lengths[:-1])
         is_wrong = of_wrong < self.wrong_probability(unknowns, expected, answer)
         reported = ~jnp.isnan(answer)
@@ -381,14 +381,13 @@ def mixture(
             raise ValueError(f"Expected noise of shape () or (d,); got {noise.shape}.")
     if error_rate is not None:
         error_rate = _checks.probability(error_rate, "error_rate", ())
-    broad, rarity = (
-        _checks.positive(value, name, ()) for name, value in (("broad", broad), ("rarity", rarity))
-    )
+    of_wrong: Any = _checks.positive(broad, "broad", ())
+    of_rate: Any = _checks.positive(rarity, "rarity", ())
     median, spread = _checks.positive(noise_prior, "noise_prior", (2,))
     if wrong is not None:
         wrong = _checks.finite(wrong, "wrong", ("k",))
     prior = None
     if noise is None or error_rate is None:
         of_noise = (median, spread) if noise is None else (None, None)
-        prior = HowPeopleAnswer(rarity if error_rate is None else None, *of_noise)
-    return Mixture(noise, error_rate, broad, wrong, prior)
+        prior = HowPeopleAnswer(of_rate if error_rate is None else None, *of_noise)
+    return Mixture(noise, error_rate, of_wrong, wrong, prior)

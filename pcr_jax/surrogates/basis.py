@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -176,7 +177,7 @@ class BasisSurrogate:
             mechanisms.append(Mechanism(coefficients, self.basis))
             begin = end
         noise = [dist.Normal(0.0, sd) for sd in jnp.unstack(scale)]
-        return SCM(self.graph, tuple(mechanisms), noise)
+        return SCM(self.graph, tuple(mechanisms), tuple(noise))
 
     def expected(self, theta: Array, questions: Questions, x: Array) -> Array:
         """The answers that ``theta`` leads to be expected; shape (T, d), natural units.
@@ -270,7 +271,10 @@ def basis_surrogate(
     basis = _Basis(num_functions, products)
     if prior is None:
         prior = _of_any_shape(graph, basis)
-    return BasisSurrogate(graph, prior, np.zeros(graph.num_nodes), scale, centre, basis)
+    mean: Any = np.zeros(graph.num_nodes)
+    unit: Any = scale
+    middle: Any = centre
+    return BasisSurrogate(graph, prior, mean, unit, middle, basis)
 
 
 def _of_any_shape(graph: Graph, basis: _Basis) -> NormalMixture:
@@ -283,6 +287,7 @@ def _of_any_shape(graph: Graph, basis: _Basis) -> NormalMixture:
         kinds += [0] * num + [1] * num + [2] * num_bumps + [1] * (total - 2 * num - num_bumps)
         blocks += [max(blocks, default=-1) + 1] * total
     sds = [np.array([1.0, *pair])[kinds] for pair in _CURVATURES]
-    factor = np.stack([np.diag(sd) for sd in sds])
-    mean = np.zeros(factor.shape[:-1])
-    return NormalMixture(np.array(_PROBABILITIES), mean, factor, tuple(blocks))
+    factor: Any = np.stack([np.diag(sd) for sd in sds])
+    weights: Any = np.array(_PROBABILITIES)
+    mean: Any = np.zeros(factor.shape[:-1])
+    return NormalMixture(weights, mean, factor, tuple(blocks))

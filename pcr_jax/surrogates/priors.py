@@ -281,6 +281,6 @@ def normal_prior(mean, sd) -> NormalMixture:
     if mean.ndim not in (1, 2):
         raise ValueError(f"Expected mean of shape (k,) or (num_users, k); got {mean.shape}.")
     factor = sd[..., None] * np.eye(mean.shape[-1], dtype=sd.dtype)
-    weights = np.ones((*mean.shape[:-1], 1), sd.dtype)
+    weights: Any = np.ones((*mean.shape[:-1], 1), sd.dtype)
     blocks = tuple(range(mean.shape[-1]))
     return NormalMixture(weights, mean[..., None, :], factor[..., None, :, :], blocks)

@@ -2,8 +2,8 @@
 
 Given which answers are wrong (z_t of Eq. 4 of the paper), the noise, and all other mechanisms, the
 answers are affine in the numbers of one linear mechanism: its conditional is a normal, drawn from
-exactly (Geman & Geman 1984; Tanner & Wong 1987 for z_t). In what a curved mechanism leads to further
-down they are not: a draw from the regression linearised about the present is then accepted or
+exactly (Geman & Geman 1984; Tanner & Wong 1987 for z_t). In what a curved mechanism leads to down
+the graph they are not: a draw from the regression linearised about the present is then accepted or
 rejected by Metropolis & Hastings (1970). Every answer is held to what *all* mechanisms together
 say, so that errors in reported parents are where they belong, in the likelihood.
 
@@ -56,7 +56,8 @@ class _Normals(NamedTuple):
 
 def _normals(target: Target, blocks: np.ndarray) -> _Normals:
     """The prior's, or those with a box's moments."""
-    prior, there = target.reach, blocks >= 0
+    prior: Any = target.reach
+    there = blocks >= 0
     eye = jnp.eye(blocks.shape[1])
     if prior.box is not None:
         low, high = jnp.asarray(prior.box)
@@ -98,10 +99,12 @@ class _Person:
     """One user's answers as regressions."""
 
     def __init__(self, target: Target):
-        self.target, self.own = target, target.own
-        self.surrogate: Any = target.surrogate
-        history, graph = target.history, self.surrogate.graph
-        self.history, self.answer = history, jnp.asarray(history.answer)
+        self.target, self.history = target, target.history
+        self.own: Any = target.own
+        surrogate: Any = target.surrogate
+        self.surrogate = surrogate
+        history, graph = self.history, self.surrogate.graph
+        self.answer = jnp.asarray(history.answer)
         self.blocks = self.surrogate.blocks
         self.order = np.flatnonzero((self.blocks >= 0).any(1))
         self.parents = padded_parents(graph)
@@ -223,7 +226,7 @@ class _Person:
             drawn = mean[which] + solve_triangular(factor[which], normal, lower=True, trans=1)
             drawn = jnp.where(jnp.asarray(self.blocks >= 0)[j], drawn, 0.0)
         weights = walker.weights.at[j].set(drawn)
-        if not self.surrogate.curved:
+        if walker.effects is not None:
             change = jnp.where(jnp.asarray(self.blocks >= 0)[j], drawn - walker.weights[j], 0.0)
             passed_on = change @ jnp.take(walker.effects, jnp.asarray(self.parents)[j], axis=0)
             return walker._replace(
