@@ -37,8 +37,11 @@ from pcr_jax.surrogates import Surrogate
 from pcr_jax.surrogates.priors import NormalMixture
 from pcr_jax.surrogates.regression import is_regression, padded_parents
 
-# Loops over so many mechanisms are written out, which XLA fuses; longer ones stay loops.
-_UNROLLED = 0
+# Particles that take the answers in one order.
+_IN_ORDER = 32
+# Draws for each walker, of which those in the prior's box are chosen, if there are any.
+_DRAWN = 4
+_OUTSIDE = 30.0
 
 
 class _Normals(NamedTuple):
@@ -131,15 +134,9 @@ class _Person:
 
     def each(self, body: Callable, carry, after=None):
         """``body(j, carry)`` for every mechanism, or those below mechanism ``after``."""
-        order = self.order
-        if len(order) <= _UNROLLED:
-            for j in order:
-                if after is None or j > after:
-                    carry = body(int(j), carry)
-            return carry
-        nodes = jnp.asarray(order)
+        nodes = jnp.asarray(self.order)
         start = 0 if after is None else jnp.searchsorted(nodes, after, side="right")
-        return jax.lax.fori_loop(start, len(order), lambda i, c: body(nodes[i], c), carry)
+        return jax.lax.fori_loop(start, len(nodes), lambda i, c: body(nodes[i], c), carry)
 
     def features(self, j, x):
         """Node j's features, less those of the person as they are; (T, M)."""
@@ -277,8 +274,13 @@ class _Person:
         theta = jnp.zeros(there.sum()).at[self.blocks[there]].set(walker.weights[there])
         return jnp.concatenate([theta, walker.unknowns])
 
-    def filtered(self, key, num_particles: int) -> _Particles:
-        """Particles after all answers, one at a time; of equal weight."""
+    def filtered(self, key, num_particles: int) -> tuple[_Particles, Array]:
+        """Particles after all answers, one at a time in some order, and their log evidence.
+
+        They are of equal weight. What the first answers in an order make unlikely may have died
+        out when the last ones speak for it: filters of several orders are to be weighed by their
+        evidence.
+        """
         history, questions = self.history, self.history.questions
         reported = ~jnp.isnan(self.answer)
         values = jnp.where(self.descends & reported, self.answer, self.base)
@@ -290,7 +292,7 @@ class _Person:
         features = jax.vmap(lambda j: self.features(j, values))(np.arange(len(has)))
         gaps = jnp.where(usable, values - self.base, 0.0)
         slopes = jax.vmap(self.surrogate.slopes, (0, 0, None))
-        k_init, k_unknown, k_steps = jax.random.split(key, 3)
+        k_init, k_unknown, k_steps, k_order = jax.random.split(key, 4)
         which = jax.random.categorical(
             k_init, self.prior.log_weights, shape=(num_particles, len(has))
         )
@@ -309,8 +311,13 @@ class _Person:
             from_parents = jnp.sum(jnp.where(noisy, steep * noise[of_parents], 0.0) ** 2, -1)
             gain = jnp.einsum("jmn,jn->jm", particle.covariance, psi)
             variance = noise**2 + from_parents + jnp.sum(gain * psi, -1)
+            length = 1.0
+            if row.half_width is not None:  # as if uniform within
+                variance += row.half_width[0] ** 2 / 3
+                length = jnp.where(row.half_width[0] > 0, 2 * row.half_width[0], 1.0)
             residual = gap - jnp.sum(psi * particle.mean, -1)
-            right = jnp.where(usable, norm.logpdf(residual, 0.0, jnp.sqrt(variance)), 0.0).sum()
+            right = norm.logpdf(residual, 0.0, jnp.sqrt(variance)) + jnp.log(length)
+            right = jnp.where(usable, right, 0.0).sum()
             wrong = own.wrong_numbers(particle.unknowns, row.answer)[0]
             wrong = jnp.where(usable, wrong, 0.0).sum()
             right, wrong = jnp.log1p(-rate) + right, jnp.log(rate) + wrong
@@ -335,20 +342,41 @@ class _Person:
                 jnp.where(right[:, None, None, None], covariance, particles.covariance),
                 particles.unknowns,
             )
-            kept = systematic(k_keep, log_weight)
-            return jax.tree.map(lambda leaf: leaf[kept], updated), None
+            kept = systematic(k_keep, log_weight, num_particles)
+            evidence = jax.nn.logsumexp(log_weight)
+            return jax.tree.map(lambda leaf: leaf[kept], updated), evidence
 
         num_answers = len(self.answer)
-        steps = jax.random.split(k_steps, num_answers), jnp.arange(num_answers)
-        particles, _ = jax.lax.scan(step, start, steps)
-        return particles
+        order = jax.random.permutation(k_order, num_answers)
+        particles, evidence = jax.lax.scan(
+            step, start, (jax.random.split(k_steps, num_answers), order)
+        )
+        return particles, evidence.sum()
+
+    def boxed(self, key, weights, unknowns, num_walkers: int):
+        """So many of the draws, resampled from the filter's normal prior to the box."""
+        low, high = (end[self.blocks] for end in jnp.asarray(self.target.reach.box))
+        there = jnp.asarray(self.blocks >= 0)
+        away = (weights - (low + high) / 2) / (high - low)
+        # Twelve times its square: in standard deviations of the box.
+        gained = jnp.where(there, 6 * jnp.minimum(away**2, 0.25), 0.0).sum((-2, -1))
+        is_out = (there & (jnp.abs(away) > 0.5)).any((-2, -1))
+        kept = systematic(key, gained - _OUTSIDE * is_out, num_walkers)
+        inside = jnp.where(there, jnp.clip(weights, low, high), 0.0)
+        return inside[kept], unknowns[kept]
 
     def begun(self, key, num_particles: int, num_walkers: int) -> _Walker:
         """Walkers from the filter's particles, to be swept."""
-        k_filter, k_draw = jax.random.split(key)
-        particles = self.filtered(k_filter, num_particles)
-        some = (np.arange(num_walkers) * num_particles) // num_walkers
-        mean, covariance, unknowns = jax.tree.map(lambda leaf: leaf[some], particles)
+        k_filter, k_keep, k_draw = jax.random.split(key, 3)
+        num_orders = max(1, num_particles // _IN_ORDER)
+        each = num_particles // num_orders
+        keys = jax.random.split(k_filter, num_orders)
+        particles, evidence = jax.vmap(lambda key: self.filtered(key, each))(keys)
+        boxed = self.target.reach.box is not None
+        num_drawn = _DRAWN * num_walkers if boxed else num_walkers
+        some = systematic(k_keep, jnp.repeat(evidence, each), num_drawn)
+        places = some // each, some % each
+        mean, covariance, unknowns = jax.tree.map(lambda leaf: leaf[places], particles)
         spread = jnp.diagonal(covariance, axis1=-2, axis2=-1)
         ridge = 1e-6 * jnp.maximum(spread, 1e-8)[..., None] * jnp.eye(spread.shape[-1])
         factor = jnp.linalg.cholesky((covariance + covariance.swapaxes(-1, -2)) / 2 + ridge)
@@ -356,10 +384,9 @@ class _Person:
         normal = jax.random.normal(k_draw, mean.shape)
         weights = mean + jnp.einsum("wjmn,wjn->wjm", factor, normal)
         weights = jnp.where(self.blocks >= 0, weights, 0.0)
-        if self.target.reach.box is not None:
-            low, high = (end[self.blocks] for end in jnp.asarray(self.target.reach.box))
-            inside = jnp.clip(weights, low, high)
-            weights = jnp.where(self.blocks >= 0, inside, 0.0)
+        if boxed:
+            k_box = jax.random.fold_in(k_keep, 1)
+            weights, unknowns = self.boxed(k_box, weights, unknowns, num_walkers)
         nothing = jnp.zeros((num_walkers, *self.answer.shape))
         effects = (
             None if self.surrogate.curved else jnp.zeros((num_walkers, *2 * self.parents.shape[:1]))
@@ -372,11 +399,11 @@ def put(x, j, column):
     return jax.lax.dynamic_update_index_in_dim(x, column, j, 1)
 
 
-def systematic(key: Array, log_weight: Array) -> Array:
-    """Systematic resampling: as many places (n,) as there are weights."""
-    weights = jax.nn.softmax(log_weight)
-    places = (jax.random.uniform(key) + jnp.arange(len(weights))) / len(weights)
-    return jnp.clip(jnp.searchsorted(jnp.cumsum(weights), places), 0, len(weights) - 1)
+def systematic(key: Array, log_weight: Array, num: int) -> Array:
+    """Systematic resampling: ``num`` places among those that are weighed; (num,)."""
+    ends = jnp.cumsum(jax.nn.softmax(log_weight))
+    places = (jax.random.uniform(key) + jnp.arange(num)) / num
+    return jnp.clip(jnp.searchsorted(ends, places), 0, len(ends) - 1)
 
 
 @dataclass(frozen=True)
@@ -408,7 +435,7 @@ class Gibbs:
 
     num_chains: int = 4
     num_walkers: int = 64
-    num_particles: int = 256
+    num_particles: int = 512
     num_warmup: int = 6
     num_steps: int = 8
     thin: int = 1
