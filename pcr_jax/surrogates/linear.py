@@ -218,6 +218,8 @@ def linear_surrogate(
         ones = np.ones(len(graph.edges), jnp.result_type(float))
         ends = []
         for name, value in (("low", low), ("high", high)):
+            if np.ndim(value) == 0:
+                _checks.number(value, name)
             value = _checks.on_host(value, name)
             ends.append(_checks.on_host(value, name, value.shape and ones.shape) * ones)
         prior = Box(*ends)

@@ -96,7 +96,6 @@ def test_a_number_is_one_real_number(value):
         "sigma": lambda: pcr.tolerance(value, 0.1),
         "beta": lambda: pcr.relaxed(0.5, value),
         "temperature": lambda: pcr.relaxed(0.5, 0.1, value),
-        "low": lambda: pcr.linear_surrogate(GRAPH, low=value),
         "target_ess": lambda: pcr.Smc(target_ess=value),
         "target_accept": lambda: pcr.Nuts(target_accept=value),
     }.items():
@@ -106,6 +105,17 @@ def test_a_number_is_one_real_number(value):
         ValueError, match=r"Expected an integer num_walkers >= 4 and < 2\*\*31; got "
     ):
         pcr.Ess(num_walkers=value)
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, 0.5j, "a"], ids=str)
+def test_a_bound_is_a_number_or_one_for_each_edge(value):
+    with pytest.raises(TypeError, match="Expected low to be one number; got "):
+        pcr.linear_surrogate(GRAPH, low=value)
+    edges = len(GRAPH.edges)
+    own = pcr.linear_surrogate(GRAPH, low=-np.arange(1.0, edges + 1))
+    assert own.prior.low.tolist() == [-1.0, -2.0, -3.0][:edges]
+    with pytest.raises(ValueError, match="Expected low of shape"):
+        pcr.linear_surrogate(GRAPH, low=-np.ones(edges + 1))
 
 
 @pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.array(0.5), jnp.array(0.5)], ids=repr)
