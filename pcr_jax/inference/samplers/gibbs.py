@@ -34,7 +34,6 @@ from pcr_jax.inference.target import Target
 from pcr_jax.likelihoods import Likelihood
 from pcr_jax.likelihoods.mixture import truncated_normal
 from pcr_jax.surrogates import Surrogate
-from pcr_jax.surrogates.priors import NormalMixture
 from pcr_jax.surrogates.regression import is_regression, padded_parents
 
 # Particles that take the answers in one order.
@@ -473,7 +472,7 @@ class Gibbs:
             if surrogate.curved:
                 return "a prior of normals where mechanisms are curved; got a box"
             return None
-        if not isinstance(prior, NormalMixture):
+        if not hasattr(prior, "factor"):
             return f"a prior of normals, or a box; got {type(prior).__name__}"
         mechanism = np.zeros(blocks.max() + 1, int)
         for j, row in enumerate(blocks):
