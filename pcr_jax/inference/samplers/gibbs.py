@@ -310,7 +310,7 @@ class _Person:
             from_parents = jnp.sum(jnp.where(noisy, steep * noise[of_parents], 0.0) ** 2, -1)
             gain = jnp.einsum("jmn,jn->jm", particle.covariance, psi)
             variance = noise**2 + from_parents + jnp.sum(gain * psi, -1)
-            length = 1.0
+            length = jnp.ones_like(variance)
             if row.half_width is not None:  # as if uniform within
                 variance += row.half_width[0] ** 2 / 3
                 length = jnp.where(row.half_width[0] > 0, 2 * row.half_width[0], 1.0)
@@ -467,7 +467,8 @@ class Gibbs:
             return f"a likelihood with augment(), such as mixture(); got {likelihood}"
         if not is_regression(surrogate):
             return f"mechanisms that are sums over features; got {type(surrogate).__name__}"
-        prior, blocks = surrogate.prior, surrogate.blocks
+        prior: Any = surrogate.prior
+        blocks = surrogate.blocks
         if prior.box is not None:
             if surrogate.curved:
                 return "a prior of normals where mechanisms are curved; got a box"
