@@ -132,8 +132,8 @@ assert not plan.certified.any()
 @pytest.mark.parametrize(
     "name",
     [
-        *("paper", "ess", "zeus"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("optimal", "smc", "nuts")),
+        "paper",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("optimal", *SAMPLERS)),
     ],
 )
 def test_in_double_precision_no_program_has_a_single_number_or_leaks_a_tracer(name, tmp_path):

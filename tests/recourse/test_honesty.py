@@ -117,6 +117,7 @@ def shelf(x):
     return jnp.where(x[0] + 0.3 * x[1] ** 2 > 0, 1.0, -1.0)
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_its_budget_and_says_so():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(NUM_USERS, 3)), jnp.float32)
     few = Optimal(max_evaluations=3000)

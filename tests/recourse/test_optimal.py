@@ -368,7 +368,7 @@ def test_a_saturated_score_is_solved_as_well_as_others():
     assert (np.asarray(plan.cost) <= 1.02 * along_axes(score, M1, x) + 1e-3).all()
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.2])
+@pytest.mark.parametrize("epsilon", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_an_island_is_found_and_its_nearest_corner(epsilon):
     """Without causal effects an action must reach every face: closed form."""
     rng = np.random.default_rng(2)
