@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where results go (default: out/PROTOCOL[-quick])",
     )
-    reproduce.add_argument("--sampler", choices=list(SAMPLERS), default="zeus")
+    reproduce.add_argument("--sampler", choices=["zeus", "ess", "nuts", "smc"], default="zeus")
     reproduce.add_argument(
         "--jobs",
         type=_integer(_MAX_JOBS),

@@ -121,7 +121,7 @@ class LinearSurrogate:
         )
         x = _checks.finite(x, "x", (self.graph.num_nodes,), names=self.graph.nodes)
         scm, (start, noise) = self.scm(theta), self.about(individual, x)
-        shifted = node[:, None] == np.arange(self.graph.num_nodes)
+        shifted = node[:, None] == np.arange(self.graph.num_nodes)[None]
         noise = noise + jnp.where(shifted, shift[:, None], 0.0)
         # Question by question, and number by number where they are few: XLA fuses that, over a
         # batch of thetas, into one loop.
@@ -139,9 +139,11 @@ class LinearSurrogate:
         Features that an effect is added to, and noise that is passed on with it: a person's own
         features, or the population's mean, and none; or 0 and the mean of the noise.
         """
-        own, mean = jnp.asarray(individual)[:, None], jnp.asarray(self.noise_mean)
+        own, x = jnp.asarray(individual)[:, None], jnp.asarray(x)[None]
+        mean = jnp.asarray(self.noise_mean)[None]
         if self.centre is not None:
-            return jnp.where(own, x, jnp.asarray(self.centre)), jnp.zeros((len(own), len(mean)))
+            start = jnp.where(own, x, jnp.asarray(self.centre)[None])
+            return start, jnp.zeros_like(start)
         return jnp.where(own, x, 0.0), jnp.where(own, 0.0, mean)
 
     curved = False
@@ -170,7 +172,7 @@ class LinearSurrogate:
         """
         scm = self.scm(theta)
         start, noise = map(jnp.abs, self.about(questions.individual, x))
-        shifted = questions.node[:, None] == np.arange(self.graph.num_nodes)
+        shifted = questions.node[:, None] == np.arange(self.graph.num_nodes)[None]
         shift = jnp.where(shifted, jnp.abs(questions.shift)[:, None], 0.0)
         return start + scm.predict(noise + shift)
 

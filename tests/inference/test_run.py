@@ -27,9 +27,10 @@ from pcr_jax.inference import (
     search_prior,
     write_netcdf,
 )
+from pcr_jax.inference.run import _checked_sampler as checked_sampler
 from pcr_jax.inference.search import cells_per_axis, possible_cells
 from pcr_jax.inference.target import Target
-from pcr_jax.likelihoods import tolerance
+from pcr_jax.likelihoods import mixture, tolerance
 from pcr_jax.scm import Graph
 from pcr_jax.surrogates import Box, for_users, linear_surrogate
 
@@ -427,7 +428,9 @@ def test_a_missing_zeus_is_named_with_the_way_to_install_it(monkeypatch):
 
 
 def test_the_default_sampler_needs_no_extra():
-    assert inspect.signature(infer).parameters["sampler"].default == "ess"
+    assert inspect.signature(infer).parameters["sampler"].default is None
+    assert checked_sampler(None, SURROGATE, LIKELIHOOD).name == "ess"
+    assert checked_sampler(None, SURROGATE, mixture()).name == "gibbs"
 
 
 @needs_zeus
@@ -454,7 +457,7 @@ def test_misuse_names_the_argument():
         with pytest.raises(ValueError, match=message):
             infer(KEY, surrogate, history, **settings)
 
-    refused("sampler to be one of .*'zeus'.* got 'gibbs'", sampler="gibbs")
+    refused("sampler to be one of .*'zeus'.* got 'gibs'", sampler="gibs")
     if find_spec("zeus"):
         refused(r"num_walkers >= 2 \* num_coefficients = 6; got 4", sampler=Zeus(num_walkers=4))
     refused(r"history.answer of shape \(2, \d+, 3\)", history=History.empty(jnp.zeros((2, 4)), T))
