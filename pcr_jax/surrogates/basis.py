@@ -34,7 +34,7 @@ from pcr_jax.surrogates.regression import padded_parents
 # Bumps are placed so far to both sides of the centre, in scales: beyond, mechanisms are linear.
 _REACH = 2.5
 # Standard deviations of the weights of squares and products, and of bumps, and how probable each
-# pair is: a linear mechanism, a bent one, one of any smooth and one of any shape.
+# pair is: a linear mechanism, a bent one, one of a gentle and one of any shape.
 _CURVATURES = ((0.01, 0.01), (0.3, 0.01), (0.01, 0.5), (0.01, 1.5))
 _PROBABILITIES = (0.5, 0.2, 0.15, 0.15)
 
@@ -239,7 +239,7 @@ def basis_surrogate(
     products: bool = False,
     prior: Prior | None = None,
 ) -> BasisSurrogate:
-    """Mechanisms linear in a basis: for every parent a linear term and some bumps.
+    """Mechanisms linear in a basis: for every parent a linear term, a square and some bumps.
 
     Parameters
     ----------
@@ -252,8 +252,9 @@ def basis_surrogate(
     products : bool
         Whether products of two parents are functions too.
     prior : Prior, optional
-        Of all weights, in units of ``scale``. By default effects are N(0, 1), and all other
-        weights of a mechanism N(0, s^2) with s .01, .3 or 1.5, of probabilities .5, .25 and .25.
+        Of all weights, in units of ``scale``. By default linear effects are N(0, 1); squares and
+        products of a mechanism, and its bumps, are normal with mean 0 and standard deviations of
+        (.01, .01), (.3, .01), (.01, .5) or (.01, 1.5), of probabilities .5, .2, .15 and .15.
 
     Raises
     ------

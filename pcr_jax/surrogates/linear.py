@@ -24,9 +24,9 @@ def edge_units(graph: Graph, scale: Array | None) -> Array | float:
     """What one unit of each edge's effect is in natural units; shape (num_edges,)."""
     if scale is None:
         return 1.0
-    ends = np.array([(graph.index(child), graph.index(parent)) for parent, child in graph.edges])
+    parents, children = np.array(graph.edges).T
     scale = jnp.asarray(scale)
-    return scale[ends[:, 0]] / scale[ends[:, 1]]
+    return scale[children] / scale[parents]
 
 
 def set_units(surrogate: Any) -> None:
@@ -68,6 +68,7 @@ class LinearSurrogate:
     centre: Array | None = None
 
     multi_affine = True
+    curved = False
 
     def __post_init__(self):
         _checks.instance(self.graph, Graph, "graph")
@@ -145,8 +146,6 @@ class LinearSurrogate:
             start = jnp.where(own, x, jnp.asarray(self.centre)[None])
             return start, jnp.zeros_like(start)
         return jnp.where(own, x, 0.0), jnp.where(own, 0.0, mean)
-
-    curved = False
 
     @property
     def blocks(self) -> np.ndarray:

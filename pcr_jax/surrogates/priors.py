@@ -236,8 +236,7 @@ class NormalMixture:
     def from_unit(self, unit: Array) -> Array:
         """Draws (..., k): the first ``unit`` of a block also says which normal it is of."""
         weights, blocks = jnp.asarray(self.weights), np.array(self.blocks)
-        first = np.searchsorted(blocks, np.arange(blocks.max() + 1), sorter=np.argsort(blocks))
-        first = np.argsort(blocks, kind="stable")[first]
+        first = np.unique(blocks, return_index=True)[1]
         ends = jnp.cumsum(weights)
 
         def one(unit):

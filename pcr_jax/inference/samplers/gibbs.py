@@ -38,7 +38,8 @@ from pcr_jax.surrogates.regression import is_regression, padded_parents
 
 # Particles that take the answers in one order.
 _IN_ORDER = 32
-# Draws for each walker, of which those in the prior's box are chosen, if there are any.
+# Draws for each walker, of which those in the prior's box are chosen, if there are any: others
+# weigh so many powers of e less.
 _DRAWN = 4
 _OUTSIDE = 30.0
 
@@ -357,7 +358,7 @@ class _Person:
         low, high = (end[self.blocks] for end in jnp.asarray(self.target.reach.box))
         there = jnp.asarray(self.blocks >= 0)
         away = (weights - (low + high) / 2) / (high - low)
-        # Twelve times its square: in standard deviations of the box.
+        # The logarithm of what the box has more than the normal, whose variance is its 12th part.
         gained = jnp.where(there, 6 * jnp.minimum(away**2, 0.25), 0.0).sum((-2, -1))
         is_out = (there & (jnp.abs(away) > 0.5)).any((-2, -1))
         kept = systematic(key, gained - _OUTSIDE * is_out, num_walkers)
@@ -409,7 +410,7 @@ def systematic(key: Array, log_weight: Array, num: int) -> Array:
 class Gibbs:
     """Gibbs sampling for `mixture` and mechanisms that are linear in their numbers.
 
-    It finds its own starting points, at a cost that earlier draws could not save.
+    It finds its own starting points: those of ``infer(starts=)`` are not used.
 
     Parameters
     ----------
