@@ -1,7 +1,7 @@
 """Designs: which question to ask next."""
 
 from pcr_jax.elicitation.designs.base import Belief, Design
-from pcr_jax.elicitation.designs.decision import DecisionDesign
+from pcr_jax.elicitation.designs.decision import DecisionDesign, Outlook
 from pcr_jax.elicitation.designs.information import InformationDesign
 from pcr_jax.elicitation.designs.random import RandomDesign
 from pcr_jax.elicitation.designs.thompson import ThompsonDesign
@@ -11,6 +11,7 @@ __all__ = [
     "DecisionDesign",
     "Design",
     "InformationDesign",
+    "Outlook",
     "RandomDesign",
     "ThompsonDesign",
 ]

@@ -1,103 +1,202 @@
 """Questions whose answers make the recommended action cheaper.
 
-The expected cost of the plan after the answer, one step ahead: a knowledge gradient (Frazier, Powell
-and Dayanik 2008).
+What a question is worth is seen one step ahead (a knowledge gradient, Frazier, Powell and Dayanik
+2008): answers to it are simulated under some draws, all draws are weighted by how well they predict
+each, and the cheapest action that serves with the probability asked for is looked up anew. Only
+products of matrices: which draws an action serves under is computed once.
+
+Often no single answer makes a difference to the plan where two would, since either might be wrong.
+What an answer settles counts therefore as well: how far draws disagree about the actions that are
+cheaper than the plan. Both are costs. Ties go to the answer that tells most.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
 from pcr_jax.batching import map_users
 from pcr_jax.elicitation.designs.base import Belief
-from pcr_jax.elicitation.designs.moves import REACH, Means, Purpose, cheapest, moves_of
+from pcr_jax.elicitation.designs.moves import Means, Moves, Purpose, cheapest, moves_of, proposals
 from pcr_jax.elicitation.designs.people import (
-    away,
     candidates,
+    check_belief,
     check_generative,
-    check_problem,
+    check_settings,
     foreseen,
     information,
     people_of,
 )
 from pcr_jax.history import Questions
 
+# What a nat is worth, as a share of the plan's cost.
+_CURIOSITY = 0.002
+
+
+class Outlook(NamedTuple):
+    """What is known of the users' next questions, (num_users,) each.
+
+    Attributes
+    ----------
+    questions : Questions
+        With ``node`` -1 for whom there is nothing worth asking.
+    cost : Array
+        Of the cheapest action of one feature that serves with the probability asked for; infinite
+        where none does.
+    saving : Array
+        The share of it that the answer is expected to save.
+    at_most : Array
+        The share of it that knowing the person's SCM would be expected to save.
+    """
+
+    questions: Questions
+    cost: Array
+    saving: Array
+    at_most: Array
+
 
 @dataclass(frozen=True)
 class DecisionDesign:
+    """The question after whose answer the recommended action is expected to be cheapest.
+
+    Of actions of one feature each. Candidates are spread over what can be asked, half of them
+    replaced by the actions that are best under some draws; nodes that a person cannot act on are not
+    asked about, nor shifts beyond their bounds.
+
+    Parameters
+    ----------
+    level : float
+        With which probability the action is to serve, where the problem does not say.
+    least_saving : float
+        Who is not expected to save this share of the plan's cost, even by answering everything, is
+        asked no more (``node`` -1). 0: all are asked.
+    reach : float
+        The largest shift asked about, in units of the surrogate's scale (natural units without
+        one).
+    num_draws : int
+        Of each posterior, evenly taken.
+    num_candidates : int
+        Questions that are compared.
+    num_truths : int
+        Draws under which answers to each are simulated.
+    individual : bool
+        Whether people are asked about themselves, or about people like them on average.
+
+    Raises
+    ------
+    TypeError
+        If a setting is of another type.
+    ValueError
+        If a number is not positive, or ``level`` or ``least_saving`` outside of (0, 1) or [0, 1].
+    """
+
     level: float = 0.95
+    least_saving: float = 0.0
     reach: float = 2.0
     num_draws: int = 256
     num_candidates: int = 24
     num_truths: int = 24
-    num_proposals: int = 12
-    curiosity: float = 0.02
-    levels: tuple = (1.0,)
     individual: bool = True
 
     needs_posterior = True
     needs_problem = True
 
-    @nan_is_a_value
+    def __post_init__(self):
+        check_settings(self)
+        _checks.between_0_and_1(self.level, "level")
+        _checks.probability(self.least_saving, "least_saving", ())
+
     def ask(self, key: Array, belief: Belief) -> Questions:
+        """The next question to each user.
+
+        Raises
+        ------
+        TypeError
+            If an argument is of another type.
+        ValueError
+            If there are no posteriors or no problem, they are of other users, or answers cannot be
+            simulated under the likelihood.
+        """
+        return self.outlook(key, belief).questions
+
+    @nan_is_a_value
+    def outlook(self, key: Array, belief: Belief) -> Outlook:
+        """The next question to each user, and what there is to be saved; see `ask`."""
         _checks.key(key)
-        _checks.instance(belief, Belief, "belief")
-        check_problem(belief, self)
-        people = people_of(key, belief, self, self.num_draws)
-        likelihood, problem = belief.posteriors.likelihood, belief.problem
+        check_belief(belief, self)
+        problem, likelihood = belief.problem, belief.posteriors.likelihood
         check_generative(likelihood, self)
-        means = Means(*problem.bounds, problem.weights)
-        purpose = Purpose(problem.score, problem.scale)
-        node, shift = _ask(self, problem.hard, likelihood, purpose, people, means)[:2]
-        return Questions(node, shift, jnp.full(len(node), self.individual))
+        people = people_of(key, belief, self.reach, self.num_draws)
+        level = getattr(problem.requirement, "level", self.level)
+        node, shift, *said = _outlook(
+            self,
+            problem.hard,
+            likelihood,
+            Purpose(problem.score, problem.scale),
+            jnp.asarray(level, float),
+            people,
+            Means(*problem.bounds, problem.weights),
+        )
+        return Outlook(Questions(node, shift, jnp.full(len(node), self.individual)), *said)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _ask(design, hard, likelihood, purpose, people, means):
+def _outlook(design, hard, likelihood, purpose, level, people, means):
     def one(person, means):
-        k_draws, k_grid, k_truths, k_answers = jax.random.split(person.key, 4)
+        k_some, k_grid, k_truths, k_answers = jax.random.split(person.key, 4)
         moves = moves_of(purpose, means, person, hard)
-        num_draws = len(person.draws)
-        order = jax.random.permutation(k_draws, num_draws)
         node, shift = candidates(k_grid, person.low, person.high, design.num_candidates)
-        if design.num_proposals:
-            some = order[: design.num_proposals]
-            best, there = cheapest(moves._replace(serves=moves.serves[some]))
-            at, by = moves.node[best], moves.shift[best] / person.unit[moves.node[best]]
-            low, high = person.low[at], person.high[at]
-            good = there & (low < high)
-            num = len(some)
-            node = node.at[:num].set(jnp.where(good, at, node[:num]))
-            shift = shift.at[:num].set(jnp.where(good, away(by, low, high), shift[:num]))
-        truths = jax.random.permutation(k_truths, num_draws)[: design.num_truths]
+        num, half = len(person.draws), design.num_candidates // 2
+        some = jax.random.permutation(k_some, num)[:half]
+        at, by, good = proposals(moves._replace(serves=moves.serves[some]), person)
+        first = slice(len(some))
+        node = node.at[first].set(jnp.where(good, at, node[first]))
+        shift = shift.at[first].set(jnp.where(good, by, shift[first]))
+        truths = jax.random.permutation(k_truths, num)[: design.num_truths]
         log_p = foreseen(k_answers, likelihood, person, node, shift, truths, design.individual)
-        info = information(log_p, truths)
-        weights = jax.nn.softmax(log_p, -1)
-        serves = moves.serves.astype(weights.dtype)
-        p_after = weights @ serves
-        p_now = serves.mean(0)
-        far = jnp.max(jnp.where(jnp.isfinite(moves.cost), moves.cost, 0.0))
-
-        def plan_cost(p):
-            total = 0.0
-            for share in design.levels:
-                level = design.level * share
-                cost = jnp.min(jnp.where(p >= level, moves.cost, jnp.inf), -1)
-                total += jnp.where(jnp.isfinite(cost), cost, far * (1.0 + level - p.max(-1)))
-            return total / len(design.levels)
-
-        now, after = plan_cost(p_now), plan_cost(p_after).mean(-1)
-        value = (now - after) / jnp.maximum(now, 1e-6) + design.curiosity * info
-        best = jnp.argmax(jnp.where(person.known, value, 0.0))
-        asked = node[best]
-        return asked, shift[best] * person.unit[asked], value[best], info[best]
+        serves = moves.serves.astype(log_p.dtype)
+        now = _Plan.of(moves, serves.mean(0), level)
+        after = _Plan.of(moves, jax.nn.softmax(log_p, -1) @ serves, level)
+        unit = jnp.maximum(now.cost, jnp.finfo(log_p.dtype).tiny)
+        saving = (now.cost - after.cost.mean(-1)) / unit
+        settled = now.disagreement(now.cost) - after.disagreement(now.cost).mean(-1)
+        worth = saving + settled / unit + _CURIOSITY * information(log_p, truths)
+        best = jnp.argmax(jnp.where(person.known, worth, 0.0))
+        index, there = cheapest(moves)
+        ideal = jnp.where(there, moves.cost[index], now.cost).mean()
+        at_most = jnp.where(person.known, 1 - jnp.minimum(ideal, now.cost) / unit, 1.0)
+        asked = jnp.where(at_most < design.least_saving, -1, node[best])
+        cost = jnp.where(now.served, now.cost, jnp.inf)
+        return asked, shift[best] * person.unit[node[best]], cost, saving[best], at_most
 
     return map_users(one, people, means, chunk=1)
+
+
+class _Plan(NamedTuple):
+    """The cheapest of one person's moves of sufficient probability."""
+
+    moves: Moves
+    probability: Array  # (..., A)
+    cost: Array  # (...), more than the dearest where none is; the more, the less probable
+    served: Array  # (...)
+
+    @classmethod
+    def of(cls, moves: Moves, probability: Array, level: Array) -> _Plan:
+        """The plan where moves serve with this ``probability`` (..., A)."""
+        cheap = jnp.min(jnp.where(probability >= level, moves.cost, jnp.inf), -1)
+        dearest = jnp.max(jnp.where(jnp.isfinite(moves.cost), moves.cost, 0.0))
+        lacking = dearest * (1 + level - probability.max(-1))
+        served = jnp.isfinite(cheap)
+        return cls(moves, probability, jnp.where(served, cheap, lacking), served)
+
+    def disagreement(self, cost: Array) -> Array:
+        """Of draws about all moves up to a cost, ``p (1 - p)`` added up over costs; (...)."""
+        step = jnp.where(self.moves.cost <= cost, self.moves.step, 0.0)
+        return (self.probability * (1 - self.probability)) @ step

@@ -1,4 +1,7 @@
-"""Questions whose answers tell most of a person's SCM."""
+"""Questions whose answers tell most of a person's SCM.
+
+Expected information gain by nested Monte Carlo over stored draws (Foster et al. 2020).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from pcr_jax.batching import map_users
 from pcr_jax.elicitation.designs.base import Belief
 from pcr_jax.elicitation.designs.people import (
     candidates,
+    check_belief,
     check_generative,
+    check_settings,
     foreseen,
     information,
     people_of,
@@ -25,6 +30,34 @@ from pcr_jax.history import Questions
 
 @dataclass(frozen=True)
 class InformationDesign:
+    """The question whose answer is expected to tell most, whatever is to be decided.
+
+    Of the SCM, and of how the person answers. Candidates are spread over what can be asked; where
+    there is a problem, nodes that a person cannot act on are not asked about, nor shifts beyond
+    their bounds.
+
+    Parameters
+    ----------
+    reach : float
+        The largest shift asked about, in units of the surrogate's scale (natural units without
+        one).
+    num_draws : int
+        Of each posterior, evenly taken. Their logarithm is the most that can be told apart.
+    num_candidates : int
+        Questions that are compared.
+    num_truths : int
+        Draws under which answers to each are simulated.
+    individual : bool
+        Whether people are asked about themselves, or about people like them on average.
+
+    Raises
+    ------
+    TypeError
+        If a setting is of another type.
+    ValueError
+        If a number is not positive.
+    """
+
     reach: float = 2.0
     num_draws: int = 512
     num_candidates: int = 24
@@ -33,14 +66,26 @@ class InformationDesign:
 
     needs_posterior = True
 
+    def __post_init__(self):
+        check_settings(self)
+
     @nan_is_a_value
     def ask(self, key: Array, belief: Belief) -> Questions:
+        """The next question to each user.
+
+        Raises
+        ------
+        TypeError
+            If an argument is of another type.
+        ValueError
+            If there are no posteriors, they or the problem are of other users, or answers cannot
+            be simulated under the likelihood.
+        """
         _checks.key(key)
-        _checks.instance(belief, Belief, "belief")
-        people = people_of(key, belief, self, self.num_draws)
+        check_belief(belief, self)
         likelihood = belief.posteriors.likelihood
         check_generative(likelihood, self)
-        node, shift = _ask(self, likelihood, people)
+        node, shift = _ask(self, likelihood, people_of(key, belief, self.reach, self.num_draws))
         return Questions(node, shift, jnp.full(len(node), self.individual))
 
 

@@ -15,12 +15,12 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.batching import user_keys
-from pcr_jax.elicitation.designs.base import Belief
+from pcr_jax.elicitation.designs.base import Belief, check_problem
 from pcr_jax.history import History, Questions
 from pcr_jax.surrogates import for_users, in_scale
 
 LEAST = 0.25
-"""Smaller shifts are not asked about, in units of the surrogate's scale: noise hides what follows."""
+"""Smaller shifts are not asked about, in units of the surrogate's scale: noise hides their effects."""
 
 
 class Person(NamedTuple):
@@ -56,22 +56,6 @@ class Person(NamedTuple):
         return len(self.surrogates[0].names)
 
 
-def check_problem(belief: Belief, design: Any) -> None:
-    """Raise ValueError unless there is a problem, of these users and features."""
-    problem, graph = belief.problem, belief.surrogate.graph
-    if problem is None:
-        raise ValueError(
-            f"Expected problem=, what is to be decided, for {design}; got none. See "
-            "pcr_jax.recourse.pose."
-        )
-    shape = (belief.history.num_users, graph.num_nodes)
-    if np.shape(problem.x) != shape or tuple(problem.names) != graph.nodes:
-        raise ValueError(
-            f"Expected a problem of x of shape {shape} and the features {list(graph.nodes)}; got "
-            f"{np.shape(problem.x)} and {list(problem.names)}."
-        )
-
-
 def askable(belief: Belief, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """What shifts may be asked about, the smallest and the largest; see `Person`.
 
@@ -95,25 +79,44 @@ def _unit(belief: Belief) -> np.ndarray:
     return np.broadcast_to(1.0 if scale is None else np.asarray(scale), shape)
 
 
-def people_of(key: Array, belief: Belief, design: Any, num_draws: int) -> Person:
-    """All users, with ``num_draws`` draws of each, or as many as there are.
+def check_settings(design: Any) -> None:
+    """Raise for settings of a design that are wrong."""
+    for name, value in vars(design).items():
+        if name.startswith("num_"):
+            _checks.count(value, name)
+    _checks.positive(design.reach, "reach", ())
+    _checks.instance(design.individual, bool, "individual")
 
-    Raises
-    ------
-    ValueError
-        If there are no posteriors, or ones of other users.
-    """
-    posteriors, num_users = belief.posteriors, belief.history.num_users
+
+def check_belief(belief: Any, design: Any) -> None:
+    """Raise for a belief that lacks what a design needs, or is of other users."""
+    _checks.instance(belief, Belief, "belief")
+    posteriors, problem, num_users = belief.posteriors, belief.problem, belief.history.num_users
     if posteriors is None:
         raise ValueError(f"Expected posteriors in belief for {design}; got none.")
-    draws = posteriors.flat
-    if len(draws) != num_users:
-        raise ValueError(f"Expected posteriors of {num_users} users; got {len(draws)}.")
+    if len(posteriors.draws) != num_users:
+        raise ValueError(f"Expected posteriors of {num_users} users; got {len(posteriors.draws)}.")
+    if problem is not None or getattr(design, "needs_problem", False):
+        check_problem(problem, np.shape(belief.history.x), belief.surrogate.graph, design)
+
+
+def check_generative(likelihood: Any, design: Any) -> None:
+    """Raise ValueError unless answers can be simulated under a likelihood."""
+    if not all(hasattr(likelihood, name) for name in ("simulate", "pointwise")):
+        raise ValueError(
+            "Expected a likelihood under which answers can be simulated, such as mixture(), for "
+            f"{design}; got {_checks.shown(likelihood)}."
+        )
+
+
+def people_of(key: Array, belief: Belief, reach: float, num_draws: int) -> Person:
+    """All users, with ``num_draws`` draws of each, or as many as there are."""
+    num_users, draws = belief.history.num_users, belief.posteriors.flat
     num = min(num_draws, draws.shape[1])
     draws = draws[:, (np.arange(num) * draws.shape[1]) // num]
     known = np.isfinite(draws).all((1, 2))
     surrogates = belief.surrogate, in_scale(belief.surrogate, belief.history)[0]
-    low, high = askable(belief, design.reach)
+    low, high = askable(belief, reach)
     dtype = jnp.result_type(float)
     return Person(
         user_keys(key, num_users),
@@ -150,15 +153,6 @@ def away(shift: Array, low: Array, high: Array) -> Array:
     up = jnp.where(shift == 0, high >= -low, shift > 0)
     up = jnp.where(up, high > 0, low >= 0)
     return jnp.clip(jnp.where(up, jnp.maximum(shift, LEAST), jnp.minimum(shift, -LEAST)), low, high)
-
-
-def check_generative(likelihood: Any, design: Any) -> None:
-    """Raise ValueError unless answers can be simulated under a likelihood."""
-    if not (hasattr(likelihood, "simulate") and hasattr(likelihood, "pointwise")):
-        raise ValueError(
-            f"Expected a likelihood under which answers can be simulated, such as mixture(), for "
-            f"{design}; got {_checks.shown(likelihood)}."
-        )
 
 
 def foreseen(

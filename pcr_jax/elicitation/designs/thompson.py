@@ -13,13 +13,45 @@ from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
 from pcr_jax.batching import map_users
 from pcr_jax.elicitation.designs.base import Belief
-from pcr_jax.elicitation.designs.moves import Means, Purpose, cheapest, moves_of
-from pcr_jax.elicitation.designs.people import away, candidates, check_problem, people_of
+from pcr_jax.elicitation.designs.moves import Means, Purpose, moves_of, proposals
+from pcr_jax.elicitation.designs.people import (
+    candidates,
+    check_belief,
+    check_settings,
+    people_of,
+)
 from pcr_jax.history import Questions
+
+# Draws of a posterior that one is taken from.
+_DRAWS = 512
 
 
 @dataclass(frozen=True)
 class ThompsonDesign:
+    """What would follow from the action that is best under a draw?
+
+    Of actions of one feature each. Under a draw for which that is one that nothing follows from, or
+    under which none serves, the next is taken; of ``num_draws`` in vain, the question is at random.
+    Nodes that a person cannot act on are not asked about, nor shifts beyond their bounds.
+
+    Parameters
+    ----------
+    reach : float
+        The largest shift asked about, in units of the surrogate's scale (natural units without
+        one).
+    num_draws : int
+        Tried for each person, until one proposes what can be asked.
+    individual : bool
+        Whether people are asked about themselves, or about people like them on average.
+
+    Raises
+    ------
+    TypeError
+        If a setting is of another type.
+    ValueError
+        If a number is not positive.
+    """
+
     reach: float = 2.0
     num_draws: int = 16
     individual: bool = True
@@ -27,15 +59,26 @@ class ThompsonDesign:
     needs_posterior = True
     needs_problem = True
 
+    def __post_init__(self):
+        check_settings(self)
+
     @nan_is_a_value
     def ask(self, key: Array, belief: Belief) -> Questions:
+        """The next question to each user.
+
+        Raises
+        ------
+        TypeError
+            If an argument is of another type.
+        ValueError
+            If there are no posteriors or no problem, or they are of other users.
+        """
         _checks.key(key)
-        _checks.instance(belief, Belief, "belief")
-        check_problem(belief, self)
-        people = people_of(key, belief, self, 512)
+        check_belief(belief, self)
         problem = belief.problem
-        means = Means(*problem.bounds, problem.weights)
         purpose = Purpose(problem.score, problem.scale)
+        means = Means(*problem.bounds, problem.weights)
+        people = people_of(key, belief, self.reach, _DRAWS)
         node, shift = _ask(self, problem.hard, purpose, people, means)
         return Questions(node, shift, jnp.full(len(node), self.individual))
 
@@ -44,14 +87,11 @@ class ThompsonDesign:
 def _ask(design, hard, purpose, people, means):
     def one(person, means):
         k_draws, k_grid = jax.random.split(person.key)
-        some = jax.random.permutation(k_draws, len(person.draws))[: design.num_draws]
         node, shift = candidates(k_grid, person.low, person.high, 1)
-        moves = moves_of(purpose, means, person._replace(draws=person.draws[some]), hard)
-        best, there = cheapest(moves)
-        at = moves.node[best]
-        low, high = person.low[at], person.high[at]
-        by = away(moves.shift[best] / person.unit[at], low, high)
-        good = there & (low < high) & person.known
+        some = jax.random.permutation(k_draws, len(person.draws))[: design.num_draws]
+        person = person._replace(draws=person.draws[some])
+        at, by, good = proposals(moves_of(purpose, means, person, hard), person)
+        good &= person.known
         first = jnp.argmax(good)
         node = jnp.where(good.any(), at[first], node[0])
         shift = jnp.where(good.any(), by[first], shift[0])
