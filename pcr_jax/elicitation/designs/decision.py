@@ -22,7 +22,6 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
-from pcr_jax.batching import map_users
 from pcr_jax.elicitation.designs.base import Belief
 from pcr_jax.elicitation.designs.moves import Means, Moves, Purpose, cheapest, moves_of, proposals
 from pcr_jax.elicitation.designs.people import (
@@ -30,6 +29,7 @@ from pcr_jax.elicitation.designs.people import (
     check_belief,
     check_generative,
     check_settings,
+    for_each,
     foreseen,
     information,
     people_of,
@@ -67,8 +67,8 @@ class DecisionDesign:
     """The question after whose answer the recommended action is expected to be cheapest.
 
     Of actions of one feature each. Candidates are spread over what can be asked, half of them
-    replaced by the actions that are best under some draws; nodes that a person cannot act on are not
-    asked about, nor shifts beyond their bounds.
+    replaced by the actions that are best under some draws; nodes that a person cannot act on are
+    not asked about, nor shifts beyond their bounds.
 
     Parameters
     ----------
@@ -133,34 +133,39 @@ class DecisionDesign:
         check_belief(belief, self)
         problem, likelihood = belief.problem, belief.posteriors.likelihood
         check_generative(likelihood, self)
-        people = people_of(key, belief, self.reach, self.num_draws)
         level = getattr(problem.requirement, "level", self.level)
-        node, shift, *said = _outlook(
-            self,
-            problem.hard,
-            likelihood,
-            Purpose(problem.score, problem.scale),
-            jnp.asarray(level, float),
-            people,
-            Means(*problem.bounds, problem.weights),
-        )
+        numbers = jnp.asarray(level, float), jnp.asarray(self.least_saving, float)
+        sizes = _Sizes(self.num_candidates, self.num_truths, self.individual)
+        purpose = Purpose(problem.score, problem.scale)
+        look = partial(_outlook, sizes, problem.hard, key, *numbers, likelihood, purpose)
+        people = people_of(belief, self.reach, self.num_draws)
+        node, shift, *said = for_each(look, people, Means.of(problem))
         return Outlook(Questions(node, shift, jnp.full(len(node), self.individual)), *said)
 
 
+class _Sizes(NamedTuple):
+    """What a program is compiled for, of `DecisionDesign`."""
+
+    num_candidates: int
+    num_truths: int
+    individual: bool
+
+
 @partial(jax.jit, static_argnums=(0, 1))
-def _outlook(design, hard, likelihood, purpose, level, people, means):
+def _outlook(sizes, hard, key, level, least_saving, likelihood, purpose, people, means):
     def one(person, means):
-        k_some, k_grid, k_truths, k_answers = jax.random.split(person.key, 4)
+        key_of = jax.random.fold_in(key, person.number)
+        k_some, k_grid, k_truths, k_answers = jax.random.split(key_of, 4)
         moves = moves_of(purpose, means, person, hard)
-        node, shift = candidates(k_grid, person.low, person.high, design.num_candidates)
-        num, half = len(person.draws), design.num_candidates // 2
+        node, shift = candidates(k_grid, person.low, person.high, sizes.num_candidates)
+        num, half = len(person.draws), sizes.num_candidates // 2
         some = jax.random.permutation(k_some, num)[:half]
         at, by, good = proposals(moves._replace(serves=moves.serves[some]), person)
         first = slice(len(some))
         node = node.at[first].set(jnp.where(good, at, node[first]))
         shift = shift.at[first].set(jnp.where(good, by, shift[first]))
-        truths = jax.random.permutation(k_truths, num)[: design.num_truths]
-        log_p = foreseen(k_answers, likelihood, person, node, shift, truths, design.individual)
+        truths = jax.random.permutation(k_truths, num)[: sizes.num_truths]
+        log_p = foreseen(k_answers, likelihood, person, node, shift, truths, sizes.individual)
         serves = moves.serves.astype(log_p.dtype)
         now = _Plan.of(moves, serves.mean(0), level)
         after = _Plan.of(moves, jax.nn.softmax(log_p, -1) @ serves, level)
@@ -172,11 +177,11 @@ def _outlook(design, hard, likelihood, purpose, level, people, means):
         index, there = cheapest(moves)
         ideal = jnp.where(there, moves.cost[index], now.cost).mean()
         at_most = jnp.where(person.known, 1 - jnp.minimum(ideal, now.cost) / unit, 1.0)
-        asked = jnp.where(at_most < design.least_saving, -1, node[best])
+        asked = jnp.where(at_most < least_saving, -1, node[best])
         cost = jnp.where(now.served, now.cost, jnp.inf)
         return asked, shift[best] * person.unit[node[best]], cost, saving[best], at_most
 
-    return map_users(one, people, means, chunk=1)
+    return jax.vmap(one)(people, means)
 
 
 class _Plan(NamedTuple):

@@ -14,13 +14,13 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
-from pcr_jax.batching import map_users
 from pcr_jax.elicitation.designs.base import Belief
 from pcr_jax.elicitation.designs.people import (
     candidates,
     check_belief,
     check_generative,
     check_settings,
+    for_each,
     foreseen,
     information,
     people_of,
@@ -85,18 +85,19 @@ class InformationDesign:
         check_belief(belief, self)
         likelihood = belief.posteriors.likelihood
         check_generative(likelihood, self)
-        node, shift = _ask(self, likelihood, people_of(key, belief, self.reach, self.num_draws))
+        people = people_of(belief, self.reach, self.num_draws)
+        node, shift = for_each(partial(_ask, self, key, likelihood), people)
         return Questions(node, shift, jnp.full(len(node), self.individual))
 
 
 @partial(jax.jit, static_argnums=0)
-def _ask(design, likelihood, people):
+def _ask(design, key, likelihood, people):
     def one(person):
-        k_grid, k_truths, k_answers = jax.random.split(person.key, 3)
+        k_grid, k_truths, k_answers = jax.random.split(jax.random.fold_in(key, person.number), 3)
         node, shift = candidates(k_grid, person.low, person.high, design.num_candidates)
         truths = jax.random.permutation(k_truths, len(person.draws))[: design.num_truths]
         log_p = foreseen(k_answers, likelihood, person, node, shift, truths, design.individual)
         best = jnp.argmax(jnp.where(person.known, information(log_p, truths), 0.0))
         return node[best], shift[best] * person.unit[node[best]]
 
-    return map_users(one, people, chunk=1)
+    return jax.vmap(one)(people)

@@ -38,6 +38,12 @@ class Means(NamedTuple):
     high: Array
     weights: Array
 
+    @classmethod
+    def of(cls, problem: Any) -> Means:
+        """All users', on the host."""
+        of_users: list[Any] = [np.asarray(a) for a in (*problem.bounds, problem.weights)]
+        return cls(*of_users)
+
 
 class Moves(NamedTuple):
     """One person's candidate actions, A of them, of one feature each.

@@ -6,6 +6,7 @@ some matrix products over stored draws, and costs no sampler.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,13 +15,13 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
-from pcr_jax.batching import user_keys
+from pcr_jax.batching import chunks_of, take, width
 from pcr_jax.elicitation.designs.base import Belief, check_problem
 from pcr_jax.history import History, Questions
 from pcr_jax.surrogates import for_users, in_scale
 
 LEAST = 0.25
-"""Smaller shifts are not asked about, in units of the surrogate's scale: noise hides their effects."""
+"""Smaller shifts are not asked about, in scales: noise hides what follows."""
 
 
 class Person(NamedTuple):
@@ -28,7 +29,8 @@ class Person(NamedTuple):
 
     Attributes
     ----------
-    key : Array
+    number : Array
+        Shape (): which of the users it is.
     surrogates : tuple of Surrogate
         In natural units, and in those of its scale.
     x, unit : Array
@@ -41,7 +43,7 @@ class Person(NamedTuple):
         Shape (): whether the person has a posterior.
     """
 
-    key: Array
+    number: Array
     surrogates: tuple[Any, Any]
     x: Array
     unit: Array
@@ -109,25 +111,34 @@ def check_generative(likelihood: Any, design: Any) -> None:
         )
 
 
-def people_of(key: Array, belief: Belief, reach: float, num_draws: int) -> Person:
-    """All users, with ``num_draws`` draws of each, or as many as there are."""
+def people_of(belief: Belief, reach: float, num_draws: int) -> Person:
+    """All users, with ``num_draws`` draws of each, or as many as there are; on the host."""
     num_users, draws = belief.history.num_users, belief.posteriors.flat
     num = min(num_draws, draws.shape[1])
     draws = draws[:, (np.arange(num) * draws.shape[1]) // num]
     known = np.isfinite(draws).all((1, 2))
-    surrogates = belief.surrogate, in_scale(belief.surrogate, belief.history)[0]
-    low, high = askable(belief, reach)
     dtype = jnp.result_type(float)
-    return Person(
-        user_keys(key, num_users),
-        tuple(for_users(surrogate, num_users) for surrogate in surrogates),
-        jnp.asarray(belief.history.x),
+    low, high = askable(belief, reach)
+    arrays: list[Any] = [
+        np.asarray(belief.history.x, dtype),
         _unit(belief).astype(dtype),
         low.astype(dtype),
         high.astype(dtype),
         np.where(known[:, None, None], draws, 0.0).astype(dtype),
         known,
-    )
+    ]
+    natural = for_users(belief.surrogate, num_users)
+    standard = for_users(in_scale(belief.surrogate, belief.history)[0], num_users)
+    number: Any = np.arange(num_users)
+    return Person(number, (natural, standard), *arrays)
+
+
+def for_each(function: Callable, *of_users: Any) -> Any:
+    """``function`` of some users' rows at once: as few as one, or as many as a `width`."""
+    parts = []
+    for some, padded in chunks_of(np.arange(len(jax.tree.leaves(of_users)[0])), width()):
+        parts.append(take(function(*take(of_users, padded)), slice(len(some))))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def candidates(key: Array, low: Array, high: Array, num: int) -> tuple[Array, Array]:

@@ -11,13 +11,13 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
-from pcr_jax.batching import map_users
 from pcr_jax.elicitation.designs.base import Belief
 from pcr_jax.elicitation.designs.moves import Means, Purpose, moves_of, proposals
 from pcr_jax.elicitation.designs.people import (
     candidates,
     check_belief,
     check_settings,
+    for_each,
     people_of,
 )
 from pcr_jax.history import Questions
@@ -76,17 +76,16 @@ class ThompsonDesign:
         _checks.key(key)
         check_belief(belief, self)
         problem = belief.problem
-        purpose = Purpose(problem.score, problem.scale)
-        means = Means(*problem.bounds, problem.weights)
-        people = people_of(key, belief, self.reach, _DRAWS)
-        node, shift = _ask(self, problem.hard, purpose, people, means)
+        people = people_of(belief, self.reach, _DRAWS)
+        ask = partial(_ask, self, problem.hard, key, Purpose(problem.score, problem.scale))
+        node, shift = for_each(ask, people, Means.of(problem))
         return Questions(node, shift, jnp.full(len(node), self.individual))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _ask(design, hard, purpose, people, means):
+def _ask(design, hard, key, purpose, people, means):
     def one(person, means):
-        k_draws, k_grid = jax.random.split(person.key)
+        k_draws, k_grid = jax.random.split(jax.random.fold_in(key, person.number))
         node, shift = candidates(k_grid, person.low, person.high, 1)
         some = jax.random.permutation(k_draws, len(person.draws))[: design.num_draws]
         person = person._replace(draws=person.draws[some])
@@ -97,4 +96,4 @@ def _ask(design, hard, purpose, people, means):
         shift = jnp.where(good.any(), by[first], shift[0])
         return node, shift * person.unit[node]
 
-    return map_users(one, people, means, chunk=1)
+    return jax.vmap(one)(people, means)
