@@ -241,7 +241,7 @@ def test_designs_say_what_they_lack(design):
     [
         ({"reach": 0.0}, ValueError, "reach > 0"),
         ({"num_draws": 0}, ValueError, "num_draws >= 1"),
-        ({"num_candidates": 2.5}, TypeError, "num_candidates"),
+        ({"num_candidates": 2.5}, ValueError, "num_candidates"),
         ({"individual": 1}, TypeError, "individual"),
         ({"level": 1.0}, ValueError, "level"),
         ({"least_saving": -0.1}, ValueError, "least_saving"),

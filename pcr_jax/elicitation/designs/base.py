@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jax import Array
 
+from pcr_jax import _checks
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions
 from pcr_jax.surrogates import Surrogate
@@ -69,11 +70,16 @@ class Design(Protocol):
 
 
 def check_problem(problem: Any, shape: tuple[int, ...], graph: Graph, design: Any) -> None:
-    """Raise ValueError unless there is a problem of users of this shape (num_users, d)."""
+    """Raise unless there is a problem of users of this shape (num_users, d)."""
     if problem is None:
         raise ValueError(
             f"Expected problem=, what is to be decided, for {design}; got none. See "
             "pcr_jax.recourse.pose."
+        )
+    if not all(hasattr(problem, name) for name in ("score", "x", "names", "bounds")):
+        raise TypeError(
+            "Expected problem to be one, such as pcr_jax.recourse.pose gives; got "
+            f"{_checks.shown(problem)}."
         )
     if np.shape(problem.x) != shape or tuple(problem.names) != graph.nodes:
         raise ValueError(

@@ -96,8 +96,12 @@ def check_belief(belief: Any, design: Any) -> None:
     posteriors, problem, num_users = belief.posteriors, belief.problem, belief.history.num_users
     if posteriors is None:
         raise ValueError(f"Expected posteriors in belief for {design}; got none.")
-    if len(posteriors.draws) != num_users:
-        raise ValueError(f"Expected posteriors of {num_users} users; got {len(posteriors.draws)}.")
+    if not all(hasattr(posteriors, name) for name in ("flat", "likelihood")):
+        raise TypeError(
+            f"Expected posteriors to be Posteriors, as from infer; got {_checks.shown(posteriors)}."
+        )
+    if len(posteriors.flat) != num_users:
+        raise ValueError(f"Expected posteriors of {num_users} users; got {len(posteriors.flat)}.")
     if problem is not None or getattr(design, "needs_problem", False):
         check_problem(problem, np.shape(belief.history.x), belief.surrogate.graph, design)
 
