@@ -1,8 +1,8 @@
-"""Ask well: which questions make the recommended action safe and cheap, and how fast they are chosen.
+"""Ask well: which questions make the recommended action safe and cheap, and how long choosing takes.
 
-People are refused by a well-trained classifier, answer individual questions with noise of .05
-standard deviations, a tenth of the answers wrong (theta*). After T of them: the share of actions that
-are valid under the person's true SCM, and what they cost, in optima under it. Actions are the
+People are refused by a well-trained classifier and answer individual questions with noise of .05
+standard deviations, a tenth of the answers wrong (theta*). After T of them: the share of actions
+that are valid under the person's true SCM, and what they cost, in optima under it. Actions are the
 cheapest of one feature that are favourable with probability .95 or .99 over the posterior's draws,
 by search along every feature.
 """
@@ -34,7 +34,7 @@ ABOUT = np.linspace(0.8, 1.2, 161)
 
 
 def cheapest(share, costs, level):
-    """Direction and cost of the cheapest action of a ``share`` (2d, C) >= level; infinite if none."""
+    """Direction and cost of the cheapest action of a ``share`` (2d, C) >= level."""
     price = jnp.where(share >= level, costs, jnp.inf)
     return jnp.argmin(price.min(1)), price.min()
 
