@@ -1,4 +1,4 @@
-"""Ask well: which questions make the recommended action safe and cheap, and how long choosing takes.
+"""Ask well: which questions make the recommended action safe and cheap, and how long it takes.
 
 People are refused by a well-trained classifier and answer individual questions with noise of .05
 standard deviations, a tenth of the answers wrong (theta*). After T of them: the share of actions

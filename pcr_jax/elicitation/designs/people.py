@@ -58,23 +58,24 @@ class Person(NamedTuple):
         return len(self.surrogates[0].names)
 
 
-def askable(belief: Belief, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def askable(belief: Belief, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """What shifts may be asked about, the smallest and the largest; see `Person`.
 
-    Up to ``reach`` to both sides, of nodes that have descendants; where there is a problem, within
-    the bounds of what the person can do.
+    From ``low`` to ``high``, of nodes that have descendants; where there is a problem, within the
+    bounds of what the person can do.
     """
-    graph, num_users = belief.surrogate.graph, belief.history.num_users
-    ends = np.where(graph.descendants.any(1), reach, 0.0)
-    ends = np.broadcast_to(ends, (num_users, graph.num_nodes))
+    graph = belief.surrogate.graph
+    shape = (belief.history.num_users, graph.num_nodes)
+    least, most = (
+        np.broadcast_to(np.where(graph.descendants.any(1), end, 0.0), shape) for end in (low, high)
+    )
     if belief.problem is None:
-        return -ends, ends
-    unit = _unit(belief)
-    low, high = (np.asarray(bound) / unit for bound in belief.problem.bounds)
-    return np.maximum(low, -ends), np.minimum(high, ends)
+        return least, most
+    lower, upper = (np.asarray(bound) / unit_of(belief) for bound in belief.problem.bounds)
+    return np.clip(lower, least, most), np.clip(upper, least, most)
 
 
-def _unit(belief: Belief) -> np.ndarray:
+def unit_of(belief: Belief) -> np.ndarray:
     """Every user's scale, (num_users, d)."""
     scale = getattr(belief.surrogate, "scale", None)
     shape = np.shape(belief.history.x)
@@ -122,10 +123,10 @@ def people_of(belief: Belief, reach: float, num_draws: int) -> Person:
     draws = draws[:, (np.arange(num) * draws.shape[1]) // num]
     known = np.isfinite(draws).all((1, 2))
     dtype = jnp.result_type(float)
-    low, high = askable(belief, reach)
+    low, high = askable(belief, -reach, reach)
     arrays: list[Any] = [
         np.asarray(belief.history.x, dtype),
-        _unit(belief).astype(dtype),
+        unit_of(belief).astype(dtype),
         low.astype(dtype),
         high.astype(dtype),
         np.where(known[:, None, None], draws, 0.0).astype(dtype),

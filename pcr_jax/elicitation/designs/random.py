@@ -12,7 +12,8 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.batching import user_keys
-from pcr_jax.elicitation.designs.base import Belief
+from pcr_jax.elicitation.designs.base import Belief, check_problem
+from pcr_jax.elicitation.designs.people import askable, candidates, unit_of
 from pcr_jax.history import Questions
 
 
@@ -21,8 +22,9 @@ class RandomDesign:
     """Random soft interventions, as in the paper.
 
     The node is uniform over those that have descendants, the shift uniform on ``[low, high]``, in
-    units of the surrogate's scale (natural units without one). The paper's questions are
-    ``RandomDesign(0.0, 1.0, individual=False)``.
+    units of the surrogate's scale (natural units without one). Where there is a problem, nodes that
+    a person cannot act on are not asked about, nor shifts beyond their bounds. The paper's
+    questions are ``RandomDesign(0.0, 1.0, individual=False)``.
 
     Parameters
     ----------
@@ -57,9 +59,13 @@ class RandomDesign:
         ------
         TypeError
             If an argument is of another type.
+        ValueError
+            If the problem is of other users.
         """
         _checks.key(key)
         _checks.instance(belief, Belief, "belief")
+        if belief.problem is not None:
+            return self._ask_within(key, belief)
         graph, num_users = belief.surrogate.graph, belief.history.num_users
         causes = jnp.asarray(np.flatnonzero(graph.descendants.any(1)))
         node, shift = _ask(key, causes, float(self.low), float(self.high), num_users)
@@ -68,6 +74,25 @@ class RandomDesign:
             units = jnp.broadcast_to(jnp.asarray(scale), (num_users, graph.num_nodes))
             shift = shift * units[jnp.arange(num_users), node]
         return Questions(node, shift, jnp.full(num_users, self.individual))
+
+    def _ask_within(self, key: Array, belief: Belief) -> Questions:
+        """`ask` of what each person can do."""
+        history = belief.history
+        check_problem(belief.problem, np.shape(history.x), belief.surrogate.graph, self)
+        ends = askable(belief, float(self.low), float(self.high))
+        low, high = (jnp.asarray(end, float) for end in ends)
+        node, shift = _ask_each(user_keys(key, history.num_users), low, high)
+        shift = shift * jnp.asarray(unit_of(belief), float)[jnp.arange(len(node)), node]
+        return Questions(node, shift, jnp.full(len(node), self.individual))
+
+
+@jax.jit
+def _ask_each(keys, low, high):
+    def one(key, low, high):
+        node, shift = candidates(key, low, high, 1)
+        return node[0], shift[0]
+
+    return jax.vmap(one)(keys, low, high)
 
 
 @partial(jax.jit, static_argnames="num_users")
