@@ -14,7 +14,7 @@ from pcr_jax.elicitation import (
     elicit,
     sample_error_rates,
 )
-from pcr_jax.evaluation import Report, evaluate, intervention_pattern
+from pcr_jax.evaluation import Report, evaluate, intervention_pattern, reliability
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
 from pcr_jax.inference import (
@@ -46,7 +46,7 @@ from pcr_jax.inference import (
 from pcr_jax.likelihoods import Likelihood, Mixture, Relaxed, Tolerance, mixture, relaxed, tolerance
 from pcr_jax.mechanisms import Mechanism
 from pcr_jax.population import Population, refused_population, sample_labels
-from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
+from pcr_jax.recourse import Algorithm1, Chance, Optimal, Plan, PlanStatus, find_recourse
 from pcr_jax.scm import SCM, inverted, linear_scm, non_causal, population_of_scms
 from pcr_jax.scores import outside_model, with_threshold
 from pcr_jax.surrogates import (
@@ -73,6 +73,7 @@ __all__ = [
     "Belief",
     "Box",
     "Broad",
+    "Chance",
     "Classifier",
     "Constraints",
     "Ess",
@@ -135,6 +136,7 @@ __all__ = [
     "refit_prior",
     "refused_population",
     "relaxed",
+    "reliability",
     "sample_error_rates",
     "sample_labels",
     "taught",

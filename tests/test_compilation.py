@@ -42,7 +42,8 @@ def searches(x, score, scale):
     problem = pose(score, truth.graph, x, scale=scale, epsilon=0.1)
     tasks, real = problem.tasks(per_user(truth, len(x))), jnp.ones(len(x), bool)
     sets = jnp.asarray(pcr.intervention_sets(3), float)
-    robust = (pcr.Optimal().solver(problem), real, tasks, None)
+    solver = pcr.Optimal().solver(problem)
+    robust = (solver, real, tasks, solve.begin(solver, tasks))
     radius, rates = jnp.asarray(0.1), jnp.full(len(x), 0.5)
     paper = (pcr.Algorithm1(), score, sets, scale, radius, real, tasks, rates)
     return {"optimal": (solve.search, robust), "paper": (algorithm1._search, paper)}

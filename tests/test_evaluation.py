@@ -82,8 +82,10 @@ def plan_of(shift, x=None, status=None, score=SCORE, **settings):
     nowhere = jnp.full(jnp.shape(shift), 7.0)
     without = (PlanStatus.not_found, PlanStatus.zero_gradient, PlanStatus.no_model)
     cost, spent = np.where(np.isin(status, without), INF, COST), np.zeros(len(shift), int)
-    verified = (wrong, wrong, wrong, status, spent, spent, np.zeros(np.shape(shift), int))
-    return Plan(Action.soft(shift), nowhere, cost, *verified, problem)
+    stated = np.full(len(shift), np.nan)
+    verified = (wrong, wrong, wrong, stated, status, spent, spent, np.zeros(np.shape(shift), int))
+    worlds = per_user(TRUTH, len(shift))
+    return Plan(Action.soft(shift), nowhere, cost, *verified, problem, worlds)
 
 
 def test_actions_are_judged_under_the_true_scm_whatever_the_plan_says():
