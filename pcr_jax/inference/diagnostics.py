@@ -74,7 +74,8 @@ def diagnose(posteriors) -> pd.DataFrame:
     for code, draws in zip(codes, unknown, strict=True):
         row = {"status": PosteriorStatus(code).name}
         if np.isfinite(draws).all():
-            rhat, bulk, tail = rhat_and_ess(draws, num_walkers)
+            differs = (draws != draws[0, 0]).any((0, 1))  # a fixed edge does not
+            rhat, bulk, tail = rhat_and_ess(draws[..., differs | ~differs.any()], num_walkers)
             row |= {"rhat": rhat.max(), "ess_bulk": bulk.min(), "ess_tail": tail.min()}
         rows.append(row)
     columns = ["status", "rhat", "ess_bulk", "ess_tail"]
@@ -144,7 +145,8 @@ def taught(posteriors: Posteriors) -> pd.DataFrame:
         before = np.concatenate([before, np.tile(of_unknowns, (num_users, 1))], -1)
         after = np.concatenate([after, posteriors.unknowns.var((1, 2))], -1)
     index = pd.Index(np.arange(num_users), name="user")
-    return pd.DataFrame(1 - after / before, index, [*names, *likelihood.names])
+    left = np.divide(after, before, out=np.zeros_like(after), where=before > 0)
+    return pd.DataFrame(1 - left, index, [*names, *likelihood.names])
 
 
 def _effects(surrogate, x):

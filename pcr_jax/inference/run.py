@@ -34,9 +34,14 @@ _NUM_PRIOR = 1000
 
 
 def _max_rhat(draws: np.ndarray) -> np.ndarray:
-    """The largest R-hat of users' draws (user, chain, step, walker, dim); (user,)."""
+    """The largest R-hat of users' draws (user, chain, step, walker, dim); (user,).
+
+    Numbers that are the same in all draws do not count.
+    """
     users, chains, *_, k = draws.shape
-    return rank_rhat(np.moveaxis(draws.reshape(users, chains, -1, k), 3, 1)).max(1)
+    by_number = np.moveaxis(draws.reshape(users, chains, -1, k), 3, 1)
+    known = (by_number == by_number[:, :, :1, :1]).all((2, 3))
+    return np.where(known, 1.0, rank_rhat(by_number)).max(1)
 
 
 class _Inference(Starting):

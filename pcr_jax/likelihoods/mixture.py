@@ -178,6 +178,8 @@ class Mixture(Likelihood):
         """The likelihood of one user's answers, wrong ones being about the user's features."""
         if self.about is not None:
             return self
+        if self.noise is not None and np.shape(self.noise) not in ((), (d := np.shape(history.x))):
+            raise ValueError(f"Expected noise of shape () or {d}; got {np.shape(self.noise)}.")
         questions = history.questions
         on_average: Any = getattr(surrogate, "centre", None)
         if on_average is None:
@@ -376,8 +378,9 @@ def mixture(
         ``error_rate`` is outside of [0, 1].
     """
     if noise is not None:
+        _checks.unnamed(noise, "noise")
         noise = _checks.positive(noise, "noise")
-        if noise.ndim > 1:
+        if noise.ndim > 1 or noise.size == 0:
             raise ValueError(f"Expected noise of shape () or (d,); got {noise.shape}.")
     if error_rate is not None:
         error_rate = _checks.probability(error_rate, "error_rate", ())
@@ -385,7 +388,10 @@ def mixture(
     of_rate: Any = _checks.positive(rarity, "rarity", ())
     median, spread = _checks.positive(noise_prior, "noise_prior", (2,))
     if wrong is not None:
+        _checks.unnamed(wrong, "wrong")
         wrong = _checks.finite(wrong, "wrong", ("k",))
+        if not len(wrong):
+            raise ValueError("Expected wrong of shape (k,); got (0,).")
     prior = None
     if noise is None or error_rate is None:
         of_noise = (median, spread) if noise is None else (None, None)

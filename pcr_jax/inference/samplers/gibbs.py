@@ -42,6 +42,8 @@ _IN_ORDER = 32
 # weigh so many powers of e less.
 _DRAWN = 4
 _OUTSIDE = 30.0
+# Of numbers that are known, for the filter.
+_LEAST_SD = 1e-3
 
 
 class _Normals(NamedTuple):
@@ -64,7 +66,7 @@ def _normals(target: Target, blocks: np.ndarray) -> _Normals:
     eye = jnp.eye(blocks.shape[1])
     if prior.box is not None:
         low, high = jnp.asarray(prior.box)
-        mean, sd = (low + high) / 2, (high - low) / 12**0.5
+        mean, sd = (low + high) / 2, jnp.maximum((high - low) / 12**0.5, _LEAST_SD)
         mean, factor, weights = mean[None], jnp.diag(sd)[None], jnp.ones(1)
     else:
         mean, factor, weights = map(jnp.asarray, (prior.mean, prior.factor, prior.weights))
@@ -357,7 +359,8 @@ class _Person:
         """So many of the draws, resampled from the filter's normal prior to the box."""
         low, high = (end[self.blocks] for end in jnp.asarray(self.target.reach.box))
         there = jnp.asarray(self.blocks >= 0)
-        away = (weights - (low + high) / 2) / (high - low)
+        width = jnp.where(high > low, high - low, 1.0)
+        away = jnp.where(high > low, (weights - (low + high) / 2) / width, 0.0)
         # The logarithm of what the box has more than the normal, whose variance is its 12th part.
         gained = jnp.where(there, 6 * jnp.minimum(away**2, 0.25), 0.0).sum((-2, -1))
         is_out = (there & (jnp.abs(away) > 0.5)).any((-2, -1))
