@@ -25,6 +25,9 @@ LEAST_PROBABLE = 0.01
 
 _CHUNK = 32
 _NUM_DRAWS = 256  # over which probabilities of being wrong are averaged
+# An answer is left out if it is so probably wrong. Where nothing fits, right ones are doubted too:
+# a lower bound would leave out what tells.
+_WRONG = 0.95
 # Of a regressor, what counts as none.
 _RANK = 1e-4
 
@@ -38,8 +41,8 @@ def can_judge(posteriors: Posteriors) -> bool:
 def fit_probabilities(posteriors: Posteriors) -> np.ndarray:
     """How probably well-specified people's answers would fit no better than each user's.
 
-    A p-value, of the answers that are more probably right than wrong, with Bonferroni's correction
-    for the number of nodes. 1 where there is nothing to judge by.
+    A p-value, of the answers that are not almost surely wrong, with Bonferroni's correction for the
+    number of nodes. 1 where there is nothing to judge by.
 
     Parameters
     ----------
@@ -59,7 +62,7 @@ def fit_probabilities(posteriors: Posteriors) -> np.ndarray:
     for users, padded in chunks_of(everybody, _CHUNK * width()):
         regressions = _regressions(posteriors.likelihood, *take(model, padded))
         for i, own in zip(users, zip(*map(np.asarray, regressions), strict=True), strict=False):
-            found[i] = _probability(*own, wrong[i] < 0.5)
+            found[i] = _probability(*own, ~(wrong[i] > _WRONG))
     return found
 
 

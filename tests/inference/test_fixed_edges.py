@@ -69,7 +69,7 @@ def test_a_cover_and_its_share_of_the_prior_are_those_of_the_free_numbers(histor
     low, high = found.hull
     assert low[1] == high[1] == 0.5
     assert (high - low)[[0, 2]].max() < 1.9
-    part = Target(FIXED, pcr.tolerance(0.5), one, jnp.stack([low, high]).astype(float))
+    part = Target(FIXED, pcr.tolerance(0.5, 0.0), one, jnp.stack([low, high]).astype(float))
     share = np.log((high - low)[[0, 2]] / 2).sum()
     assert float(part.log_share) == pytest.approx(share, rel=1e-4)
 
