@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import linear_network
 
 import pcr_jax as pcr
 from pcr_jax import Action, Plan, PlanStatus, Report, evaluate, intervention_pattern, library
@@ -141,7 +142,7 @@ def test_the_optimum_of_a_linear_score_is_the_closed_form(node, steepest):
     """In the L1 norm the cheapest action moves the one feature with the steepest slope."""
     slope = np.where(np.arange(3) == node, steepest, [0.9, -0.6, 0.4])
     weight = slope / SCALE @ np.linalg.inv(EFFECTS)
-    score = linear_score(weight)
+    score = linear_network(weight, BIAS, size=1e-4)
     x = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
     distance = -(x @ weight + BIAS) / 1.5
     # A perturbation costs the logit what its steepest direction is worth.
@@ -158,7 +159,8 @@ def test_the_optimum_is_infinite_where_nothing_within_reach_is_favourable():
     x = np.full((NUM_USERS, 3), 0.0, np.float32)
     x[:, 1] = np.linspace(0, 40, NUM_USERS)
     best = -(x @ WEIGHT + BIAS) / np.abs(SLOPE).max()
-    cost = np.asarray(optimum_cost(SCORE, TRUTH, x, scale=SCALE))
+    score = linear_network(WEIGHT, BIAS, size=1e-4)
+    cost = np.asarray(optimum_cost(score, TRUTH, x, scale=SCALE))
     reach = pcr.Optimal().max_cost
     assert np.isfinite(cost[best < 0.99 * reach]).all()
     assert np.isinf(cost[best > 1.1 * reach]).all()

@@ -267,6 +267,7 @@ def cases() -> dict[str, Case]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         posteriors = infer(history)
+        doubted = infer(history, likelihood=pcr.mixture(0.1))
     find = partial(pcr.find_recourse, score, truth, x, scale=ones)
     plan = find()
     report = pcr.evaluate(plan, truth, optimum=ones, key=key)
@@ -433,6 +434,16 @@ def cases() -> dict[str, Case]:
             **{"unknowns": jnp.zeros(0), "expected": some, "only": ("expected", "answer")},
         ),
         "tolerance": case(pcr.tolerance, norm="each"),
+        "mixture": case(
+            pcr.mixture,
+            {  # Numbers of nodes and edges are known where it is used.
+                **{"error_rate": NONE | PROBABILITY, "broad": POSITIVE, "rarity": POSITIVE},
+                "noise": NONE | POSITIVE | FEATURES | {"shape (7,)"},
+                "wrong": NONE | FEATURES | {"raw key", "shape (7,)"},
+            },
+            **{"noise": three, "error_rate": 0.1, "broad": 2.0, "wrong": three},
+            **{"noise_prior": (0.1, 1.0), "rarity": 9.0},
+        ),
         "relaxed": case(pcr.relaxed, norm="each"),
         "Box": case(
             pcr.Box,
@@ -446,11 +457,34 @@ def cases() -> dict[str, Case]:
             lambda made: made.expected(jnp.zeros(3), one_history.questions, x[0]),
             prior=surrogate.prior,
         ),
+        "normal_prior": case(
+            pcr.normal_prior,
+            lambda prior: pcr.LinearSurrogate(graph, prior, jnp.zeros(3)),
+            {"mean": NUMBERS | {"raw key"}, "sd": NUMBERS | {"raw key"}},
+            **{"mean": three, "sd": ones},
+        ),
+        "NormalMixture": settings(
+            pcr.normal_prior(three, ones),
+            lambda prior: pcr.LinearSurrogate(graph, prior, jnp.zeros(3)),
+            {"weights": FEATURES, "mean": NUMBERS},
+        ),
+        "basis_surrogate": case(
+            pcr.basis_surrogate,
+            {"num_functions": ONE, "products": {"True"}, "prior": NONE, "centre": FEATURES},
+            **{"centre": three, "num_functions": 2, "products": False, "prior": None},
+        ),
+        "learned_prior": case(
+            pcr.learned_prior,
+            {"rows": FEATURES, "deviation": NON_NEGATIVE},
+            **{"rows": truth.sample(key, 20), "deviation": 0.3},
+        ),
+        "refit_prior": case(pcr.refit_prior),
         "LinearSurrogate.scm": case(surrogate.scm),
         "LinearSurrogate.expected": case(
             surrogate.expected, questions=one_history.questions, x=x[0]
         ),
         "Ess": settings(pcr.Ess()),
+        "Gibbs": settings(pcr.Gibbs(), {"num_walkers": ONE, "num_warmup": COUNT}),
         "Nuts": settings(pcr.Nuts()),
         "Smc": settings(pcr.Smc()),
         "infer": case(
@@ -462,6 +496,9 @@ def cases() -> dict[str, Case]:
         "numpyro_model": case(pcr.numpyro_model, history=one_history),
         "posterior_scms": case(pcr.posterior_scms),
         "diagnose": case(pcr.diagnose),
+        "taught": case(pcr.taught),
+        "conflicts": case(pcr.conflicts, posteriors=doubted),
+        "ask_again": case(pcr.ask_again, {"user": COUNT}, posteriors=doubted, user=0),
         # Before files are written under whatever name.
         "read_netcdf": case(pcr.read_netcdf, path=written),
         "write_netcdf": case(
