@@ -104,8 +104,8 @@ def described(value: Any) -> Any:
 
 def difference(before: Any, now: Any, name: str) -> tuple[str, Any, Any] | None:
     """The first place where two descriptions differ, and what is there; None if they do not."""
-    if isinstance(before, dict) and isinstance(now, dict) and list(before) == list(now):
-        pairs = [(f"{name}.{key}", before[key], now[key]) for key in now]
+    if isinstance(before, dict) and isinstance(now, dict):
+        pairs = [(f"{name}.{key}", before.get(key), now.get(key)) for key in {**before, **now}]
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         pairs = [(f"{name}[{i}]", *pair) for i, pair in enumerate(zip(before, now, strict=True))]
     else:
