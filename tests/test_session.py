@@ -120,17 +120,23 @@ def test_it_goes_on_after_every_answer_as_if_never_broken_off():
     assert np.isnan(session.history.answer[1, 2]).all()
 
 
-def test_the_first_person_alone_is_asked_and_recommended_the_same():
-    alone = begin(pcr.pose(score, GRAPH, X[1:2], scale=SCALE))
-    swapped = begin(pcr.pose(score, GRAPH, X[jnp.array([1, 0, 2])], scale=SCALE))
-    while not swapped.done.all():
-        same(alone.ask().shift, swapped.ask().shift[:1])
-        same(alone.sentences(), swapped.sentences()[:1])
-        if not alone.done.all():
-            alone.tell(answer(alone, X[1:2]))
-        swapped.tell(answer(swapped, X[jnp.array([1, 0, 2])]))
-    same(*(s.belief.posteriors.draws[0] for s in (alone, swapped)))
-    same(*(s.recommend("paper").action.value[0] for s in (alone, swapped)))
+def test_a_person_is_asked_and_recommended_the_same_in_other_company():
+    first, other = (X[jnp.array(rows)] for rows in ([2, 0, 1], [2, 2, 0]))
+    one, two = (begin(pcr.pose(score, GRAPH, x, scale=SCALE)) for x in (first, other))
+    two.design = one.design = Curious(low=-0.9)  # two of the others stop early
+    while not one.done.all():
+        for session, x in ((one, first), (two, other)):
+            if not session.done.all():
+                session.tell(answer(session, x))
+        same(one.ask().shift[0], two.ask().shift[0])
+        same(one.sentences()[0], two.sentences()[0])
+    same(*(s.belief.posteriors.draws[0] for s in (one, two)))
+    same(*(s.recommend("paper").action.value[0] for s in (one, two)))
+
+
+def test_a_person_alone_is_asked_the_same():
+    alone = pcr.Session(KEY, pcr.pose(score, GRAPH, X[:1], scale=SCALE), SURROGATE)
+    assert alone.sentences() == simple().sentences()[:1]
 
 
 def test_what_is_taken_back_leaves_no_trace():
