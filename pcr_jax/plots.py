@@ -683,9 +683,12 @@ def counterfactual_band(posteriors: Posteriors, node, user: int = 0) -> Figure:
     at = own.x[j] + steps
     axes = _panels(figure, len(effects), f"{node} (natural units)", "natural units", sharex=True)
     for ax, k in zip(axes, effects, strict=True):
-        for begin, end, label in ((low, high, "90 %"), (quarter, three_quarters, "50 %")):
-            bounds = begin[:, k], end[:, k]
-            ax.fill_between(at, *bounds, color=_COLOURS[0], alpha=0.2, linewidth=0, label=label)
+        for *ends, alpha, label in (
+            (low, high, 0.15, "90 %"),
+            (quarter, three_quarters, 0.35, "50 %"),
+        ):
+            bounds = [end[:, k] for end in ends]
+            ax.fill_between(at, *bounds, color=_COLOURS[0], alpha=alpha, linewidth=0, label=label)
         ax.plot(at, middle[:, k], color=_COLOURS[0], label="median")
         ax.plot(own.x[j], own.x[k], color="#222222", marker="o", linestyle="", label="now")
         said = ~np.isnan(answer[:, k])

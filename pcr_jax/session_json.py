@@ -131,12 +131,12 @@ def _refuse(wanted: str, came: Any):
 def _object(pairs: list[tuple[str, Any]]) -> dict:
     found = dict(pairs)
     if len(found) != len(pairs):
-        _refuse("every name once in an object", f"{[name for name, _ in pairs]}")
+        raise ValueError(f"a name twice among {[name for name, _ in pairs]}")
     return found
 
 
 def _constant(literal: str):
-    _refuse("without NaN and infinity", literal)
+    raise ValueError(literal)
 
 
 def opened(text: str | bytes) -> dict:
@@ -154,7 +154,7 @@ def opened(text: str | bytes) -> dict:
     try:
         plain = text.decode() if isinstance(text, bytes) else text
         content = json.loads(plain, object_pairs_hook=_object, parse_constant=_constant)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         content = _refuse("as to_json writes it, which is strict JSON", error)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         _refuse(f"with format {FORMAT!r}", shown(content))
@@ -228,11 +228,17 @@ def of_turn(turn: Turn, names: tuple) -> dict[str, Any]:
     return {"told": turn.answer is not None, "people": people}
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is one that JAX's precision holds."""
+    largest = float(jnp.finfo(jnp.result_type(float)).max)
+    return type(value) in (int, float) and abs(value) <= largest
+
+
 def _row(value: Any, num_nodes: int, where: str) -> np.ndarray | None:
     """Numbers, NaN for null."""
     if value is None:
         return None
-    good = isinstance(value, list) and all(v is None or type(v) in (int, float) for v in value)
+    good = isinstance(value, list) and all(v is None or _is_number(v) for v in value)
     if not good or len(value) != num_nodes:
         _refuse(f"with {num_nodes} numbers, or null, in {where}", shown(value))
     return np.array([math.nan if v is None else v for v in value], float)
@@ -258,7 +264,7 @@ def as_turn(turn: dict[str, Any], names: tuple, num_users: int, where: str) -> T
         has_parts(person, _PERSON, place)
         if (named := json.dumps(person["node"])) not in position:
             _refuse(f"with one of {list(names)} for node in {place}", shown(person["node"]))
-        if type(person["shift"]) not in (int, float) or not math.isfinite(person["shift"]):
+        if not _is_number(person["shift"]):
             _refuse(f"with a number for shift in {place}", shown(person["shift"]))
         if type(person["individual"]) is not bool or not isinstance(person["text"], str):
             _refuse(f"with true or false for individual, and a text, in {place}", shown(person))

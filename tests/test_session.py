@@ -1,5 +1,6 @@
 """Sessions: whenever they are broken off, they go on as if nothing had happened."""
 
+import doctest
 import json
 import random
 import signal
@@ -83,6 +84,12 @@ def begin(problem=PROBLEM, **other):
 def simple(**other):
     """A session whose questions rest on no posterior."""
     return begin(**{"design": None, "sampler": None, "digits": 2} | other)
+
+
+def test_the_example_of_the_docstring_runs():
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 5
+    assert not outcome.failed
 
 
 def again(session, **other):
@@ -252,7 +259,9 @@ def changed(content, rng):
 
     look(content)
     holder, at = rng.choice(places)
-    new = rng.choice([None, True, False, -1, 0, 3, 1e300, 0.1, "X9", "", [], {}, [1, 2, 3], "drop"])
+    new = rng.choice(
+        [None, True, False, -1, 0, 3, 1e300, 10**400, 0.1, "X9", "", [], {}, [1, 2, 3], "drop"]
+    )
     if new == "drop":
         del holder[at]
     else:
@@ -357,6 +366,24 @@ def test_a_file_of_another_kind_is_refused(part, value, message):
     del content["sha256"]
     with pytest.raises(ValueError, match=message):
         pcr.Session.from_json(session_json.sealed(content | {part: value}), PROBLEM, SURROGATE)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1, "a": 2}', "got a name twice"),
+        ('{"a": NaN}', "got NaN"),
+        ('{"a": ' + "9" * 5000 + "}", "strict JSON; got"),
+        ("[" * 100_000, "strict JSON; got"),
+        (b"\xff{}", "strict JSON; got"),
+        ("[]", "with format 'pcr_jax session'; got"),
+    ],
+)
+def test_what_is_not_strict_json_is_refused(text, message):
+    with pytest.raises(ValueError, match=f"Expected text of a session, .*{message}"):
+        pcr.Session.from_json(text, PROBLEM, SURROGATE)
+    with pytest.raises(TypeError, match="text to be a str or bytes; got 3"):
+        pcr.Session.from_json(3, PROBLEM, SURROGATE)
 
 
 def test_other_versions_are_warned_of():
