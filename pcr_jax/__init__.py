@@ -46,9 +46,10 @@ from pcr_jax.inference import (
 from pcr_jax.likelihoods import Likelihood, Mixture, Relaxed, Tolerance, mixture, relaxed, tolerance
 from pcr_jax.mechanisms import Mechanism
 from pcr_jax.population import Population, refused_population, sample_labels
-from pcr_jax.recourse import Algorithm1, Chance, Optimal, Plan, PlanStatus, find_recourse
+from pcr_jax.recourse import Algorithm1, Chance, Optimal, Plan, PlanStatus, find_recourse, pose
 from pcr_jax.scm import SCM, inverted, linear_scm, non_causal, population_of_scms
 from pcr_jax.scores import outside_model, with_threshold
+from pcr_jax.session import Session
 from pcr_jax.surrogates import (
     BasisSurrogate,
     Box,
@@ -101,6 +102,7 @@ __all__ = [
     "Report",
     "Sampler",
     "Samples",
+    "Session",
     "SimulatedUser",
     "Smc",
     "Surrogate",
@@ -131,6 +133,7 @@ __all__ = [
     "numpyro_model",
     "outside_model",
     "population_of_scms",
+    "pose",
     "posterior_scms",
     "read_netcdf",
     "refit_prior",

@@ -148,6 +148,7 @@ NO_ROWS = {"shape (0, 3)"}
 ANY_SHAPE = {"empty list", "raw key", "shape (7,)", "shape (2, 2, 2, 2)", *NO_ROWS}
 EMPTY = {"empty list", *NO_ROWS}
 NONE = {"None"}
+PATH = {*NONE, "path", "text", "number as text"}
 FUNCTION = {"function"}
 KEY = {"key", "raw key"}
 GRAPH = {"graph"}
@@ -162,6 +163,7 @@ RIGHT = {
     **dict.fromkeys(("max_tree_depth", "num_jumps", "num_runs", "num_moves"), ONE),
     **dict.fromkeys(("num_last_moves", "max_levels", "num_outer", "num_inner"), ONE),
     **dict.fromkeys(("num_samples", "max_queries"), COUNT),
+    **dict.fromkeys(("max_questions", "draws"), ONE),
     **dict.fromkeys(("wrong", "design", "reduce", "rows", "constraints", "action"), NONE),
     **dict.fromkeys(("sigma", "temperature", "learning_rate"), POSITIVE),
     **dict.fromkeys(("beta", "decay"), PROBABILITY),
@@ -276,6 +278,14 @@ def cases() -> dict[str, Case]:
     one_history = jax.tree.map(lambda leaf: leaf[0], history)
     written = Path("posterior.nc")
     pcr.write_netcdf(posteriors, written)
+
+    def session():
+        return pcr.Session(key, plan.problem, surrogate, max_questions=2, draws=2)
+
+    def told(answer, half_width):
+        asked = session()
+        asked.ask()
+        asked.tell(answer, half_width)
 
     def in_scm(mechanism):
         mechanisms = (*truth.mechanisms[:2], mechanism)
@@ -426,6 +436,18 @@ def cases() -> dict[str, Case]:
             pcr.elicit,
             {"history": NONE, "surrogate": NONE, "posteriors": NONE | FUNCTION},
             **{"history": room, "posteriors": None},
+        ),
+        "pose": case(pcr.pose, digits=3, cost="l1", intervention="soft", max_set_size=3),
+        "Session": case(
+            pcr.Session,
+            {"likelihood": NONE, "sampler": NONE, "path": PATH, "digits": ONE},
+            **{"max_questions": 2, "draws": 2, "digits": 2, "path": None},
+        ),
+        "Session.tell": case(told, {"half_width": NONE | FEATURES}, half_width=some),
+        "Session.from_json": case(
+            pcr.Session.from_json,
+            {"likelihood": NONE, "sampler": NONE, "path": PATH},
+            **{"text": session().to_json(), "path": None, "likelihood": None, "sampler": None},
         ),
         "Tolerance": settings(likelihood, logs),
         "Relaxed": settings(pcr.relaxed(0.5, 0.1), logs),

@@ -21,11 +21,15 @@ class Belief(NamedTuple):
         What was asked and answered so far.
     posteriors : optional
         What was inferred from that, for designs that need it.
+    problem : optional
+        What the users want decided and what they can do about it, see `pcr_jax.recourse.pose`, for
+        designs that need it.
     """
 
     surrogate: Surrogate
     history: History
     posteriors: Any = None
+    problem: Any = None
 
 
 class Design(Protocol):
