@@ -274,6 +274,8 @@ def cases() -> dict[str, Case]:
     plan = find()
     report = pcr.evaluate(plan, truth, optimum=ones, key=key)
     belief = pcr.Belief(surrogate, room)
+    mixed = infer(history, likelihood=pcr.mixture(0.1, 0.1))
+    learnt = pcr.Belief(surrogate, room, mixed, plan.problem)
     model = DummyClassifier().fit(x, [0, 1, 1])
     one_history = jax.tree.map(lambda leaf: leaf[0], history)
     written = Path("posterior.nc")
@@ -339,6 +341,11 @@ def cases() -> dict[str, Case]:
     searched = {"cost": "l1", "intervention": "soft", "max_set_size": 3, "solver": "optimal"}
     slow = pcr.Algorithm1(num_outer=2)
     counts = {n: ONE if isinstance(v, int) else POSITIVE for n, v in vars(pcr.Optimal()).items()}
+    designs = {
+        "InformationDesign": pcr.InformationDesign(num_candidates=4, num_truths=4),
+        "ThompsonDesign": pcr.ThompsonDesign(),
+        "DecisionDesign": pcr.DecisionDesign(num_candidates=4, num_truths=4),
+    }
     found = {
         "Action": case(pcr.Action, counterfactual, value=some, hard=every, known_as="action"),
         "Action.soft": case(pcr.Action.soft, {"shift": NUMBERS | REAL | ANY_SHAPE}, shift=some),
@@ -420,6 +427,19 @@ def cases() -> dict[str, Case]:
             {"high": REAL - {"minus one"} | {"10**30"}},
         ),
         "RandomDesign.ask": case(pcr.RandomDesign().ask),
+        **{
+            name: settings(
+                design,
+                lambda design: design.ask(key, learnt),
+                {
+                    **{"reach": POSITIVE - {"10**30"}, "individual": {"True"}, "level": INSIDE},
+                    **{"num_candidates": ONE, "num_truths": ONE, "least_saving": PROBABILITY},
+                },
+            )
+            for name, design in designs.items()
+        },
+        **{f"{name}.ask": case(design.ask, belief=learnt) for name, design in designs.items()},
+        "DecisionDesign.outlook": case(pcr.DecisionDesign().outlook, belief=learnt),
         "SimulatedUser": case(
             pcr.SimulatedUser,
             lambda user: user.answer(key, questions, x),
@@ -434,7 +454,10 @@ def cases() -> dict[str, Case]:
         "population_of_scms": case(pcr.population_of_scms, {"scm": ANY_SCM}, sd=0.3),
         "elicit": case(
             pcr.elicit,
-            {"history": NONE, "surrogate": NONE, "posteriors": NONE | FUNCTION},
+            {
+                **{"history": NONE, "surrogate": NONE, "problem": NONE},
+                "posteriors": NONE | FUNCTION,
+            },
             **{"history": room, "posteriors": None},
         ),
         "pose": case(pcr.pose, digits=3, cost="l1", intervention="soft", max_set_size=3),

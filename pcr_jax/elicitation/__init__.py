@@ -1,6 +1,14 @@
 """Elicitation: who is asked what."""
 
-from pcr_jax.elicitation.designs import Belief, Design, RandomDesign
+from pcr_jax.elicitation.designs import (
+    Belief,
+    DecisionDesign,
+    Design,
+    InformationDesign,
+    Outlook,
+    RandomDesign,
+    ThompsonDesign,
+)
 from pcr_jax.elicitation.elicit import elicit
 from pcr_jax.elicitation.respondents import (
     Anchored,
@@ -18,10 +26,14 @@ __all__ = [
     "Asked",
     "Belief",
     "Broad",
+    "DecisionDesign",
     "Design",
+    "InformationDesign",
+    "Outlook",
     "RandomDesign",
     "Respondent",
     "SimulatedUser",
+    "ThompsonDesign",
     "TooWeak",
     "Wrong",
     "elicit",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
-from pcr_jax.elicitation.designs.base import Belief, Design
+from pcr_jax.elicitation.designs.base import Belief, Design, check_problem
 from pcr_jax.elicitation.designs.random import RandomDesign
 from pcr_jax.elicitation.respondents import Respondent
 from pcr_jax.graph import Graph
@@ -29,6 +32,7 @@ def elicit(
     history: History | None = None,
     surrogate: Surrogate | None = None,
     posteriors: Callable[[Array, History], Any] | None = None,
+    problem: Any = None,
 ) -> History:
     """Ask every user ``num_queries`` questions, one after the other.
 
@@ -51,10 +55,14 @@ def elicit(
     posteriors : callable, optional
         (key, history) -> the users' posteriors, for designs that need them: such as `infer` with
         its other arguments given.
+    problem : Problem, optional
+        What the users want decided, see `pcr_jax.recourse.pose`, for designs that need it.
 
     Returns
     -------
     History
+        A user whom the design stops asking (``node`` -1) is asked no more: `History.num_queries`
+        of such a user is smaller.
 
     Raises
     ------
@@ -63,7 +71,7 @@ def elicit(
     ValueError
         If ``x`` is not finite or not of shape (num_users, d), ``num_queries < 1``, the
         respondent has SCMs for another number of users, ``history`` is not one of these users
-        (see `check_history`), or the design needs ``posteriors``.
+        (see `check_history`), or the design needs ``posteriors`` or ``problem``.
     """
     _checks.key(key)
     for name, value, attributes, such_as in (
@@ -90,14 +98,23 @@ def elicit(
         raise ValueError(
             f"Expected posteriors=, (key, history) -> posteriors, for {design}; got none."
         )
+    if problem is not None or getattr(design, "needs_problem", False):
+        check_problem(problem, x.shape, graph, design)
     history = _with_room(history, x, num_queries, graph)
+    stopped = np.zeros(len(x), bool)
     for t in range(num_queries):
         k_ask, k_answer = jax.random.split(jax.random.fold_in(key, t))
-        belief = Belief(surrogate, history)
+        belief = Belief(surrogate, history, problem=problem)
         if posteriors is not None and design.needs_posterior:
             k_ask, k_infer = jax.random.split(k_ask)
             belief = belief._replace(posteriors=posteriors(k_infer, history))
         questions = design.ask(k_ask, belief)
+        if (node := _checks.concrete(questions.node)) is not None:
+            stopped = stopped | (node < 0)
+            if stopped.all():
+                break
+            if stopped.any():
+                questions = replace(questions, node=jnp.where(stopped, -1, questions.node))
         history = tell(history, questions, respondent.answer(k_answer, questions, x))
     return history
 

@@ -249,6 +249,17 @@ class Mixture(Likelihood):
         answered = ~jnp.isnan(answer).all(-1)
         return jnp.where(answered, jax.nn.sigmoid(wrong - right), 0.0)
 
+    def simulate(self, key: Array, unknowns: Array, expected: Array) -> Array:
+        """Answers (T, d), every number of them reported; the other way of `pointwise`."""
+        rate, noise = self.split(unknowns)
+        k_wrong, k_noise = jax.random.split(key)
+        is_wrong = jax.random.bernoulli(k_wrong, rate, expected.shape[:1])[:, None]
+        known = self.about.wrong is not None
+        other, sd = (self.about.wrong, noise) if known else (self.about.reference, self.broad)
+        centre = jnp.where(is_wrong, other, expected)
+        unit = jax.random.normal(k_noise, expected.shape, expected.dtype)
+        return centre + jnp.where(is_wrong, sd, noise) * unit
+
     def augment(self, key: Array, unknowns: Array, expected: Array, answer: Array) -> Augmented:
         """Which answers are wrong, and given that error rate and noise; see `Augmented`."""
         (num, _), size = answer.shape, answer.size

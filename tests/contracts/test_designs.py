@@ -8,11 +8,15 @@ import pytest
 import pcr_jax as pcr
 from pcr_jax.batching import take
 from pcr_jax.elicitation import Belief
+from pcr_jax.recourse import pose
 
 pytestmark = pytest.mark.x64
 DESIGNS = {
     "random": pcr.RandomDesign,
     "random, wide": lambda: pcr.RandomDesign(-5.0, 5.0),
+    "information": lambda: pcr.InformationDesign(num_candidates=6),
+    "thompson": pcr.ThompsonDesign,
+    "decision": lambda: pcr.DecisionDesign(num_candidates=6),
 }
 GRAPH = pcr.Graph.from_edges(list("abcde"), ["ab", "bd", "ad", "cd"])
 KEY = jax.random.key(0)
@@ -28,9 +32,12 @@ SCM, SURROGATE = pcr.linear_scm(GRAPH, jnp.ones(4)), pcr.linear_surrogate(GRAPH,
 USER = pcr.SimulatedUser(SCM, num_draws=3)
 
 
+PROBLEM = pose(lambda x: x.sum() - 200.0, GRAPH, X, scale=jnp.ones(5))
+
+
 def posteriors(key, history):
     sampler = pcr.Smc(num_runs=1, num_particles=64)
-    return pcr.infer(key, SURROGATE, history, pcr.relaxed(1.0, 0.5), sampler=sampler)
+    return pcr.infer(key, SURROGATE, history, pcr.mixture(1.0, 0.1), sampler=sampler)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +48,10 @@ def history():
 @pytest.fixture
 def beliefs(design, history):
     """About all users, and about the first one alone."""
-    alone = take(history, slice(1))
+    groups = (history, PROBLEM), take((history, PROBLEM), slice(1))
     if not design.needs_posterior:
-        return Belief(SURROGATE, history), Belief(SURROGATE, alone)
-    return tuple(Belief(SURROGATE, h, posteriors(KEY, h)) for h in (history, alone))
+        return tuple(Belief(SURROGATE, h, problem=problem) for h, problem in groups)
+    return tuple(Belief(SURROGATE, h, posteriors(KEY, h), problem) for h, problem in groups)
 
 
 def test_it_asks_everybody_one_question_that_can_be_answered(design, beliefs):
@@ -65,7 +72,7 @@ def test_a_users_question_does_not_depend_on_the_others(design, beliefs):
 
 
 def test_it_leads_through_an_elicitation(design, history):
-    more = {"design": design, "surrogate": SURROGATE, "posteriors": posteriors}
+    more = {"design": design, "surrogate": SURROGATE, "posteriors": posteriors, "problem": PROBLEM}
     longer = pcr.elicit(KEY, USER, X, num_queries=1, **more)
     np.testing.assert_array_equal(longer.num_queries, 1)
 

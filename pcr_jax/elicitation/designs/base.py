@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from jax import Array
 
+from pcr_jax import _checks
+from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions
 from pcr_jax.surrogates import Surrogate
 
@@ -64,3 +67,22 @@ class Design(Protocol):
 
         A user's question must not depend on the other users.
         """
+
+
+def check_problem(problem: Any, shape: tuple[int, ...], graph: Graph, design: Any) -> None:
+    """Raise unless there is a problem of users of this shape (num_users, d)."""
+    if problem is None:
+        raise ValueError(
+            f"Expected problem=, what is to be decided, for {design}; got none. See "
+            "pcr_jax.recourse.pose."
+        )
+    if not all(hasattr(problem, name) for name in ("score", "x", "names", "bounds")):
+        raise TypeError(
+            "Expected problem to be one, such as pcr_jax.recourse.pose gives; got "
+            f"{_checks.shown(problem)}."
+        )
+    if np.shape(problem.x) != shape or tuple(problem.names) != graph.nodes:
+        raise ValueError(
+            f"Expected a problem with x of shape {shape} and the features {list(graph.nodes)}; "
+            f"got {np.shape(problem.x)} and {list(problem.names)}."
+        )
