@@ -61,8 +61,9 @@ def fit_probabilities(posteriors: Posteriors) -> np.ndarray:
     found = np.ones(len(wrong))
     for users, padded in chunks_of(everybody, _CHUNK * width()):
         regressions = _regressions(posteriors.likelihood, *take(model, padded))
-        for i, own in zip(users, zip(*map(np.asarray, regressions), strict=True), strict=False):
-            found[i] = _probability(*own, ~(wrong[i] > _WRONG))
+        parts = [np.asarray(part) for part in regressions]
+        for row, i in enumerate(users):
+            found[i] = _probability(*(part[row] for part in parts), ~(wrong[i] > _WRONG))
     return found
 
 
