@@ -40,6 +40,7 @@ COMMANDS = {
         "malformed",
         "optimality",
         "posterior",
+        "questions",
         "respondents",
     ),
     "paper": ("claims", "published", "reference"),
