@@ -74,10 +74,11 @@ def described(value: Any) -> Any:
 
     Of a function the name is all that can be told.
     """
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int | float):
-        return _number(value)
+    for plain in (str, int, float):  # subclasses, such as np.float64, are as good
+        if isinstance(value, plain):
+            return _number(plain(value)) if plain is float else plain(value)
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             value = jax.random.key_data(value)

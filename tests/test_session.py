@@ -199,14 +199,13 @@ def test_the_file_is_strict_json_with_everything_that_was_said():
     same(resumed.ask(), session.ask())
 
 
-@pytest.mark.parametrize("scale", [1.0, 20.0, 3000.0])
-def test_what_people_read_is_what_is_asked(scale):
+@pytest.mark.parametrize(("scale", "unit"), [(1.0, 0.1), (20.0, 1.0), (3000.0, 100.0)])
+def test_what_people_read_is_what_is_asked(scale, unit):
     x = scale * np.array([[1.234567, 0.0, 0.0]])
     problem = pcr.pose(score, GRAPH, x, scale=[scale] * 3)
     session = pcr.Session(KEY, problem, pcr.linear_surrogate(GRAPH, scale=[scale] * 3))
     (text,), (shift,), (node,) = session.sentences(), session.ask().shift, session.ask().node
     name, effects = GRAPH.nodes[node], ("X2 and X3", "X3")[node]
-    unit = scale / 10 if scale < 3000 else 100
     by = round(float(shift), 1)
     assert by == pytest.approx(round(by / unit) * unit)
     begin = round(float(x[0, node]) / unit) * unit
@@ -340,7 +339,8 @@ def test_a_class_of_ones_own_is_told_by_its_name_and_fields():
         def __init__(self):
             self.depth = np.float32(0.5)
 
-    told = session_json.described([Mine(), Plain()])
+    told = session_json.described([Mine(), Plain(), np.float64(0.5), pcr.PlanStatus.budget])
+    assert [type(value) for value in told[2:]] == [float, int]
     assert told[0]["notes"] == [None, "inf", [["a", [{"name": "score"}]]], [0, 1]]
     assert told[1]["depth"] == 0.5
     assert session_json.described(Mine()) == told[0]
