@@ -61,9 +61,10 @@ def fit_probabilities(posteriors: Posteriors) -> np.ndarray:
     found = np.ones(len(wrong))
     for users, padded in chunks_of(everybody, _CHUNK * width()):
         regressions = _regressions(posteriors.likelihood, *take(model, padded))
-        parts = [np.asarray(part) for part in regressions]
+        right = ~(wrong[users] > _WRONG)
+        parts = [np.asarray(part) for part in (*regressions, right)]
         for row, i in enumerate(users):
-            found[i] = _probability(*(part[row] for part in parts), ~(wrong[i] > _WRONG))
+            found[i] = _probability(*(part[row] for part in parts))
     return found
 
 
