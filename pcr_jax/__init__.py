@@ -18,7 +18,7 @@ from pcr_jax.elicitation import (
     elicit,
     sample_error_rates,
 )
-from pcr_jax.evaluation import Report, evaluate, intervention_pattern
+from pcr_jax.evaluation import Report, evaluate, intervention_pattern, reliability
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
 from pcr_jax.inference import (
@@ -50,9 +50,10 @@ from pcr_jax.inference import (
 from pcr_jax.likelihoods import Likelihood, Mixture, Relaxed, Tolerance, mixture, relaxed, tolerance
 from pcr_jax.mechanisms import Mechanism
 from pcr_jax.population import Population, refused_population, sample_labels
-from pcr_jax.recourse import Algorithm1, Optimal, Plan, PlanStatus, find_recourse
+from pcr_jax.recourse import Algorithm1, Chance, Optimal, Plan, PlanStatus, find_recourse, pose
 from pcr_jax.scm import SCM, inverted, linear_scm, non_causal, population_of_scms
 from pcr_jax.scores import outside_model, with_threshold
+from pcr_jax.session import Session
 from pcr_jax.surrogates import (
     BasisSurrogate,
     Box,
@@ -77,6 +78,7 @@ __all__ = [
     "Belief",
     "Box",
     "Broad",
+    "Chance",
     "Classifier",
     "Constraints",
     "DecisionDesign",
@@ -107,6 +109,7 @@ __all__ = [
     "Report",
     "Sampler",
     "Samples",
+    "Session",
     "SimulatedUser",
     "Smc",
     "Surrogate",
@@ -138,11 +141,13 @@ __all__ = [
     "numpyro_model",
     "outside_model",
     "population_of_scms",
+    "pose",
     "posterior_scms",
     "read_netcdf",
     "refit_prior",
     "refused_population",
     "relaxed",
+    "reliability",
     "sample_error_rates",
     "sample_labels",
     "taught",

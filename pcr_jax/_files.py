@@ -23,6 +23,8 @@ def write(path: str | os.PathLike, data: bytes | memoryview) -> None:
         try:
             with open(unfinished, "xb") as file:
                 file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             unfinished.replace(path)
         except BaseException:
             unfinished.unlink(missing_ok=True)

@@ -84,7 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=_folder,
         metavar="DIR",
-        help="where results go (default: out/PROTOCOL[-quick])",
+        help="where results go (default: out/PROTOCOL[-quick][-beyond])",
+    )
+    reproduce.add_argument(
+        "--beyond",
+        action="store_true",
+        help="the paper's method beside other questions and plans that work with a probability",
     )
     reproduce.add_argument("--sampler", choices=["zeus", "ess", "nuts", "smc"], default="zeus")
     reproduce.add_argument(
@@ -108,11 +113,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line. Exits with 2 for a mistake, 1 for a failure, 130 if interrupted."""
     args = _parser().parse_args(argv)
     protocol = PROTOCOLS[args.protocol]
+    if args.beyond:
+        protocol = replace(protocol, beyond_people=protocol.num_users)
     if args.quick:
         protocol = quick(protocol)
     if args.seeds is not None:
         protocol = replace(protocol, seeds=args.seeds)
-    out = args.out or Path("out") / (args.protocol + ("-quick" if args.quick else ""))
+    suffix = ("-quick" if args.quick else "") + ("-beyond" if args.beyond else "")
+    out = args.out or Path("out") / (args.protocol + suffix)
     scms = [scm for scm in library.SCMS if scm in args.scm]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

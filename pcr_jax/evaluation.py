@@ -7,6 +7,7 @@ validity, robust validity, cost, regret, intervention patterns.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -45,12 +46,15 @@ class Report:
     optimum : Array, optional
         Shape (num_users,): cost of the cheapest action under the true SCM; infinite where none
         was found.
+    p_valid : Array, optional
+        Shape (num_users,): the plan's, what it stated; NaN where it stated nothing.
     """
 
     valid: Array
     robust_valid: Array
     cost: Array
     optimum: Array | None = None
+    p_valid: Array | None = None
 
     @property
     def validity(self) -> float:
@@ -94,6 +98,15 @@ class Report:
         gap = np.subtract(self.cost, self.optimum, where=users, out=np.zeros(len(users)))
         return _mean_over(gap, users)
 
+    def reliability(self, num_bins: int = 10) -> pd.DataFrame:
+        """What the plan stated against what came of it; see `reliability`."""
+        if self.p_valid is None:
+            raise ValueError("Expected a report of a plan with p_valid; got none.")
+        there = ~np.isnan(self.p_valid)
+        return reliability(
+            np.asarray(self.p_valid)[there], np.asarray(self.robust_valid)[there], num_bins
+        )
+
     def __str__(self):
         said = (
             f"{len(self.valid)} users: validity {self.validity:.3f}, "
@@ -111,6 +124,51 @@ def _same_users(report, other, name):
         raise ValueError(
             f"Expected {name} to be of the same {len(report.valid)} users; got {len(other.valid)}."
         )
+
+
+def reliability(stated: ArrayLike, realised: ArrayLike, num_bins: int = 10) -> pd.DataFrame:
+    """Probabilities that were stated against how often it came so.
+
+    The mean of ``abs(stated - realised)``, weighted by ``users``, is the expected calibration error
+    (Naeini, Cooper & Hauskrecht 2015); of few users it is more than 0 by chance alone, about
+    ``error`` in each bin.
+
+    Parameters
+    ----------
+    stated : array
+        Shape (num_users,), in [0, 1].
+    realised : array
+        Shape (num_users,), boolean.
+    num_bins : int
+        Of about as many users each, by what was stated; equal ones share a bin.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per bin: the mean ``stated``, the share ``realised``, its standard ``error`` if what
+        was stated is right, and the number of ``users``.
+
+    Raises
+    ------
+    TypeError
+        If ``realised`` is not boolean.
+    ValueError
+        If the shapes differ, a probability is out of [0, 1], or there is no user.
+    """
+    stated = np.asarray(_checks.probability(stated, "stated", ("num_users",)), float)
+    realised = np.asarray(_checks.array(realised, "realised", stated.shape, kind=bool))
+    _checks.count(num_bins, "num_bins")
+    if not len(stated):
+        raise ValueError("Expected at least one user in stated; got none.")
+    ends = np.unique(np.quantile(stated, np.linspace(0, 1, num_bins + 1)))
+    bins = np.clip(np.searchsorted(ends, stated, side="right"), 1, max(1, len(ends) - 1))
+    table = pd.DataFrame({"stated": stated, "realised": realised})
+    table["variance"] = stated * (1 - stated)
+    groups = table.groupby(bins)
+    found = groups[["stated", "realised"]].mean()
+    found["users"] = groups.size()
+    found["error"] = np.sqrt(groups["variance"].mean() / found["users"])
+    return found.reset_index(drop=True)
 
 
 def optimum_cost(
@@ -178,6 +236,7 @@ def evaluate(
         optimum = _checks.array(optimum, "optimum", (len(problem.x),), rows=rows)
         if bool(jnp.isnan(optimum).any()):
             raise ValueError("Expected optimum to be costs, infinite where there is none; got NaN.")
+    problem = replace(problem, requirement=problem.requirement.in_one_world)
     truths = worlds_of(problem, truth, "truth")
     if not bool(has_model(truths).all()):
         raise ValueError("Expected truth with finite coefficients; got NaN or infinite ones.")
@@ -190,7 +249,8 @@ def evaluate(
     refuse_probabilities(score, x, scale, logit)
     acted = jnp.isfinite(plan.cost)
     cost = jnp.where(acted, plan.cost, jnp.inf)
-    return Report(acted & (logit >= 0), acted & (fresh.logit >= 0), cost, optimum)
+    robust_valid = acted & (fresh.logit >= 0)
+    return Report(acted & (logit >= 0), robust_valid, cost, optimum, plan.p_valid)
 
 
 def intervention_pattern(

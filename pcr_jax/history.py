@@ -165,6 +165,7 @@ def _checked_width(half_width, name: str, shape: tuple[int, ...]) -> Array | Non
     """None, or finite numbers that are not negative."""
     if half_width is None:
         return None
+    _checks.unnamed(half_width, name)
     return _checks.positive(half_width, name, shape, or_zero=True)
 
 

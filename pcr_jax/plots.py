@@ -1,4 +1,4 @@
-"""The paper's figures, drawn from the tables of the experiments and from posteriors.
+"""The paper's figures and those of decisions, drawn from tables and from posteriors.
 
 Every function returns a `matplotlib.figure.Figure` and none uses pyplot, so that neither a
 display nor global state is needed.
@@ -12,13 +12,16 @@ import textwrap
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from pcr_jax import _checks
 from pcr_jax._extras import extra
 from pcr_jax._files import write
+from pcr_jax.actions import Action
 from pcr_jax.batching import take
-from pcr_jax.inference import posterior_scms
+from pcr_jax.inference import Posteriors, posterior_scms
 from pcr_jax.inference.arviz_data import coefficients_of
 from pcr_jax.scm import SCM
 
@@ -42,6 +45,9 @@ SWEEPS = {
     "sigma": r"tolerance $\sigma$ (natural units)",
     "num_queries": "number of queries $T$",
 }
+# Of whatever else is compared; the rest of that set.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
+_MARKERS = "os^Dv<>"
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -63,6 +69,8 @@ _STYLE: dict[Any, Any] = {
 _LABELS = ("scm", "epsilon", "learning_rate", "variant", "seed")
 _RARE = 0.01
 _NUM_SAMPLES = 10_000
+_NUM_DRAWS = 200
+_NUM_BINS = 10
 
 
 def _columns(table: pd.DataFrame, *columns: str) -> None:
@@ -423,6 +431,278 @@ def posterior(idata, truth: SCM) -> Figure:
     _walkers(left, names, paths, num_warmup, known)
     right.suptitle("distribution of each node", x=0.01, ha="left")
     _distributions(right, truth, estimate)
+    return figure
+
+
+def _bins(values: np.ndarray) -> np.ndarray:
+    """Which of at most ten bins of about as many values each is in."""
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, _NUM_BINS + 1)))
+    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(len(edges) - 2, 0))
+
+
+def _wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of 95 % intervals of probabilities (Wilson 1927)."""
+    z = 1.96
+    middle = (share + z**2 / (2 * number)) / (1 + z**2 / number)
+    half = z * np.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
+    half = half / (1 + z**2 / number)
+    return np.minimum(middle - half, share), np.maximum(middle + half, share)
+
+
+@matplotlib.rc_context(_STYLE)
+def reliability(stated, realised) -> Figure:
+    """Whether what was stated to succeed with some probability did so as often.
+
+    Points are means of at most ten bins with about as many plans each, error bars 95 % intervals of
+    the share that succeeded (Wilson's). The title has the expected calibration error: how far
+    points are from the diagonal, on average over plans.
+
+    Parameters
+    ----------
+    stated : array
+        Shape (n,): the probability stated with each plan, such as ``plan.p_valid``; NaN where
+        there was no plan, which is left out.
+    realised : array
+        Shape (n,), boolean: whether it succeeded.
+
+    Raises
+    ------
+    TypeError
+        If ``stated`` are no numbers, or ``realised`` not boolean.
+    ValueError
+        If the shapes differ, or a probability is outside [0, 1].
+    """
+    stated = np.asarray(_checks.reported(stated, "stated", ("n",)), float)
+    realised = np.asarray(_checks.array(realised, "realised", stated.shape, kind=bool))
+    there = ~np.isnan(stated)
+    stated, realised = stated[there], realised[there]
+    if not ((stated >= 0) & (stated <= 1)).all():
+        raise ValueError(
+            f"Expected stated in [0, 1], or NaN; got {stated.min()} to {stated.max()}."
+        )
+    if not len(stated):
+        return _message("No plan was stated to succeed with any probability.")
+    rows = pd.DataFrame({"bin": _bins(stated), "stated": stated, "realised": realised})
+    bins = rows.groupby("bin").agg(
+        stated=("stated", "mean"), realised=("realised", "mean"), number=("realised", "size")
+    )
+    error = (bins.number * (bins.stated - bins.realised).abs()).sum() / len(rows)
+    low, high = _wilson(bins.realised.to_numpy(), bins.number.to_numpy())
+    figure = _figure(3.6, 3.4, f"{len(rows)} plans, expected calibration error {error:.3f}")
+    ax = figure.subplots()
+    least = max(0.0, min(low.min(), bins.stated.min()) - 0.03)
+    ax.plot([least, 1], [least, 1], color="0.5", linestyle="--", linewidth=0.8)
+    ax.errorbar(
+        bins.stated,
+        bins.realised,
+        [bins.realised - low, high - bins.realised],
+        color=_COLOURS[0],
+        marker="o",
+        elinewidth=0.7,
+        capsize=1.5,
+    )
+    ax.set(xlim=(least, 1.01), ylim=(least, 1.01), aspect="equal")
+    ax.set(xlabel="stated probability", ylabel="share that succeeded")
+    return figure
+
+
+@matplotlib.rc_context(_STYLE)
+def cost_against_questions(table: pd.DataFrame) -> Figure:
+    """What questions buy: validity and cost of the plans after them, by design.
+
+    Left: the share of plans that are valid, with its standard error. Right: the mean cost with its
+    standard error, and the median, dotted; who has no finite cost is left out.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per person, design and number of questions, with the columns design, questions,
+        valid (boolean, or a share) and cost, such as in relation to the optimum.
+
+    Raises
+    ------
+    TypeError
+        If ``table`` is not a table.
+    ValueError
+        If it lacks a column.
+    """
+    _columns(table, "design", "questions", "valid", "cost")
+    if table.empty:
+        return _message("There are no plans.")
+    rows = table.assign(
+        valid=table.valid.astype(float), cost=table.cost.where(np.isfinite(table.cost))
+    )
+    figure = _figure(7.2, 3.1, "mean ± s.e. over people")
+    validity, cost = figure.subplots(1, 2, sharex=True)
+    designs = list(rows.design.unique())
+    for k, design in enumerate(designs):
+        look = {"color": _COLOURS[k % 7], "marker": _MARKERS[k % 7]}
+        of_design = rows[rows.design == design].groupby("questions")
+        for ax, column in ((validity, "valid"), (cost, "cost")):
+            stats = of_design[column].agg(["mean", "sem", "median"]).dropna(subset="mean")
+            x = stats.index + 0.06 * (k - (len(designs) - 1) / 2)  # side by side
+            ax.errorbar(
+                *(x, stats["mean"], stats["sem"]),
+                **look,
+                elinewidth=0.7,
+                capsize=1.5,
+                label=f"{design}",
+            )
+            if column == "cost":
+                ax.plot(x, stats["median"], color=look["color"], linestyle=":", linewidth=0.9)
+    for k, ax in enumerate((validity, cost)):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("number of questions $T$")
+        _letter(ax, k)
+    validity.set(ylabel="validity (share of people)")
+    validity.set_ylim(top=1.01)
+    cost.set(ylabel="cost")
+    handles: list[Artist] = [
+        *validity.get_legend_handles_labels()[0],
+        Line2D([], [], color="0.5", linestyle=":", label="median"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+@matplotlib.rc_context(_STYLE)
+def price_of_certainty(table: pd.DataFrame) -> Figure:
+    """What it costs each person to be surer: cost and probability against the level asked for.
+
+    Left: every person's cost, and the median of those who have a plan at that level. Right: the
+    probability of success that was reached. A note says who has no plan, whose cost is not finite.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per person and level, with the columns user, level, cost and p_valid.
+
+    Raises
+    ------
+    TypeError
+        If ``table`` is not a table.
+    ValueError
+        If it lacks a column.
+    """
+    _columns(table, "user", "level", "cost", "p_valid")
+    if table.empty:
+        return _message("There are no plans.")
+    rows = table.sort_values("level")
+    served = np.isfinite(rows.cost)
+    rows = rows.assign(cost=rows.cost.where(served), p_valid=rows.p_valid.where(served))
+    figure = _figure(7.2, 3.1, f"{rows.user.nunique()} people")
+    cost, reached = axes = figure.subplots(1, 2, sharex=True)
+    for ax, column in ((cost, "cost"), (reached, "p_valid")):
+        for _, own in rows.groupby("user"):
+            ax.plot(own.level, own[column], color=_COLOURS[0], linewidth=0.6, alpha=0.4)
+        median = rows.groupby("level")[column].median()
+        ax.plot(median.index, median, color="#222222", marker="o", label="median")
+        ax.set_xlabel("probability of success asked for")
+    ends = [rows.level.min(), rows.level.max()]
+    reached.plot(ends, ends, color="0.5", linestyle="--", linewidth=0.8, label="asked for")
+    for k, ax in enumerate(axes):
+        _letter(ax, k)
+        ax.legend(loc="upper left")
+    cost.set_ylabel("cost")
+    cost.set_ylim(bottom=0)
+    reached.set_ylabel("probability of success reached")
+    lacking = (~served).groupby(rows.level).sum()
+    if lacking.any():
+        told = ", ".join(f"{number} at {level:g}" for level, number in lacking[lacking > 0].items())
+        note = textwrap.fill(f"Without a plan: {told}.", 115)
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="0.35")
+    return figure
+
+
+@jax.jit
+def _responses(scms: SCM, x, shifts):
+    """What ``x`` (d,) becomes under SCMs (draw,) and shifts (step, d); (draw, step, d)."""
+
+    def one(scm):
+        return jax.vmap(lambda shift: scm.counterfactual(x, Action.soft(shift)))(shifts)
+
+    return jax.vmap(one)(scms)
+
+
+@matplotlib.rc_context(_STYLE)
+def counterfactual_band(posteriors: Posteriors, node, user: int = 0) -> Figure:
+    """What would follow for one person if a node changed, as far as their answers tell.
+
+    One panel for each descendant: the median over draws of the person's SCM, bands of 50 and 90 %,
+    the present state, and what the person answered to such questions about themselves (where an
+    interval was told, with its ends).
+
+    Parameters
+    ----------
+    posteriors : Posteriors
+    node : str
+        One of the graph's nodes, with descendants. It is moved by up to two of the surrogate's
+        scales, or as far as the person was asked.
+    user : int
+
+    Raises
+    ------
+    TypeError
+        If ``posteriors`` are none.
+    ValueError
+        If there is no such node or user, or nothing follows from the node.
+    """
+    _checks.instance(posteriors, Posteriors, "posteriors", " See infer.")
+    graph, history = posteriors.surrogate.graph, posteriors.history
+    causes = [graph.nodes[j] for j in np.flatnonzero(graph.descendants.any(1))]
+    if node not in causes:
+        raise ValueError(
+            f"Expected node to be one of {causes}, which have descendants; got {node!r}."
+        )
+    _checks.count(user, "user", minimum=0)
+    if user >= history.num_users:
+        raise ValueError(f"Expected user < {history.num_users}; got {user}.")
+    if not np.isfinite(posteriors.draws[user]).all():
+        return _message(f"User {user} has no posterior.")
+    j = graph.nodes.index(node)
+    own = jax.tree.map(lambda leaf: np.asarray(leaf)[user], history)
+    questions = own.questions
+    asked = (questions.node == j) & questions.individual
+    shift, answer = questions.shift[asked], own.answer[asked]
+    half = np.zeros_like(answer) if own.half_width is None else own.half_width[asked]
+    scale = getattr(posteriors.surrogate, "scale", None)
+    unit = 1.0 if scale is None else np.broadcast_to(scale, history.x.shape)[user, j]
+    far = max(2 * unit, np.abs(shift).max(initial=0.0))
+    steps = np.linspace(-far, far, 41)
+    draws = min(_NUM_DRAWS, posteriors.flat.shape[1])
+    moves = steps[:, None] * (np.arange(graph.num_nodes) == j)
+    scms = take(posteriors.scms(draws), user)
+    after = np.asarray(_responses(scms, jnp.asarray(own.x), jnp.asarray(moves)))
+    low, quarter, middle, three_quarters, high = np.quantile(
+        after, [0.05, 0.25, 0.5, 0.75, 0.95], 0
+    )
+
+    effects = np.flatnonzero(graph.descendants[j])
+    columns, rows = -(-len(effects) // 5), min(len(effects), 5)
+    figure = _figure(max(4.0, 2.9 * columns), 1.0 + 1.7 * rows, f"user {user}")
+    at = own.x[j] + steps
+    axes = _panels(figure, len(effects), f"{node} (natural units)", "natural units", sharex=True)
+    for ax, k in zip(axes, effects, strict=True):
+        for *ends, alpha, label in (
+            (low, high, 0.15, "90 %"),
+            (quarter, three_quarters, 0.35, "50 %"),
+        ):
+            bounds = [end[:, k] for end in ends]
+            ax.fill_between(at, *bounds, color=_COLOURS[0], alpha=alpha, linewidth=0, label=label)
+        ax.plot(at, middle[:, k], color=_COLOURS[0], label="median")
+        ax.plot(own.x[j], own.x[k], color="#222222", marker="o", linestyle="", label="now")
+        said = ~np.isnan(answer[:, k])
+        ax.errorbar(
+            *(own.x[j] + shift[said], answer[said, k], half[said, k]),
+            color=_COLOURS[1],
+            marker="x",
+            linestyle="",
+            elinewidth=0.8,
+            label="answers",
+        )
+        ax.set_title(f"{graph.nodes[k]}", loc="left")
+    handles = axes[0].get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
 
 

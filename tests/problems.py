@@ -20,6 +20,40 @@ from pcr_jax.surrogates import Box
 POPULATION = RandomDesign(0.0, 1.0, individual=False)
 
 
+def network(*layers):
+    """A score from (kernel, bias) of three layers, the hidden ones padded to 16 tanh units.
+
+    One form for many tests, so that they share the programs of the optimal solver, which are dear:
+    with up to 8 users, or 20, of linear SCMs on a graph of three nodes.
+    """
+    params = {}
+    for i, (kernel, bias) in enumerate(layers):
+        shape = (3 if i == 0 else 16, 1 if i == 2 else 16)
+        padded, offset = np.zeros(shape, np.float32), np.zeros(shape[1], np.float32)
+        padded[: len(kernel), : len(kernel[0])] = kernel
+        offset[: len(bias)] = bias
+        params[f"Dense_{i}"] = {"kernel": jnp.asarray(padded), "bias": jnp.asarray(offset)}
+    return pcr.Classifier(pcr.MLP((16, 16)), {"params": params}, jnp.zeros(3), jnp.ones(3))
+
+
+def curved_network(scale, seed=0):
+    """Random weights, whose decision boundary is curved; features in units of ``scale`` (3,)."""
+    rng = np.random.default_rng(seed)
+    sizes = [(3, 16, 1.5), (16, 16, 1.5), (16, 1, 2.5)]
+    layers = [
+        (factor * rng.normal(size=(n, m)) / np.sqrt(n), 0.3 * rng.normal(size=m))
+        for n, m, factor in sizes
+    ]
+    layers[0] = (layers[0][0] / np.asarray(scale)[:, None], layers[0][1])
+    return network(*layers)
+
+
+def linear_network(weight, bias, size=1e-3):
+    """``weight @ x + bias``, to some 1e-5: units of that ``size``, where tanh is straight."""
+    first = size * np.asarray(weight)[:, None]
+    return network((first, [0]), ([[1]], [0]), ([[1 / size]], [bias]))
+
+
 def history_of(node, shift, answer):
     """A history of population questions, made by hand, of people whose features are 0."""
     *users, _, num_nodes = np.shape(answer)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import linear_network
 
 import pcr_jax as pcr
 from pcr_jax import Action, Plan, PlanStatus, Report, evaluate, intervention_pattern, library
@@ -82,8 +83,10 @@ def plan_of(shift, x=None, status=None, score=SCORE, **settings):
     nowhere = jnp.full(jnp.shape(shift), 7.0)
     without = (PlanStatus.not_found, PlanStatus.zero_gradient, PlanStatus.no_model)
     cost, spent = np.where(np.isin(status, without), INF, COST), np.zeros(len(shift), int)
-    verified = (wrong, wrong, wrong, status, spent, spent, np.zeros(np.shape(shift), int))
-    return Plan(Action.soft(shift), nowhere, cost, *verified, problem)
+    stated = np.full(len(shift), np.nan)
+    verified = (wrong, wrong, wrong, stated, status, spent, spent, np.zeros(np.shape(shift), int))
+    worlds = per_user(TRUTH, len(shift))
+    return Plan(Action.soft(shift), nowhere, cost, *verified, problem, worlds)
 
 
 def test_actions_are_judged_under_the_true_scm_whatever_the_plan_says():
@@ -139,7 +142,7 @@ def test_the_optimum_of_a_linear_score_is_the_closed_form(node, steepest):
     """In the L1 norm the cheapest action moves the one feature with the steepest slope."""
     slope = np.where(np.arange(3) == node, steepest, [0.9, -0.6, 0.4])
     weight = slope / SCALE @ np.linalg.inv(EFFECTS)
-    score = linear_score(weight)
+    score = linear_network(weight, BIAS, size=1e-4)
     x = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
     distance = -(x @ weight + BIAS) / 1.5
     # A perturbation costs the logit what its steepest direction is worth.
@@ -156,7 +159,8 @@ def test_the_optimum_is_infinite_where_nothing_within_reach_is_favourable():
     x = np.full((NUM_USERS, 3), 0.0, np.float32)
     x[:, 1] = np.linspace(0, 40, NUM_USERS)
     best = -(x @ WEIGHT + BIAS) / np.abs(SLOPE).max()
-    cost = np.asarray(optimum_cost(SCORE, TRUTH, x, scale=SCALE))
+    score = linear_network(WEIGHT, BIAS, size=1e-4)
+    cost = np.asarray(optimum_cost(score, TRUTH, x, scale=SCALE))
     reach = pcr.Optimal().max_cost
     assert np.isfinite(cost[best < 0.99 * reach]).all()
     assert np.isinf(cost[best > 1.1 * reach]).all()

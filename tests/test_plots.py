@@ -1,5 +1,6 @@
 """The figures show the numbers of the tables and of the posteriors."""
 
+import dataclasses
 import io
 
 import jax
@@ -353,6 +354,146 @@ def test_every_column_of_panels_has_its_foot_labelled(count):
     columns = -(-count // 5)
     labels = [ax.get_xlabel() for ax in axes]
     assert labels == [""] * (count - columns) + ["step"] * columns
+
+
+def test_reliability_draws_shares_of_equal_bins_and_the_error():
+    rng = np.random.default_rng(0)
+    stated = np.append(rng.uniform(0.5, 1, 1000), np.nan)
+    realised = np.append(rng.uniform(size=1000) < stated[:-1] - 0.1, True)
+    figure = draw(plots.reliability(stated, realised))
+    (bars,) = error_bars(figure.axes[0])
+    order = np.argsort(stated[:-1]).reshape(10, 100)
+    shares = realised[order].mean(1)
+    np.testing.assert_allclose(bars[0], shares)
+    assert ((bars[1] < shares) & (shares < bars[2])).all()
+    error = np.abs(stated[order].mean(1) - shares).mean()
+    assert f"1000 plans, expected calibration error {error:.3f}" in figure.get_suptitle()
+
+
+def test_reliability_of_one_probability_and_of_none():
+    figure = draw(plots.reliability([0.95] * 4, [True, True, True, False]))
+    assert error_bars(figure.axes[0])[0][0] == [0.75]
+    assert "error 0.200" in figure.get_suptitle()
+    assert not draw(plots.reliability([np.nan], [False])).axes
+
+
+@pytest.mark.parametrize(
+    ("stated", "realised", "error", "message"),
+    [
+        ([0.5, 1.5], [True, False], ValueError, r"stated in \[0, 1\]"),
+        ([0.5], [True, False], ValueError, "realised of shape"),
+        ([0.5], [0.7], TypeError, "realised to be True and False"),
+        ("much", [True], TypeError, "stated to be numbers"),
+    ],
+)
+def test_reliability_refuses_what_is_no_probability(stated, realised, error, message):
+    with pytest.raises(error, match=message):
+        plots.reliability(stated, realised)
+
+
+def test_questions_buy_validity_and_lower_cost():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"design": d, "questions": t, "valid": rng.random() < 0.9, "cost": 1 + rng.random() / t}
+        for d in ("random", "Thompson")
+        for t in (3, 5, 10)
+        for _ in range(20)
+    ]
+    table = pd.DataFrame(rows)
+    table.loc[0, "cost"] = np.inf  # left out
+    figure = draw(plots.cost_against_questions(table))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["random", "Thompson", "median"]
+    finite = table.replace(np.inf, np.nan).astype({"valid": float})
+    for ax, column in zip(figure.axes, ("valid", "cost"), strict=True):
+        for design, bars in zip(("random", "Thompson"), error_bars(ax), strict=True):
+            stats = (
+                finite[finite.design == design].groupby("questions")[column].agg(["mean", "sem"])
+            )
+            np.testing.assert_allclose(bars[0], stats["mean"])
+            np.testing.assert_allclose(bars[2], stats["mean"] + stats["sem"])
+
+
+def test_the_price_of_certainty_is_each_persons():
+    levels = [0.5, 0.9, 0.99]
+    rows = [
+        {"user": u, "level": level, "cost": u + level, "p_valid": level + 0.005}
+        for u in range(3)
+        for level in levels
+    ]
+    table = pd.DataFrame(rows).sample(frac=1, random_state=0)
+    table.loc[(table.user == 2) & (table.level == 0.99), "cost"] = np.inf
+    figure = draw(plots.price_of_certainty(table))
+    cost, reached = figure.axes
+    *people, median = cost.lines
+    drawn = np.array([line.get_ydata() for line in people])
+    np.testing.assert_allclose(
+        drawn, [[u + v for v in levels] for u in range(2)] + [[2.5, 2.9, np.nan]]
+    )
+    np.testing.assert_allclose(median.get_ydata(), [1.5, 1.9, 1.49])
+    np.testing.assert_allclose(reached.lines[3].get_ydata(), np.array(levels) + 0.005)
+    assert figure.get_supxlabel() == "Without a plan: 1 at 0.99."
+
+
+@pytest.mark.parametrize("drawn", [plots.cost_against_questions, plots.price_of_certainty])
+def test_of_no_plans_a_figure_says_so(drawn):
+    columns = ["design", "questions", "valid", "user", "level", "cost", "p_valid"]
+    assert draw(drawn(pd.DataFrame(columns=columns))).texts[0].get_text() == "There are no plans."
+
+
+@pytest.fixture(scope="module")
+def people():
+    """Posteriors of two people, of whom the second has none."""
+    graph = pcr.library.m1().graph
+    rng = np.random.default_rng(0)
+    draws = rng.normal(0.5, 0.2, (2, 1, 64, 3)).astype(np.float32)
+    draws[1] = np.nan
+    node, own = np.array([[0, 0, 1], [0, 0, 1]]), np.array([[True, False, True]] * 2)
+    questions = pcr.Questions(node, np.array([[3.0, 1.0, 1.0]] * 2, np.float32), own)
+    answer = np.full((2, 3, 3), np.nan, np.float32)
+    answer[:, 0] = [np.nan, 2.0, 1.0]
+    answer[:, 1, 1:] = 9.0  # on average: not the person's own
+    answer[:, 2, 2] = 0.5
+    x = np.array([[1.0, 0.5, 0.25]] * 2, np.float32)
+    history = pcr.History(questions, answer, x, np.full(answer.shape, 0.125, np.float32))
+    rest = dict.fromkeys(field.name for field in dataclasses.fields(pcr.Posteriors))
+    found = {"draws": draws, "unknowns": draws[..., :0], "info": {"num_walkers": 1}}
+    surrogate = pcr.linear_surrogate(graph, scale=[2.0, 1.0, 1.0])
+    return pcr.Posteriors(**rest | found | {"surrogate": surrogate, "history": history})
+
+
+def test_the_counterfactual_band_holds_the_draws_and_the_persons_own_answers(people):
+    figure = draw(plots.counterfactual_band(people, "X1"))
+    theta = people.draws[0, 0]
+    to_x2, to_x3 = theta[:, 0], theta[:, 1] + theta[:, 0] * theta[:, 2]
+    for k, (ax, slope) in enumerate(zip(figure.axes, (to_x2, to_x3), strict=True), start=1):
+        assert ax.get_title(loc="left") == f"X{k + 1}"
+        median, now = ax.lines[:2]
+        at = median.get_xdata()
+        np.testing.assert_allclose(at[[0, -1]], [-3, 5])  # two scales
+        unit = 0.5  # natural units of X2 and X3 for one of X1
+        expected = people.history.x[0, k] + unit * slope[:, None] * (at - 1)
+        np.testing.assert_allclose(median.get_ydata(), np.median(expected, 0), atol=1e-5)
+        assert (now.get_xdata()[0], now.get_ydata()[0]) == (1, people.history.x[0, k])
+        ((points, low, high, _),) = error_bars(ax)
+        assert (points, low, high) == ([3.0 - k], [2.875 - k], [3.125 - k])
+        band = np.concatenate([path.vertices for path in ax.collections[0].get_paths()])
+        last = band[np.isclose(band[:, 0], 5), 1]
+        ends = np.quantile(expected[:, -1], [0.05, 0.95])
+        np.testing.assert_allclose([last.min(), last.max()], ends, rtol=1e-5)
+
+
+def test_the_band_of_nobody_and_of_nothing(people):
+    figure = draw(plots.counterfactual_band(people, "X1", user=1))
+    assert [text.get_text() for text in figure.texts] == ["User 1 has no posterior."]
+    for wrong, message in (
+        ({"node": "X3"}, r"node to be one of \['X1', 'X2'\].*; got 'X3'"),
+        ({"node": "X1", "user": 2}, "user < 2; got 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plots.counterfactual_band(people, **wrong)
+    with pytest.raises(TypeError, match="posteriors to be a Posteriors"):
+        plots.counterfactual_band(None, "X1")
 
 
 def test_files_are_the_same_bytes_each_time(tmp_path):

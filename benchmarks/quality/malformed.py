@@ -148,6 +148,7 @@ NO_ROWS = {"shape (0, 3)"}
 ANY_SHAPE = {"empty list", "raw key", "shape (7,)", "shape (2, 2, 2, 2)", *NO_ROWS}
 EMPTY = {"empty list", *NO_ROWS}
 NONE = {"None"}
+PATH = {*NONE, "path", "text", "number as text"}
 FUNCTION = {"function"}
 KEY = {"key", "raw key"}
 GRAPH = {"graph"}
@@ -162,6 +163,7 @@ RIGHT = {
     **dict.fromkeys(("max_tree_depth", "num_jumps", "num_runs", "num_moves"), ONE),
     **dict.fromkeys(("num_last_moves", "max_levels", "num_outer", "num_inner"), ONE),
     **dict.fromkeys(("num_samples", "max_queries"), COUNT),
+    **dict.fromkeys(("max_questions", "draws"), ONE),
     **dict.fromkeys(("wrong", "design", "reduce", "rows", "constraints", "action"), NONE),
     **dict.fromkeys(("sigma", "temperature", "learning_rate"), POSITIVE),
     **dict.fromkeys(("beta", "decay"), PROBABILITY),
@@ -267,6 +269,7 @@ def cases() -> dict[str, Case]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         posteriors = infer(history)
+        doubted = infer(history, likelihood=pcr.mixture(0.1))
     find = partial(pcr.find_recourse, score, truth, x, scale=ones)
     plan = find()
     report = pcr.evaluate(plan, truth, optimum=ones, key=key)
@@ -277,6 +280,14 @@ def cases() -> dict[str, Case]:
     one_history = jax.tree.map(lambda leaf: leaf[0], history)
     written = Path("posterior.nc")
     pcr.write_netcdf(posteriors, written)
+
+    def session():
+        return pcr.Session(key, plan.problem, surrogate, max_questions=2, draws=2)
+
+    def told(answer, half_width):
+        asked = session()
+        asked.ask()
+        asked.tell(answer, half_width)
 
     def in_scm(mechanism):
         mechanisms = (*truth.mechanisms[:2], mechanism)
@@ -449,6 +460,18 @@ def cases() -> dict[str, Case]:
             },
             **{"history": room, "posteriors": None},
         ),
+        "pose": case(pcr.pose, digits=3, cost="l1", intervention="soft", max_set_size=3),
+        "Session": case(
+            pcr.Session,
+            {"likelihood": NONE, "sampler": NONE, "path": PATH, "digits": ONE},
+            **{"max_questions": 2, "draws": 2, "digits": 2, "path": None},
+        ),
+        "Session.tell": case(told, {"half_width": NONE | FEATURES}, half_width=some),
+        "Session.from_json": case(
+            pcr.Session.from_json,
+            {"likelihood": NONE, "sampler": NONE, "path": PATH},
+            **{"text": session().to_json(), "path": None, "likelihood": None, "sampler": None},
+        ),
         "Tolerance": settings(likelihood, logs),
         "Relaxed": settings(pcr.relaxed(0.5, 0.1), logs),
         "Tolerance.log_prob": case(
@@ -456,6 +479,16 @@ def cases() -> dict[str, Case]:
             **{"unknowns": jnp.zeros(0), "expected": some, "only": ("expected", "answer")},
         ),
         "tolerance": case(pcr.tolerance, norm="each"),
+        "mixture": case(
+            pcr.mixture,
+            {  # Numbers of nodes and edges are known where it is used.
+                **{"error_rate": NONE | PROBABILITY, "broad": POSITIVE, "rarity": POSITIVE},
+                "noise": NONE | POSITIVE | FEATURES | {"shape (7,)"},
+                "wrong": NONE | FEATURES | {"raw key", "shape (7,)"},
+            },
+            **{"noise": three, "error_rate": 0.1, "broad": 2.0, "wrong": three},
+            **{"noise_prior": (0.1, 1.0), "rarity": 9.0},
+        ),
         "relaxed": case(pcr.relaxed, norm="each"),
         "Box": case(
             pcr.Box,
@@ -469,11 +502,34 @@ def cases() -> dict[str, Case]:
             lambda made: made.expected(jnp.zeros(3), one_history.questions, x[0]),
             prior=surrogate.prior,
         ),
+        "normal_prior": case(
+            pcr.normal_prior,
+            lambda prior: pcr.LinearSurrogate(graph, prior, jnp.zeros(3)),
+            {"mean": NUMBERS | {"raw key"}, "sd": NUMBERS | {"raw key"}},
+            **{"mean": three, "sd": ones},
+        ),
+        "NormalMixture": settings(
+            pcr.normal_prior(three, ones),
+            lambda prior: pcr.LinearSurrogate(graph, prior, jnp.zeros(3)),
+            {"weights": FEATURES, "mean": NUMBERS},
+        ),
+        "basis_surrogate": case(
+            pcr.basis_surrogate,
+            {"num_functions": ONE, "products": {"True"}, "prior": NONE, "centre": FEATURES},
+            **{"centre": three, "num_functions": 2, "products": False, "prior": None},
+        ),
+        "learned_prior": case(
+            pcr.learned_prior,
+            {"rows": FEATURES, "deviation": NON_NEGATIVE},
+            **{"rows": truth.sample(key, 20), "deviation": 0.3},
+        ),
+        "refit_prior": case(pcr.refit_prior),
         "LinearSurrogate.scm": case(surrogate.scm),
         "LinearSurrogate.expected": case(
             surrogate.expected, questions=one_history.questions, x=x[0]
         ),
         "Ess": settings(pcr.Ess()),
+        "Gibbs": settings(pcr.Gibbs(), {"num_walkers": ONE, "num_warmup": COUNT}),
         "Nuts": settings(pcr.Nuts()),
         "Smc": settings(pcr.Smc()),
         "infer": case(
@@ -485,6 +541,9 @@ def cases() -> dict[str, Case]:
         "numpyro_model": case(pcr.numpyro_model, history=one_history),
         "posterior_scms": case(pcr.posterior_scms),
         "diagnose": case(pcr.diagnose),
+        "taught": case(pcr.taught),
+        "conflicts": case(pcr.conflicts, posteriors=doubted),
+        "ask_again": case(pcr.ask_again, {"user": COUNT}, posteriors=doubted, user=0),
         # Before files are written under whatever name.
         "read_netcdf": case(pcr.read_netcdf, path=written),
         "write_netcdf": case(

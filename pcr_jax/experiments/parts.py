@@ -19,6 +19,7 @@ import numpy as np
 from pcr_jax import library
 from pcr_jax._files import write
 from pcr_jax.actions import intervention_sets, set_name
+from pcr_jax.experiments.beyond import labels_of_methods
 from pcr_jax.experiments.estimation import surrogate_of, sweep_points
 from pcr_jax.experiments.protocol import Protocol
 from pcr_jax.inference import PosteriorStatus, read_netcdf
@@ -64,8 +65,30 @@ TABLES = {
         "prior_error",
         "status",
     ],
+    "beyond": [
+        "scm",
+        "seed",
+        "design",
+        "prior",
+        "questions",
+        "num_users",
+        "served",
+        "validity",
+        "cost_ratio",
+        "cost_ratio_median",
+        "stated",
+    ],
+    "beyond_interventions": [
+        "scm",
+        "seed",
+        "design",
+        "prior",
+        "questions",
+        "intervention_set",
+        "share",
+    ],
 }
-_TEXT = {"scm", "variant", "intervention_set", "sweep", "coefficient", "status"}
+_TEXT = {"scm", "variant", "intervention_set", "sweep", "coefficient", "status", "design", "prior"}
 
 
 @dataclass(frozen=True)
@@ -182,6 +205,14 @@ def _expected(protocol: Protocol, unit: Unit, tables) -> bool:
             and _column(tables["recourse"], *keys) == settings
             and all((*setting,) in settings and members in sets for *setting, members in shares)
             and len(set(shares)) == len(shares)
+        )
+    if unit.stage == "beyond":
+        fixed = {"scm": unit.scm, "seed": unit.index}
+        asked = [(*labels, t) for labels in labels_of_methods() for t in protocol.beyond_questions]
+        return (
+            set(tables) == {"beyond", "beyond_interventions"}
+            and all(_are_rows(table, rows, fixed) for table, rows in tables.items())
+            and _column(tables["beyond"], "design", "prior", "questions") == asked
         )
     point = sweep_points(protocol, unit.scm)[unit.index]
     fixed = {"scm": unit.scm, "sweep": point.sweep, "value": point.value}

@@ -46,6 +46,10 @@ class Protocol:
         The points. alpha is swept twice, with beta = alpha and with beta as above, both at
         ``sweep_alpha_sigma``.
     sweep_alpha_sigma : float
+    beyond_people : int
+        Users who are asked as the paper does not; 0 leaves that out.
+    beyond_questions : tuple of int
+        Numbers of questions after which plans are made for them.
     """
 
     name: str = "paper"
@@ -75,6 +79,8 @@ class Protocol:
     sweep_sigma: tuple[float, ...] = tuple(i / 10 for i in range(1, 11))
     sweep_num_queries: tuple[int, ...] = tuple(range(1, 16))
     sweep_alpha_sigma: float = 0.7
+    beyond_people: int = 0
+    beyond_questions: tuple[int, ...] = tuple(range(11))
 
 
 PAPER = Protocol()
@@ -108,4 +114,6 @@ def quick(protocol: Protocol) -> Protocol:
         sweep_alpha=(0.0, 0.5, 1.0),
         sweep_sigma=(0.3, 0.6, 1.0),
         sweep_num_queries=(2, 5, 10),
+        beyond_people=min(protocol.beyond_people, 40),
+        beyond_questions=(0, 3, 10),
     )

@@ -29,6 +29,7 @@ import pandas as pd
 from pcr_jax import library, plots
 from pcr_jax._extras import extra
 from pcr_jax._files import write
+from pcr_jax.experiments.beyond import beyond_rows
 from pcr_jax.experiments.estimation import (
     estimated_coefficients,
     first_alike,
@@ -70,6 +71,9 @@ def _work(out: Path, protocol: Protocol, sampler: str, unit: Unit) -> None:
         coefficients = estimated_coefficients(protocol, read_netcdf(nc), unit.index)
         recourse, interventions = recourse_rows(protocol, unit.scm, unit.index, coefficients)
         tables = {"recourse": recourse, "interventions": interventions}
+    elif unit.stage == "beyond":
+        rows, patterns = beyond_rows(protocol, unit.scm, unit.index)
+        tables = {"beyond": rows, "beyond_interventions": patterns}
     else:
         points = sweep_points(protocol, unit.scm)
         point, first = points[unit.index], first_alike(points, unit.index)
@@ -239,7 +243,8 @@ def _collect(
         seconds[unit.stage] = seconds.get(unit.stage, 0.0) + part["seconds"]
         for name, part_rows in part["tables"].items():
             rows[name] += part_rows
-    tables = {name: pd.DataFrame(rows[name], columns=TABLES[name]) for name in TABLES}
+    names = [name for name in TABLES if protocol.beyond_people or not name.startswith("beyond")]
+    tables = {name: pd.DataFrame(rows[name], columns=TABLES[name]) for name in names}
     return tables, seconds
 
 
@@ -255,6 +260,11 @@ def _draw(out: Path, protocol: Protocol, scms: list[str], tables: dict[str, pd.D
             plots.save(figure, out / f"recourse_{scm}_eps{epsilon:g}")
             figure = plots.interventions(tables["interventions"], scm, epsilon, rate)
             plots.save(figure, out / f"interventions_{scm}_eps{epsilon:g}")
+    if protocol.beyond_people:
+        for (scm, prior), group in tables["beyond"].groupby(["scm", "prior"]):
+            table = group.rename(columns={"validity": "valid", "cost_ratio": "cost"})
+            figure = plots.cost_against_questions(table)
+            plots.save(figure, out / f"beyond_{scm}_{prior}")
     for sweep in tables["estimation"]["sweep"].unique():
         plots.save(plots.estimation(tables["estimation"], sweep), out / f"estimation_{sweep}")
 
@@ -298,6 +308,20 @@ def summary(tables: dict[str, pd.DataFrame], plus_minus: str = "±") -> list[Tab
             rows.append([f"{scm} {sweep}", *cells, prior, empty])
         title = "Estimation: mean absolute error of the posterior mean"
         shown.append(_table(title, "SCM,_sweep first least last prior empty", rows))
+    if "beyond" in tables:
+        rows = []
+        for labels, group in tables["beyond"].groupby(["scm", "prior", "design"], sort=False):
+            last = group[group["questions"] == group["questions"].max()]
+            measures = ["served", "validity", "stated", "cost_ratio", "cost_ratio_median"]
+            rows.append([" ".join(labels), *(f"{last[m].mean():.3f}" for m in measures)])
+        most = tables["beyond"]["questions"].max()
+        shown.append(
+            _table(
+                f"After {most} questions: actions that work, and what they cost by the optimum",
+                "SCM,_prior,_method served validity stated cost median",
+                rows,
+            )
+        )
     return shown
 
 
@@ -366,9 +390,12 @@ def _results(
         "recourse": [Unit("recourse", scm, i) for scm in scms for i in range(protocol.seeds)],
         "sweep": [Unit("sweep", scm, i) for scm in scms for i in range(len(points[scm]))],
     }
+    if protocol.beyond_people:
+        stages["beyond"] = [Unit("beyond", scm, i) for scm in scms for i in range(protocol.seeds)]
     missing = {stage: _missing(out, protocol, units, console) for stage, units in stages.items()}
     copied = [u for u in missing["sweep"] if first_alike(points[u.scm], u.index) != u.index]
     rest = missing["recourse"] + [u for u in missing["sweep"] if u not in copied]
+    rest += missing.get("beyond", [])
     work = partial(_work, out, protocol, sampler)
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:

@@ -206,7 +206,7 @@ class _Problem:
         """`contract`, until it gains little."""
         for _ in range(4 * len(self.causes)):
             before, box = box, self.contract(box)
-            if not len(box.low) or (box.high - box.low > 0.9 * (before.high - before.low)).all():
+            if not len(box.low) or (box.high - box.low >= 0.9 * (before.high - before.low)).all():
                 break
         return box
 
@@ -362,7 +362,7 @@ def seek(
         if num_possible > _REPEATED * num_wanted:
             break  # numbers of that precision lie too far apart
     whole = np.asarray(surrogate.prior.box)
-    log_cover = found.log_volume() - float(np.log(whole[1].astype(float) - whole[0]).sum())
+    log_cover = found.log_volume() - float(_log_volumes(*whole.astype(float)))
     box = None
     if num_possible:
         log_share = log_cover + math.log(num_possible / num_drawn)

@@ -41,7 +41,7 @@ def _normal_scores(halves: np.ndarray) -> np.ndarray:
 def rank_rhat(chains: np.ndarray) -> np.ndarray:
     """R-hat of draws (..., num_chains, num_draws): the larger of location's and spread's; (...).
 
-    NaN for constant draws or fewer than two chains.
+    NaN for fewer than two chains, or constant draws.
     """
     num_chains, num_draws = chains.shape[-2:]
     if num_chains < 2 or num_draws < 4:

@@ -66,7 +66,8 @@ def _sites(whose: str, names: tuple[str, ...], prior: Prior | None) -> Array:
         return jnp.zeros(0)
     each = getattr(prior, "sites", None)
     if prior.box is not None:
-        each = [dist.Uniform(low, high) for low, high in zip(*prior.box, strict=True)]
+        ends = zip(*prior.box, strict=True)
+        each = [dist.Uniform(a, b) if a < b else dist.Delta(a) for a, b in ends]
     if each is not None:
         sites = zip(names, each, strict=True)
         return jnp.stack([numpyro.sample(name, of_it) for name, of_it in sites])

@@ -9,7 +9,7 @@ import numpy as np
 from pcr_jax import _checks
 from pcr_jax.inference.posteriors import Posteriors
 from pcr_jax.inference.status import PosteriorStatus
-from pcr_jax.surrogates.learned import check_regression, with_normal
+from pcr_jax.surrogates.learned import check_free, check_regression, with_normal
 
 
 def refit_prior(posteriors: Posteriors) -> Any:
@@ -42,10 +42,12 @@ def refit_prior(posteriors: Posteriors) -> Any:
     TypeError
         If ``posteriors`` are none, or of another surrogate.
     ValueError
-        If users have priors of their own, or fewer than two of them have a posterior.
+        If users have priors of their own, fewer than two of them have a posterior, or edges are
+        fixed.
     """
     _checks.instance(posteriors, Posteriors, "posteriors", " See infer.")
     surrogate = check_regression(posteriors.surrogate, "linear_surrogate(graph)")
+    check_free(surrogate)
     draws = posteriors.draws.reshape(len(posteriors.draws), -1, posteriors.draws.shape[-1])
     telling = np.isfinite(draws).all((1, 2)) & (posteriors.status != PosteriorStatus.prior_only)
     if telling.sum() < 2:

@@ -19,7 +19,7 @@ from pcr_jax.history import History
 from pcr_jax.inference.target import Target
 from pcr_jax.likelihoods import HardSupport, has_hard_support
 from pcr_jax.surrogates import Surrogate, for_users
-from pcr_jax.surrogates.priors import from_unit
+from pcr_jax.surrogates.priors import from_unit, place_in
 
 BLOCK = 2**12
 """Prior draws that a search evaluates at once, per user."""
@@ -120,7 +120,7 @@ def cell_of(box: Array, theta: Array) -> Array:
     parts = cells_per_axis(k)
     if parts == 1:
         return jnp.asarray(0)
-    place = ((theta - box[0]) / (box[1] - box[0]) * parts).astype(int)
+    place = (place_in(box, theta) * parts).astype(int)
     return jnp.ravel_multi_index(tuple(jnp.clip(place, 0, parts - 1)), (parts,) * k, mode="clip")
 
 

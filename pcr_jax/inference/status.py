@@ -10,8 +10,10 @@ class PosteriorStatus(IntEnum):
     answers. ``no_start``: nothing is proved, but no place to start from was found, or the region
     found is too small to start in, or it may be a part of the posterior only. ``failed``: the
     sampler gave up. ``poorly_mixed``: there are draws, but the chains do not agree: R-hat above
-    1.01. ``prior_only``: nothing was answered; the draws are the prior's. The draws are NaN unless
-    ``ok``, ``poorly_mixed`` or ``prior_only``.
+    1.01. ``prior_only``: nothing was answered; the draws are the prior's. ``poorly_fitting``, which
+    `diagnose` alone tells: there are draws, but no SCM of the surrogate fits the answers, so that
+    their intervals are not to be believed. The draws are NaN unless ``ok``, ``poorly_mixed``,
+    ``prior_only`` or ``poorly_fitting``.
     """
 
     ok = 0
@@ -20,3 +22,4 @@ class PosteriorStatus(IntEnum):
     failed = 3
     poorly_mixed = 4
     prior_only = 5
+    poorly_fitting = 6

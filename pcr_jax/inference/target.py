@@ -14,7 +14,7 @@ from pcr_jax._pytree import pytree
 from pcr_jax.history import History
 from pcr_jax.likelihoods import Likelihood
 from pcr_jax.surrogates import Prior, Surrogate, in_scale
-from pcr_jax.surrogates.priors import Box, is_inside
+from pcr_jax.surrogates.priors import Box, is_inside, log_widths
 
 
 @pytree()
@@ -66,11 +66,11 @@ class Target:
         whole = self.surrogate.prior.box
         if self.box is None or whole is None:
             return jnp.zeros(())
-        return jnp.log((self.box[1] - self.box[0]) / (whole[1] - whole[0])).sum()
+        return (log_widths(self.box) - log_widths(whole)).sum()
 
     @property
     def scale(self) -> Array:
-        """A unit for each number: about its spread under the prior; (dim,).
+        """A unit for each number: about its spread under the prior, 0 if it is known; (dim,).
 
         Twice the distance between the quartiles, for numbers whose draws follow their own rank.
         """

@@ -178,6 +178,8 @@ class Mixture(Likelihood):
         """The likelihood of one user's answers, wrong ones being about the user's features."""
         if self.about is not None:
             return self
+        if self.noise is not None and np.shape(self.noise) not in ((), (d := np.shape(history.x))):
+            raise ValueError(f"Expected noise of shape () or {d}; got {np.shape(self.noise)}.")
         questions = history.questions
         on_average: Any = getattr(surrogate, "centre", None)
         if on_average is None:
@@ -262,7 +264,8 @@ class Mixture(Likelihood):
         """Which answers are wrong, and given that error rate and noise; see `Augmented`."""
         (num, _), size = answer.shape, answer.size
         # All at once: of a program, random numbers are what takes longest to compile.
-        lengths = np.cumsum([num, 2 * (num + 1) + 1, size + 2, size])
+        is_told_between = self.about.half_width is not None
+        lengths = np.cumsum([num, 2 * (num + 1) + 1, size // 2 + 3, size * is_told_between])
         unit = jax.random.uniform(key, (int(lengths[-1]),), minval=jnp.finfo(expected.dtype).tiny)
         of_wrong, of_rate, of_noise, of_answer = jnp.split(unit, lengths[:-1])
         is_wrong = of_wrong < self.wrong_probability(unknowns, expected, answer)
@@ -270,7 +273,9 @@ class Mixture(Likelihood):
         answered = reported.any(-1)
         rate, noise = self.split(unknowns)
         right = reported & ~is_wrong[:, None]
-        answer = self._within(of_answer.reshape(answer.shape), noise, expected, answer, right)
+        if is_told_between:
+            of_answer = of_answer.reshape(answer.shape)
+            answer = self._within(of_answer, noise, expected, answer, right)
         renewed = []
         if self.error_rate is None:
             counts = jnp.stack([jnp.sum(answered & is_wrong), jnp.sum(answered & ~is_wrong)])
@@ -305,22 +310,22 @@ class Mixture(Likelihood):
         Proposed as under a flat prior of its logarithm, or, of no gap, from the prior.
         """
         some = (num > 0) & (squares > 0)
-        normals = ndtri(unit[:-1])
-        counted = np.arange(len(normals) - 1) < jnp.where(some, num, 1)
-        chi_square = jnp.sum(jnp.where(counted, normals[:-1] ** 2, 0.0))
+        of_odd, of_prior, of_step = jnp.unstack(unit[-3:])
+        # Pairs of squared normal numbers are exponential.
+        number, pairs = jnp.where(some, num, 1), -2 * jnp.log(unit[:-3])
+        chi_square = jnp.sum(jnp.where(np.arange(len(pairs)) < number // 2, pairs, 0.0))
+        chi_square += jnp.where(number % 2 == 1, ndtri(of_odd) ** 2, 0.0)
         fitted = jnp.sqrt(jnp.where(some, squares, 1.0) / chi_square)
-        from_prior = self.prior.median * jnp.exp(self.prior.spread * normals[-1])
+        from_prior = self.prior.median * jnp.exp(self.prior.spread * ndtri(of_prior))
         proposed = jnp.where(some, fitted, from_prior)
         log_prior = self.prior._log_noise
         ratio = jnp.where(some, log_prior(jnp.log(proposed)) - log_prior(jnp.log(noise)), 0.0)
-        accepted = jnp.log(unit[-1]) < ratio
+        accepted = jnp.log(of_step) < ratio
         return jnp.where(accepted & jnp.isfinite(proposed) & (proposed > 0), proposed, noise)
 
     def _within(self, unit, noise, expected, answer, right):
         """The answers, those that are intervals drawn from what is expected within them."""
         half_width = self.about.half_width
-        if half_width is None:
-            return answer
         sd = jnp.broadcast_to(noise, answer.shape)
         low, high = ((answer + side * half_width - expected) / sd for side in (-1, 1))
         inside = truncated_normal(unit, low, high)
@@ -387,8 +392,9 @@ def mixture(
         ``error_rate`` is outside of [0, 1].
     """
     if noise is not None:
+        _checks.unnamed(noise, "noise")
         noise = _checks.positive(noise, "noise")
-        if noise.ndim > 1:
+        if noise.ndim > 1 or noise.size == 0:
             raise ValueError(f"Expected noise of shape () or (d,); got {noise.shape}.")
     if error_rate is not None:
         error_rate = _checks.probability(error_rate, "error_rate", ())
@@ -396,7 +402,10 @@ def mixture(
     of_rate: Any = _checks.positive(rarity, "rarity", ())
     median, spread = _checks.positive(noise_prior, "noise_prior", (2,))
     if wrong is not None:
+        _checks.unnamed(wrong, "wrong")
         wrong = _checks.finite(wrong, "wrong", ("k",))
+        if not len(wrong):
+            raise ValueError("Expected wrong of shape (k,); got (0,).")
     prior = None
     if noise is None or error_rate is None:
         of_noise = (median, spread) if noise is None else (None, None)

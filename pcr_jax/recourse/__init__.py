@@ -6,12 +6,13 @@ from pcr_jax.recourse.find import SOLVERS, find_recourse, recommend
 from pcr_jax.recourse.optimal import Optimal
 from pcr_jax.recourse.plan import Plan, PlanStatus
 from pcr_jax.recourse.problem import Problem, pose
-from pcr_jax.recourse.requirements import Nominal, Requirement, Robust
+from pcr_jax.recourse.requirements import Chance, Nominal, Requirement, Robust
 from pcr_jax.recourse.search import Found, Solver
 
 __all__ = [
     "SOLVERS",
     "Algorithm1",
+    "Chance",
     "Cost",
     "Found",
     "Nominal",

@@ -76,6 +76,11 @@ class Algorithm1:
         """Raise for what Algorithm 1 does not do."""
         weighted = bool((problem.weights != 1).any())
         ball = getattr(problem.requirement, "ball", "another requirement")
+        if problem.requirement.over_draws:
+            raise ValueError(
+                "Expected no level with the paper's solver, which knows one SCM of each user; got "
+                "one. See solver='optimal'."
+            )
         has_slope = differentiable(problem.score)
         for name, wanted, came in (
             ("cost", "l1", problem.cost),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,8 @@ from pcr_jax.batching import chunks_of, map_users, take
 from pcr_jax.recourse.algorithm1 import Algorithm1
 from pcr_jax.recourse.optimal import Optimal
 from pcr_jax.recourse.plan import Plan, PlanStatus
-from pcr_jax.recourse.problem import Problem, has_model, pose, worlds_of
+from pcr_jax.recourse.problem import Problem, has_model, per_user, pose, worlds_of
+from pcr_jax.recourse.requirements import Verified
 from pcr_jax.recourse.rounding import written
 from pcr_jax.recourse.search import Found, Solver
 from pcr_jax.recourse.verify import outcomes
@@ -30,6 +32,8 @@ SOLVERS: dict[str, Callable[[], Solver]] = {"optimal": Optimal, "paper": Algorit
 _ATTEMPTS = 12
 # Users who are planned for before progress is told, and of a model on the host.
 _GROUP, _HOST_GROUP = 4096, 16
+# Users whose actions are judged at once under many draws.
+_OVER_DRAWS = 32
 
 
 @raises_as_itself
@@ -41,6 +45,7 @@ def find_recourse(
     scale: Array,
     epsilon: float = 0.0,
     norm: str = "l2",
+    level: float | None = None,
     cost: str = "l1",
     weights: Array | None = None,
     constraints: Constraints | None = None,
@@ -65,9 +70,10 @@ def find_recourse(
         ``scm.graph.nodes``; a score with ``names`` has to have these. It is compiled once, with
         all that it refers to: pass a new one when that has changed.
     worlds : SCM
-        One for all users, or with leading axis (num_users,), as from `posterior_scms`. Of several
-        draws for each user, leading axes (num_users, num_draws), the mean of the coefficients is
-        taken.
+        One for all users, or with leading axis (num_users,), as from `Posteriors.scms`; or, with
+        a ``level``, several draws for each user, leading axes (num_users, draws): 200 at least,
+        of which 100 are searched, and the more the better judged. Without a level the mean of
+        their coefficients is taken.
     x : Array or DataFrame
         Shape (num_users, d), natural units. Tables, and Series of ``scale`` and ``weights``, are
         put into the order of ``scm.graph.nodes``.
@@ -78,6 +84,9 @@ def find_recourse(
         Radius of the ball of perturbations to withstand, in units of ``scale``.
     norm : {"l2", "linf"}
         Of that ball.
+    level : float, optional
+        The action is to be favourable with this probability over the draws of the user's SCM; with
+        an ``epsilon``, for all perturbations at once. See `pcr_jax.recourse.Chance`.
     cost : {"l1", "l2"}
         The norm of an action in units of ``scale`` that is to be small.
     weights : Array, optional
@@ -111,8 +120,9 @@ def find_recourse(
     ValueError
         If shapes or names disagree, a value is not finite, the score is NaN for a user or looks
         like a probability (see `pcr_jax.scores.refuse_probabilities`), ``scale`` or
-        ``weights`` or ``learning_rate`` is not positive, ``epsilon < 0``, a bound excludes a
-        present value, no node is actionable, an option is unknown, or the solver lacks it.
+        ``weights`` or ``learning_rate`` is not positive, ``epsilon < 0``, not ``0 < level < 1``,
+        there is a level and not enough draws, a bound excludes a present value, no node is
+        actionable, an option is unknown, or the solver lacks it.
     TypeError
         If ``score`` is not callable, an argument is of another type, or one is being traced.
     """
@@ -126,6 +136,7 @@ def find_recourse(
         scale=scale,
         epsilon=epsilon,
         norm=norm,
+        level=level,
         cost=cost,
         weights=weights,
         constraints=constraints,
@@ -184,7 +195,8 @@ def recommend(
 def _check_score(problem: Problem, worlds: SCM) -> None:
     """Raise if it looks like a probability, or is NaN for a user."""
     nothing = Action.soft(jnp.zeros(problem.x.shape))
-    _, before = outcomes(problem.score, worlds, problem.x, nothing)
+    some = per_user(worlds, len(problem.x))
+    _, before = outcomes(problem.score, some, problem.x, nothing)
     refuse_probabilities(problem.score, problem.x, problem.scale, before)
     undefined = int(jnp.isnan(before).sum())
     if undefined:
@@ -194,76 +206,153 @@ def _check_score(problem: Problem, worlds: SCM) -> None:
         )
 
 
-class _Tried(NamedTuple):
-    """What came of the search and its verification, users first."""
+class _Judged(NamedTuple):
+    """What was found, as it is written down and judged; users first."""
 
-    found: Found
     action: Action
     decimals: np.ndarray  # (n, d)
     after: Array  # (n, d)
     logit: Array  # (n,) if all goes as expected
-    lowest: np.ndarray  # (n,) of the fresh scenarios; NaN for those without a model
-    certified: np.ndarray  # (n,)
-    num_scenarios: np.ndarray  # (n,)
+    fresh: Verified
 
 
 def _plan(key: Array, solver: Solver, problem: Problem, worlds: SCM, modelled: Array) -> Plan:
     """Search, write down, verify; search on for those whom the verification breaks."""
-    tried = _tried(key, solver, problem, worlds, modelled)
-    valid = (tried.logit >= 0) & modelled
-    kept = valid[:, None]
-    action = Action(jnp.where(kept, tried.action.value, 0.0), tried.action.hard & kept)
+    found, judged = _tried(key, solver, problem, worlds, np.asarray(modelled))
+    if problem.requirement.easier:
+        lacking = np.asarray(modelled & ~judged.action.intervened.any(1) & (judged.logit < 0))
+        judged = _easier(key, solver, problem, worlds, judged, lacking)
+    valid = (judged.logit >= 0) & modelled
+    fresh, acts = judged.fresh, judged.action.intervened.any(1)
+    given = valid | (modelled & acts & (fresh.share > 0))  # no share without draws
+    action = Action(
+        jnp.where(given[:, None], judged.action.value, 0.0), judged.action.hard & given[:, None]
+    )
     acts = action.intervened.any(1)
-    robust_valid = valid & (tried.lowest >= 0)
+    robust_valid = valid & (fresh.logit >= 0)
     return Plan(
         action=action,
-        x_counterfactual=jnp.where(acts[:, None], tried.after, problem.x),
-        cost=jnp.where(valid, _costs(problem.price(), action, problem.x), jnp.inf),
+        x_counterfactual=jnp.where(acts[:, None], judged.after, problem.x),
+        cost=jnp.where(given, _costs(problem.price(), action, problem.x), jnp.inf),
         valid=valid,
         robust_valid=robust_valid,
-        certified=robust_valid & tried.certified,
-        status=_status(tried.found, modelled, valid, robust_valid, acts),
-        num_evaluations=tried.found.evaluations,
-        num_perturbations=jnp.asarray(tried.num_scenarios),
-        decimals=jnp.asarray(tried.decimals),
+        certified=robust_valid & fresh.certified,
+        p_valid=jnp.where(given, fresh.share, jnp.nan),
+        status=_status(found, modelled, valid, robust_valid, acts),
+        num_evaluations=found.evaluations,
+        num_perturbations=jnp.asarray(fresh.num_scenarios),
+        decimals=jnp.asarray(judged.decimals),
         problem=problem,
+        worlds=worlds,
     )
 
 
-def _tried(key, solver, problem, worlds, modelled) -> _Tried:
+def _tried(
+    key: Array, solver: Solver, problem: Problem, worlds: SCM, modelled: np.ndarray
+) -> tuple[Found, _Judged]:
     """The last of the attempts."""
-    num_users = len(problem.x)
-    lowest, number = np.full(num_users, np.nan), np.zeros(num_users, int)
-    proved = np.zeros(num_users, bool)
-    pending = np.asarray(modelled)
-    found = solver.search(problem, worlds)
+    searched, judging = problem.requirement.split(worlds)
+    found = solver.search(problem, searched)
+    over_draws = problem.requirement.over_draws
+    judge = _judged_in_groups if over_draws else _judged
+    pending, judged = modelled, None
     for attempt in range(_ATTEMPTS):
-        action, decimals = written(problem, worlds, found)
-        after, logit = outcomes(problem.score, worlds, problem.x, action)
-        fresh = problem.requirement.verify(
-            *(jax.random.fold_in(key, attempt), problem.score, worlds, problem.x, action),
-            *(problem.scale, logit, pending),
-        )
-        lowest = np.where(pending, fresh.logit, lowest)
-        proved = np.where(pending, fresh.certified, proved)
-        number = np.where(pending, fresh.num_scenarios, number)
-        pending = pending & np.asarray(found.going_on & (logit >= 0)) & (lowest < 0)
+        k_verify = jax.random.fold_in(key, attempt)
+        now = judge(k_verify, problem, searched, judging, found, pending)
+        judged = now if judged is None else _where(pending, now, judged)
+        broken = (judged.fresh.logit < 0) & ((judged.logit >= 0) | over_draws)
+        pending = pending & np.asarray(found.going_on & broken)
         if not pending.any() or attempt == _ATTEMPTS - 1:
             break
-        found = solver.go_on(problem, worlds, found, pending, fresh.scenario)
-    return _Tried(found, action, decimals, after, logit, lowest, proved, number)
+        found = solver.go_on(problem, searched, found, pending, judged.fresh.scenario)
+    assert judged is not None
+    return found, judged
+
+
+def _where(users, new, old):
+    """The rows of either, in the host's or the device's memory."""
+
+    def choose(new, old):
+        return jnp.where(users.reshape(-1, *[1] * (np.ndim(new) - 1)), new, old)
+
+    return jax.tree.map(choose, new, old)
+
+
+def _judged(key, problem, searched, judging, found, pending) -> _Judged:
+    """Write down all that was found; verify that of those who are pending."""
+    requirement = problem.requirement
+    action, decimals = written(problem, searched, found)
+    after, logit = outcomes(problem.score, judging, problem.x, action, requirement)
+    fresh = requirement.verify(
+        *(key, problem.score, judging, problem.x, action, problem.scale, logit, pending)
+    )
+    return _Judged(action, decimals, after, logit, fresh)
+
+
+def _judged_in_groups(key, problem, searched, judging, found, pending) -> _Judged:
+    """The same under many draws: of those alone who are pending, some at a time."""
+    num_users, rows = len(pending), np.flatnonzero(pending)
+    if num_users <= _OVER_DRAWS or not rows.size:
+        return _judged(key, problem, searched, judging, found, pending)
+    parts = []
+    for some, padded in chunks_of(rows, _OVER_DRAWS):
+        arguments = [take(part, padded) for part in (problem, searched, judging, found, pending)]
+        judged = _judged(key, *arguments)
+        parts.append(take(judged, slice(len(some))))
+    together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    places = np.zeros(num_users, int)  # the others' rows are of no use
+    places[rows] = np.arange(len(rows))
+    return jax.tree.map(jnp.asarray, take(together, places))
+
+
+def _easier(
+    key: Array,
+    solver: Solver,
+    problem: Problem,
+    worlds: SCM,
+    judged: _Judged,
+    lacking: np.ndarray,
+) -> _Judged:
+    """What is found for those who lack an action if less is asked for: the most that can be."""
+    lacking = lacking.copy()
+    for requirement in problem.requirement.easier:
+        rows = np.flatnonzero(lacking)
+        if not rows.size:
+            break
+        some, theirs = take((problem, worlds), rows)
+        some = replace(some, requirement=requirement)
+        _, less = _tried(key, solver, some, theirs, np.ones(len(rows), bool))
+        acts = np.asarray(less.action.intervened.any(1))
+        rows, less = rows[acts], take(less, acts)
+        # By what was asked for first, they fall short.
+        none = jnp.full(len(rows), -jnp.inf)
+        less = less._replace(logit=none, fresh=less.fresh._replace(logit=none))
+        judged = jax.tree.map(
+            lambda of_all, new, rows=rows: jnp.asarray(of_all).at[rows].set(new), judged, less
+        )
+        lacking[rows] = False
+    return judged
 
 
 def _status(found: Found, modelled, valid, robust_valid, acts) -> Array:
     """Every user's `PlanStatus`, shape (num_users,)."""
     return jnp.select(
-        [~modelled, robust_valid & ~acts, robust_valid, found.exhausted, valid, found.flat],
+        [
+            ~modelled,
+            robust_valid & ~acts,
+            robust_valid,
+            found.exhausted & (valid | ~acts),
+            valid,
+            acts,
+            found.flat,
+        ],
         [
             PlanStatus.no_model,
             PlanStatus.already_favourable,
             PlanStatus.found,
             PlanStatus.budget,
             PlanStatus.not_robust,
+            PlanStatus.not_likely,
             PlanStatus.zero_gradient,
         ],
         PlanStatus.not_found,

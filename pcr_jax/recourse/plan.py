@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax import Array
@@ -15,6 +17,7 @@ from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, set_name
 from pcr_jax.recourse.problem import Problem
 from pcr_jax.recourse.rounding import EXACT, present
+from pcr_jax.scm import SCM
 from pcr_jax.scores import shown
 
 
@@ -30,7 +33,8 @@ class PlanStatus(IntEnum):
     one, is valid, and the best so far. ``not_found``: the search ended without a valid action,
     which does not say that there is none. ``zero_gradient``: the same, for a score whose gradient
     is exactly 0 where Algorithm 1 begins. ``no_model``: the user has no SCM, because there is no
-    posterior.
+    posterior. ``not_likely``: no action was found that is favourable with the probability that was
+    asked for; the one given has the highest that was found, which `Plan.p_valid` states.
     """
 
     found = 0
@@ -40,6 +44,7 @@ class PlanStatus(IntEnum):
     no_model = 4
     not_robust = 5
     budget = 6
+    not_likely = 7
 
 
 _UNABLE = {
@@ -51,7 +56,11 @@ _UNABLE = {
     "nothing was found to prevent that.",
     "budget": "The search was ended before it found a change that is enough; there may be one.",
 }
-_NOT_ROBUST = "As things are this is enough, but small changes can undo it."
+_CAVEATS = {
+    "not_robust": " As things are this is enough, but small changes can undo it.",
+    "budget": " As things are this is enough, but small changes can undo it.",
+    "not_likely": " This is not as likely to be enough as was asked for.",
+}
 
 
 def _number(value: float, decimals: int) -> str:
@@ -103,7 +112,7 @@ def _sentence(names, status, intervened, hard, value, now, after, decimals) -> s
             follows.append(f"{name} is then expected to {verb} to {_about(after[j], places)}")
     sentence = "; ".join([" and ".join(todo), *follows])
     sentence = f"{sentence[0].upper()}{sentence[1:]}."
-    return sentence if status == "found" else f"{sentence} {_NOT_ROBUST}"
+    return sentence + _CAVEATS.get(status, "")
 
 
 @pytree()
@@ -126,6 +135,10 @@ class Plan:
     certified : Array
         Shape (num_users,): and for every other one, which is proved (see
         `pcr_jax.recourse.certify`).
+    p_valid : Array
+        Shape (num_users,): the probability, over draws of the user's SCM that the search has not
+        seen, that the action is favourable (and, with a ball, stays so). NaN without a ``level``,
+        and where there is no action.
     status : Array
         Shape (num_users,), see `PlanStatus`.
     num_evaluations : Array
@@ -133,12 +146,15 @@ class Plan:
         with its attack, the optimal solver without the attacks on its solutions.
     num_perturbations : Array
         Shape (num_users,): how many `robust_valid` rests on, of which the search had seen none; 0
-        without a ball, and where it is proved (or was broken before they were needed).
+        without a ball, and where it is proved (or was broken before they were needed). With a
+        level: how many draws.
     decimals : Array
         Shape (num_users, d): of the numbers in which an action is written, negative before the
         point; `pcr_jax.recourse.rounding.EXACT` for all that there are.
     problem : Problem
         What was asked for: score, users, scale, requirement and the rest.
+    worlds : SCM
+        Under which it was found: the users', or several draws for each.
     """
 
     action: Action
@@ -147,16 +163,64 @@ class Plan:
     valid: Array
     robust_valid: Array
     certified: Array
+    p_valid: Array
     status: Array
     num_evaluations: Array
     num_perturbations: Array
     decimals: Array
     problem: Problem
+    worlds: SCM
+
+    @property
+    def p_valid_error(self) -> Array:
+        """Standard error of `p_valid` (num_users,): that of a share of independent draws.
+
+        With one more of either outcome, so that a share of 1 has an error as well.
+        """
+        num = self.num_perturbations
+        share = (self.p_valid * num + 1) / (num + 2)
+        return jnp.sqrt(share * (1 - share) / (num + 2))
 
     def status_counts(self) -> dict[str, int]:
         """How many users ended with each status."""
         status = np.asarray(self.status)
         return {s.name: int(np.sum(status == s)) for s in PlanStatus}
+
+    def price_of_certainty(self, levels: Sequence[float]) -> pd.DataFrame:
+        """What actions cost that are favourable with other probabilities; see ``level``.
+
+        Parameters
+        ----------
+        levels : sequence of float
+            In (0, 1).
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per user and level: ``user``, ``level``, ``cost`` (infinite where nothing was
+            found), ``p_valid``, ``p_valid_error``, ``status``.
+
+        Raises
+        ------
+        ValueError
+            If the plan has no level, or a level is out of (0, 1).
+        """
+        from pcr_jax.recourse.find import recommend  # which imports this module
+
+        if not self.problem.requirement.over_draws:
+            raise ValueError("Expected a plan with a level; got one without. See find_recourse.")
+        parts = []
+        for level in levels:
+            requirement = self.problem.requirement.at(level)  # type: ignore[attr-defined]
+            plan = recommend(replace(self.problem, requirement=requirement), self.worlds)
+            stated = {"p_valid": plan.p_valid, "p_valid_error": plan.p_valid_error}
+            columns = {"cost": plan.cost, **stated}
+            part = pd.DataFrame({name: np.asarray(value) for name, value in columns.items()})
+            part["status"] = [PlanStatus(s).name for s in np.asarray(plan.status)]
+            part.insert(0, "level", float(level))
+            part.insert(0, "user", np.arange(len(part)))
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True).sort_values(["user", "level"], kind="stable")
 
     def to_frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per user, in natural units, with a sentence that says what to do.
@@ -169,10 +233,11 @@ class Plan:
         Returns
         -------
         pandas.DataFrame
-            Columns ``status``, ``cost``, ``valid``, ``robust_valid``, ``certified``,
-            ``num_perturbations``, ``intervention_set``; for every feature its present value
-            ``(now)``, the ``(action)`` on it (a shift; NaN for none), what is ``(expected)`` to
-            follow; and ``sentence``. ``attrs["score"]`` says what is favourable. The index is that
+            Columns ``status``, ``cost``, ``valid``, ``robust_valid``, ``certified``, ``p_valid``
+            and ``p_valid_error`` (with a level), ``num_perturbations``, ``intervention_set``; for
+            every feature its present value ``(now)``, the ``(action)`` on it (a shift; NaN for
+            none), what is ``(expected)`` to follow; and ``sentence``. ``attrs["score"]`` says what
+            is favourable. The index is that
             of the table that the users came in, if it was one.
 
         Raises
@@ -203,6 +268,7 @@ class Plan:
             "robust_valid": np.asarray(self.robust_valid),
             "certified": np.asarray(self.certified),
             "num_perturbations": np.asarray(self.num_perturbations),
+            **self._stated(),
             "intervention_set": [set_name(row, names) for row in intervened],
         }
         for j, name in enumerate(names):
@@ -218,6 +284,15 @@ class Plan:
         table = pd.DataFrame(columns, index=self.problem.index)
         table.attrs["score"] = shown(self.problem.score)
         return table
+
+    def _stated(self) -> dict[str, np.ndarray]:
+        """Columns of what is stated of probabilities, if something is."""
+        if not self.problem.requirement.over_draws:
+            return {}
+        return {
+            "p_valid": np.asarray(self.p_valid),
+            "p_valid_error": np.asarray(self.p_valid_error),
+        }
 
     def __repr__(self):
         counts = ", ".join(f"{n} {k}" for k, n in self.status_counts().items() if n)

@@ -13,9 +13,9 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax.actions import Constraints
-from pcr_jax.recourse.adversary import NORMS
+from pcr_jax.recourse.adversary import NORMS, Ball
 from pcr_jax.recourse.cost import Cost
-from pcr_jax.recourse.requirements import Nominal, Requirement, Robust
+from pcr_jax.recourse.requirements import Chance, Nominal, Requirement, Robust
 from pcr_jax.recourse.search import Task
 from pcr_jax.scm import SCM, Graph
 from pcr_jax.scores import as_score, names_of
@@ -47,7 +47,8 @@ class Problem:
         Shape (d,), natural units: the unit of cost, and of a requirement's radius.
     cost : {"l1", "l2"}
     requirement : Requirement
-        `Nominal`, or `Robust` to a radius; another by `dataclasses.replace`.
+        `Nominal`, `Robust` to a radius, or `Chance` with a level; another by
+        `dataclasses.replace`.
     hard : bool
         Whether interventions are.
     max_set_size : int, optional
@@ -133,6 +134,14 @@ def _rates_of(learning_rate: Any, num_users: int, rows: Any) -> Array:
     return jnp.broadcast_to(jnp.asarray(rates, float), num_users)
 
 
+def _requirement(epsilon: float, norm: str, level: float | None) -> Requirement:
+    """What is asked for."""
+    if level is not None:
+        ball = Ball(jnp.asarray(epsilon, float), norm) if epsilon else None
+        return Chance(level, ball)  # type: ignore[arg-type]
+    return Robust(jnp.asarray(epsilon, float), norm) if epsilon else Nominal()
+
+
 def pose(
     score: Callable[[Array], Array],
     graph: Graph,
@@ -141,6 +150,7 @@ def pose(
     scale: Array,
     epsilon: float = 0.0,
     norm: str = "l2",
+    level: float | None = None,
     cost: str = "l1",
     weights: Array | None = None,
     constraints: Constraints | None = None,
@@ -169,7 +179,7 @@ def pose(
     _checks.positive(epsilon, "epsilon", (), or_zero=True)
     score = _score_of(score, names)
     _checks.choice(norm, NORMS, "norm")
-    requirement = Robust(jnp.asarray(epsilon, float), norm) if float(epsilon) else Nominal()
+    requirement = _requirement(float(epsilon), norm, level)
     _checks.choice(cost, ("l1", "l2"), "cost")
     _checks.choice(intervention, ("soft", "hard"), "intervention")
     weights = jnp.ones(num_nodes) if weights is None else weights
@@ -205,8 +215,9 @@ def pose(
 def worlds_of(problem: Problem, scm: SCM, name: str) -> SCM:
     """The users' SCMs with a leading axis (num_users,), without the noise's distributions.
 
-    Counterfactuals do not need those, and SCMs that differ in them share compiled programs. Of
-    several draws for each user the mean of the coefficients is taken. ``name`` is the argument's.
+    Counterfactuals do not need those, and SCMs that differ in them share compiled programs. Several
+    draws for each user, with leading axes (num_users, draws), are kept if the requirement is over
+    draws; else the mean of their coefficients is taken. ``name`` is the argument's.
     """
     _checks.instance(scm, SCM, name, " See pcr_jax.linear_scm and posterior_scms.")
     if scm.graph.nodes != problem.names:
@@ -219,17 +230,30 @@ def worlds_of(problem: Problem, scm: SCM, name: str) -> SCM:
             f"Expected {name} to be one SCM, or one for each of the {num_users} users, or several "
             f"draws for each; got a batch of shape {shape}."
         )
-    return per_user(scm, num_users)
+    if not problem.requirement.over_draws:
+        return per_user(scm, num_users)
+    if len(shape) < 2:
+        raise ValueError(
+            f"Expected {name} to be several draws for each of the {num_users} users, of whose SCMs "
+            f"a level is a probability; got a batch of shape {shape}. See "
+            "Posteriors.scms(draws=)."
+        )
+    return bare(scm)
+
+
+def bare(scm: SCM) -> SCM:
+    """Without the noise's distributions."""
+    return SCM(scm.graph, scm.mechanisms, (None,) * scm.num_nodes)  # type: ignore[arg-type]
 
 
 def per_user(scm: SCM, num_users: int) -> SCM:
     """See `worlds_of`; unchecked."""
-    bare = SCM(scm.graph, scm.mechanisms, (None,) * scm.num_nodes)  # type: ignore[arg-type]
+    scm = bare(scm)
     if len(scm.batch_shape) == 2:
-        return jax.tree.map(lambda leaf: leaf.mean(1), bare)
+        return jax.tree.map(lambda leaf: leaf.mean(1), scm)
     if scm.batch_shape:
-        return bare
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_users, *leaf.shape)), bare)
+        return scm
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_users, *leaf.shape)), scm)
 
 
 def has_model(worlds: SCM) -> Array:

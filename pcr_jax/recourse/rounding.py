@@ -152,7 +152,7 @@ def _judge(score, scale, requirement, tasks, met, by, to):
 
         def one(task, met, by, to):
             def plain(action):
-                return score(task.scm.counterfactual(task.x, action))
+                return requirement.plain(Case(score, task.scm, task.x, action, scale), met)
 
             def under(action):
                 return requirement.lowest(Case(score, task.scm, task.x, action, scale), met)

@@ -10,6 +10,7 @@ point of the ball (see `pcr_jax.recourse.certify`), that is said as well.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from pcr_jax.batching import by_bucket, map_users, over_devices, take, width
 from pcr_jax.recourse import lanes
 from pcr_jax.recourse.adversary import Ball, attack, outcome
 from pcr_jax.recourse.certify import certified
+from pcr_jax.recourse.requirements.base import Nominal, Requirement
 from pcr_jax.scm import SCM
 from pcr_jax.scores import differentiable
 
@@ -30,6 +32,7 @@ _WORST, _NEAR = 32, 32  # of the worst points, so many more around each
 _SHARES = (0.3, 0.1, 0.03, 0.01)  # of the radius, their distances
 _DESCENTS, _STEPS = 16, 30
 _WIDER = 1.001
+_OVER_DRAWS = 8  # users at once under all draws of each
 _FIRST_LANES, _LANES = 16, 2  # users at once, for each unit of `width`
 
 
@@ -56,20 +59,24 @@ class Withstood(NamedTuple):
 
 
 @jax.jit
-def _outcomes(score, scms, x, action):
-    def verify(score, *users):
-        def one(scm, x, action):
-            after = scm.counterfactual(x, action)
-            return after, score(after)
+def _outcomes(requirement, score, scms, x, action):
+    def verify(shared, *users):
+        requirement, score = shared
+        chunk = {"chunk": _OVER_DRAWS} if requirement.over_draws else {}
+        return map_users(partial(requirement.expected, score), *users, **chunk)
 
-        return map_users(one, *users)
-
-    return over_devices(verify, score, scms, x, action)
+    return over_devices(verify, (requirement, score), scms, x, action)
 
 
-def outcomes(score: Callable, scms: SCM, x: Array, action: Action) -> tuple[Array, Array]:
-    """Features (num_users, d) and logits (num_users,) that follow from the actions."""
-    return by_bucket(lambda _, *users: _outcomes(score, *users), scms, x, action)
+def outcomes(
+    score: Callable, scms: SCM, x: Array, action: Action, requirement: Requirement | None = None
+) -> tuple[Array, Array]:
+    """Features (num_users, d) and logits (num_users,) that are expected to follow from the actions.
+
+    ``requirement`` is of the worlds ``scms``; `Nominal` by default.
+    """
+    requirement = Nominal() if requirement is None else requirement
+    return by_bucket(lambda _, *users: _outcomes(requirement, score, *users), scms, x, action)
 
 
 def own_key(key: Array, x: Array) -> Array:

@@ -112,6 +112,7 @@ class BasisSurrogate:
     curved = True
 
     def __post_init__(self):
+        _checks.capable(self.prior, Prior, "prior", "normal_prior(mean, sd)")
         set_units(self)
 
     @property
@@ -269,6 +270,9 @@ def basis_surrogate(
         raise ValueError("Expected a graph with at least one edge; got none to infer.")
     _checks.count(num_functions, "num_functions")
     _checks.instance(products, bool, "products")
+    for name, value in (("scale", scale), ("centre", centre)):
+        if value is None:
+            raise TypeError(f"Expected {name}, a number for every node; got None.")
     basis = _Basis(num_functions, products)
     if prior is None:
         prior = _of_any_shape(graph, basis)

@@ -40,6 +40,16 @@ def check_regression(surrogate: Any, example: str) -> Regression:
     return surrogate
 
 
+def check_free(surrogate: Any) -> None:
+    """Raise ValueError where the prior's box fixes a number."""
+    if surrogate.prior.box is None:
+        return
+    low, high = np.asarray(surrogate.prior.box)
+    fixed = [name for name, known in zip(surrogate.names, low == high, strict=True) if known]
+    if fixed:
+        raise ValueError(f"Expected surrogate with no edge fixed; got low == high for {fixed}.")
+
+
 def with_normal(surrogate: Any, mean: Any, covariance: np.ndarray) -> Any:
     """A `Regression` with one normal as its prior.
 
@@ -119,7 +129,7 @@ def learned_prior(surrogate: Any, rows, *, deviation: float = 0.3) -> Any:
         If an argument is of another type, or mechanisms are no sums over features.
     ValueError
         If ``rows`` are not finite, of another shape, or no more than a mechanism's weights and 1,
-        ``deviation`` is negative, or users have priors of their own.
+        ``deviation`` is negative, edges are fixed, or users have priors of their own.
     """
     surrogate = check_regression(surrogate, "linear_surrogate(graph)")
     graph, blocks, k = surrogate.graph, surrogate.blocks, len(surrogate.names)
@@ -137,6 +147,7 @@ def learned_prior(surrogate: Any, rows, *, deviation: float = 0.3) -> Any:
         surrogate_in_scale = surrogate
     features = jax.vmap(surrogate_in_scale.features, (0, None))(np.arange(len(blocks)), rows)
     features, rows = (np.asarray(values, np.float64) for values in (features, rows))
+    check_free(surrogate)
     before, sd = prior_moments(surrogate.prior, k)
     mean, covariance = np.zeros(k), np.zeros((k, k))
     is_linear = np.arange(blocks.shape[1]) < padded_parents(graph).shape[1]

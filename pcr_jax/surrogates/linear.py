@@ -193,7 +193,8 @@ def linear_surrogate(
     graph : Graph
         The true graph, which the paper assumes known.
     low, high : float or sequence of float
-        The box of every coefficient, or of each edge's, in units of ``scale``.
+        The box of every coefficient, or of each edge's, in units of ``scale``. Edges of which both
+        are the same are fixed there.
     prior : Prior, optional
         Another than the box.
     noise_mean : sequence of float, optional
@@ -210,8 +211,8 @@ def linear_surrogate(
     TypeError
         If ``graph`` is no `Graph`, or something else is no number.
     ValueError
-        If the graph has no edge, ``low >= high``, a sequence has another length, or a unit is not
-        positive.
+        If the graph has no edge, or only fixed ones, ``low > high``, a sequence has another length,
+        or a unit is not positive.
     """
     _checks.instance(graph, Graph, "graph")
     if prior is None:

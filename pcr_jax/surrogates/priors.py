@@ -85,6 +85,18 @@ def from_unit(box: Array, unit: Array) -> Array:
     return box[0] + (box[1] - box[0]) * unit
 
 
+def place_in(box: Array, theta: Array) -> Array:
+    """The inverse of `from_unit`; 1/2 for numbers that are known."""
+    low, high = jnp.asarray(box)
+    return jnp.where(high > low, (theta - low) / jnp.where(high > low, high - low, 1.0), 0.5)
+
+
+def log_widths(box: Array) -> Array:
+    """Logarithms of a box's widths, 0 for numbers that are known; (k,)."""
+    low, high = jnp.asarray(box)
+    return jnp.log(jnp.where(high > low, high - low, 1.0))
+
+
 def is_inside(box: Array, theta: Array) -> Array:
     """Whether ``theta`` (k,) lies in ``box`` (2, k); number by number, as in likelihoods; ()."""
     sides = zip(*map(jnp.unstack, (box[0], theta, box[1])), strict=True)
@@ -98,14 +110,16 @@ class Box:
     Parameters
     ----------
     low, high : Array
-        Shape (k,), or (num_users, k) for a prior per user.
+        Shape (k,), or (num_users, k) for a prior per user. Where they are the same, the number is
+        known, and the density is that of the others.
 
     Raises
     ------
     TypeError
         If they are no numbers.
     ValueError
-        If they are not finite, of different shapes, or not ``low < high``.
+        If they are not finite, of different shapes, not ``low <= high``, or the same for all
+        numbers of a user.
     """
 
     low: Array
@@ -117,8 +131,13 @@ class Box:
         if low.ndim not in (1, 2):
             raise ValueError(f"Expected low of shape (k,) or (num_users, k); got {low.shape}.")
         ends = _checks.concrete(low), _checks.concrete(high)
-        if all(end is not None for end in ends) and not (ends[0] < ends[1]).all():
-            raise ValueError(f"Expected low < high; got low={self.low}, high={self.high}.")
+        if all(end is not None for end in ends):
+            free = ends[0] < ends[1]
+            if (ends[0] > ends[1]).any() or not free.any(-1).all():
+                raise ValueError(
+                    "Expected low < high, or for some numbers low == high; got "
+                    f"low={self.low}, high={self.high}."
+                )
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
 
@@ -135,7 +154,7 @@ class Box:
 
     def log_prob(self, theta: Array) -> Array:
         """Log density of ``theta`` (k,), -inf outside; ()."""
-        log_volume = jnp.sum(jnp.log(jnp.asarray(self.high) - jnp.asarray(self.low)))
+        log_volume = log_widths(self.box).sum()
         return jnp.where(is_inside(self.box, theta), -log_volume, -jnp.inf)
 
     def from_unit(self, unit: Array) -> Array:
@@ -149,7 +168,7 @@ class Box:
 
     def to_real(self, theta: Array) -> Array:
         """The logit; a millionth of the box inside of its border for points there."""
-        unit = (theta - self.low) / (jnp.asarray(self.high) - self.low)
+        unit = place_in(self.box, theta)
         return jax.scipy.special.logit(jnp.clip(unit, 1e-6, 1 - 1e-6))
 
 
@@ -191,12 +210,15 @@ class NormalMixture:
     box = None
 
     def __post_init__(self):
-        k = len(self.blocks)
+        blocks = self.blocks
+        if not isinstance(blocks, tuple) or not all(isinstance(block, int) for block in blocks):
+            raise TypeError(f"Expected blocks to be a tuple of int; got {_checks.shown(blocks)}.")
+        k = len(blocks)
         factor = _checks.on_host(self.factor, "factor")
         if factor.ndim not in (3, 4) or factor.shape[-2:] != (k, k):
             raise ValueError(
-                f"Expected factor of shape (C, {k}, {k}), or (num_users, C, {k}, {k}); got "
-                f"{factor.shape}."
+                f"Expected factor of shape (C, {k}, {k}), or (num_users, C, {k}, {k}), for {k} "
+                f"blocks; got {factor.shape}."
             )
         weights = _checks.on_host(self.weights, "weights", factor.shape[:-2])
         mean = _checks.on_host(self.mean, "mean", factor.shape[:-1])
@@ -208,7 +230,10 @@ class NormalMixture:
                 raise ValueError(f"Expected weights that add up to 1; got {self.weights}.")
             apart = np.not_equal.outer(self.blocks, self.blocks) | np.triu(np.ones((k, k), bool), 1)
             if (entries[0][..., apart] != 0).any():
-                raise ValueError("Expected factor to be lower triangular, and 0 between blocks.")
+                raise ValueError(
+                    "Expected factor to be lower triangular, and 0 between blocks; got other "
+                    "numbers there."
+                )
             if not (np.diagonal(entries[0], axis1=-2, axis2=-1) > 0).all():
                 raise ValueError("Expected factor with a positive diagonal.")
         for name, value in (("factor", factor), ("weights", weights), ("mean", mean)):
@@ -274,11 +299,12 @@ def normal_prior(mean, sd) -> NormalMixture:
     ValueError
         If they have other shapes, or not ``sd > 0``.
     """
-    mean = _checks.on_host(mean, "mean")
-    sd = _checks.on_host(sd, "sd", mean.shape)
-    _checks.positive(sd, "sd")
-    if mean.ndim not in (1, 2):
+    mean, sd = _checks.on_host(mean, "mean"), _checks.on_host(sd, "sd")
+    if mean.ndim not in (1, 2) or mean.size == 0:
         raise ValueError(f"Expected mean of shape (k,) or (num_users, k); got {mean.shape}.")
+    if sd.shape != mean.shape:
+        raise ValueError(f"Expected mean and sd of one shape; got {mean.shape} and {sd.shape}.")
+    _checks.positive(sd, "sd")
     factor = sd[..., None] * np.eye(mean.shape[-1], dtype=sd.dtype)
     weights: Any = np.ones((*mean.shape[:-1], 1), sd.dtype)
     blocks = tuple(range(mean.shape[-1]))

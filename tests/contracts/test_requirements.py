@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import pcr_jax as pcr
-from pcr_jax.recourse import Nominal, Requirement, Robust
+from pcr_jax.recourse import Chance, Nominal, Requirement, Robust
+from pcr_jax.recourse.adversary import Ball
 from pcr_jax.recourse.problem import per_user
 from pcr_jax.recourse.requirements import Case, base
 from pcr_jax.recourse.verify import outcomes
@@ -18,18 +19,31 @@ REQUIREMENTS = {
     "robust, l2": lambda: Robust(jnp.asarray(0.2)),
     "robust, linf": lambda: Robust(jnp.asarray(0.2), "linf"),
     "robust, closer": lambda: Robust(jnp.asarray(0.2)).closer(3),
+    "chance": lambda: Chance(0.9, searched=32),
+    "chance, l2": lambda: Chance(0.9, Ball(jnp.asarray(0.2)), searched=32),
 }
 TRUTH, SCALE = pcr.library.m1(), jnp.array([1.0, 2.0, 0.5])
 X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
 NONE = pcr.Action.empty(3)
+DRAWS = pcr.population_of_scms(jax.random.key(3), TRUTH, 64, 0.1)
 
 
 def score(x):
     return jnp.tanh(x @ jnp.array([1.0, -0.3, 0.4]))
 
 
-def case(shift, user=0):
-    return Case(score, TRUTH, X[user], pcr.Action.soft(shift), SCALE)
+def worlds_of(requirement):
+    """Every user's worlds, those that a search sees and those that judge."""
+    worlds = per_user(TRUTH, len(X))
+    if requirement.over_draws:
+        each = (len(X), *DRAWS.batch_shape)
+        worlds = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*each, *leaf.shape[1:])), DRAWS)
+    return requirement.split(worlds)
+
+
+def case(requirement, shift, user=0):
+    world = jax.tree.map(lambda leaf: leaf[user], worlds_of(requirement)[0])
+    return Case(score, world, X[user], pcr.Action.soft(shift), SCALE)
 
 
 SHIFTS = jnp.asarray(np.random.default_rng(1).normal(size=(12, 3)), jnp.float32)
@@ -46,7 +60,7 @@ def traced_values(requirement):
 
     def values(scenarios, which=None):
         some = SHIFTS if which is None else SHIFTS[which]
-        each = jax.vmap(lambda s, d: requirement.logit(case(s), d), (0, None))
+        each = jax.vmap(lambda s, d: requirement.logit(case(requirement, s), d), (0, None))
         return jax.vmap(each, (None, 0))(some, scenarios)
 
     return values
@@ -64,7 +78,7 @@ def test_the_margin_is_what_the_binding_scenario_gives(requirement, traced_value
     margin, binding = jax.jit(lambda: requirement.margin(state, traced_values))()
     assert margin.shape == binding.shape == (len(SHIFTS),)
     scenarios = requirement.scenario(state, binding)
-    own = jax.vmap(lambda s, d: requirement.logit(case(s), d))(SHIFTS, scenarios)
+    own = jax.vmap(lambda s, d: requirement.logit(case(requirement, s), d))(SHIFTS, scenarios)
     # Of moves that are not favourable anyway it may be known to be so only.
     held = np.asarray(margin >= 0)
     assert held.any()
@@ -83,11 +97,12 @@ def test_a_state_that_has_grown_is_met_by_no_more_moves(requirement, traced_valu
     deepest = SHIFTS[jnp.argmax(jax.vmap(expected)(SHIFTS))]
 
     def value(scenario):
-        return requirement.logit(case(deepest), scenario)
+        return requirement.logit(case(requirement, deepest), scenario)
 
     scenario = requirement.scenario(state, jnp.asarray(0))
     if requirement.grows:
-        scenario = scenario + 0.1
+        more = (lambda s: s._replace(more=0.1)) if requirement.over_draws else (lambda s: s + 0.1)
+        scenario = more(scenario)
     grown = requirement.add(state, value, scenario, True)
     after, _ = requirement.margin(grown, traced_values)
     assert bool(requirement.is_first(grown)) != requirement.grows
@@ -101,14 +116,14 @@ def test_a_state_that_has_grown_is_met_by_no_more_moves(requirement, traced_valu
 def test_an_attack_settles_what_it_cannot_break_and_adds_what_breaks(requirement):
     state = requirement.begin(3)
     for shift, holds in ((jnp.array([9.0, 0, 0]), True), (jnp.array([-9.0, 0, 0]), False)):
-        judged = case(shift)
+        judged = case(requirement, shift)
 
         def value(scenario, judged=judged):
             return requirement.logit(judged, scenario)
 
         grown, settled = requirement.strengthen(state, judged, value, lambda _: jnp.asarray(False))
         assert jax.tree.structure(grown) == jax.tree.structure(state)
-        if requirement.grows:
+        if requirement.ball is not None:
             assert bool(settled) == holds
             assert holds or not bool(requirement.is_first(grown))
         else:
@@ -125,7 +140,7 @@ def test_what_it_takes_is_counted(requirement):
 def test_looking_closer_keeps_the_states(requirement):
     closer = requirement.closer(3)
     if closer is None:
-        assert not requirement.grows or requirement.outline is not None
+        assert not requirement.grows or requirement.over_draws or requirement.outline is not None
         return
     assert isinstance(closer, Requirement)
     assert closer.closer(3) is None
@@ -134,9 +149,9 @@ def test_looking_closer_keeps_the_states(requirement):
 
 
 def test_verification_is_of_a_users_own_and_never_above_what_is_expected(requirement):
-    worlds = per_user(TRUTH, len(X))
+    worlds = worlds_of(requirement)[1]
     action = pcr.Action.soft(jnp.broadcast_to(jnp.array([1.5, 0, 0]), X.shape))
-    _, logit = outcomes(jax.tree_util.Partial(score), worlds, X, action)
+    _, logit = outcomes(jax.tree_util.Partial(score), worlds, X, action, requirement)
 
     def verify(users):
         some = jax.tree.map(lambda leaf: leaf[users], (worlds, X, action))
@@ -146,18 +161,20 @@ def test_verification_is_of_a_users_own_and_never_above_what_is_expected(require
         )
 
     found = verify(slice(None))
-    assert (np.asarray(found.logit) <= np.asarray(logit)).all()
+    assert (np.asarray(found.logit) <= np.asarray(logit) + 1e-6).all()
     np.testing.assert_array_equal(verify(slice(1, 3)).logit, found.logit[1:3])
 
     def begun(i):
-        one = case(jnp.array([1.5, 0, 0]), i)
+        one = case(requirement, jnp.array([1.5, 0, 0]), i)
         state = requirement.begin(3)
         only = requirement.scenario(state, jnp.asarray(0))
+        if requirement.over_draws:
+            return requirement.lowest(one, state), requirement.plain(one, state)
         return requirement.lowest(one, state), requirement.logit(one, only)
 
     lowest, plain = jax.vmap(begun)(jnp.arange(len(X)))
     np.testing.assert_allclose(lowest, plain, rtol=1e-5, atol=1e-6)
-    assert (np.asarray(lowest) <= np.asarray(logit) + 1e-5).all()
+    assert requirement.over_draws or (np.asarray(lowest) <= np.asarray(logit) + 1e-5).all()
 
 
 def test_the_example_works():

@@ -10,7 +10,7 @@ import pytest
 from problems import POPULATION, GaussianOfUnknownNoise
 
 import pcr_jax as pcr
-from pcr_jax.inference import log_density, run
+from pcr_jax.inference import chunks, log_density
 from pcr_jax.inference.arviz_data import rhat_and_ess
 from pcr_jax.inference.samplers import base
 from pcr_jax.likelihoods import mixture
@@ -96,12 +96,12 @@ def test_another_prior_or_one_per_user_is_no_other_program(case):
     sampler, _ = case
     if sampler.host_only:
         return
-    compiled = run._run_chunk._cache_size()
+    compiled = chunks.run_chunk._cache_size()
     for surrogate in (pcr.linear_surrogate(GRAPH, high=2.0), for_users(SURROGATE, 3)):
         _, likelihood = likelihoods_for(sampler)
         found = pcr.infer(KEY, surrogate, HISTORY, likelihood, sampler=sampler)
         assert np.isfinite(found.draws).all()
-    assert run._run_chunk._cache_size() == compiled
+    assert chunks.run_chunk._cache_size() == compiled
 
 
 def test_a_sampler_that_needs_a_gradient_refuses_a_likelihood_without(case):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import curved_network
 
 import pcr_jax as pcr
 from pcr_jax.recourse import SOLVERS, Found, Solver, pose, recommend, search
@@ -16,17 +17,15 @@ MAKE = {
     "paper": pcr.Algorithm1,
 }
 TRUTH, SCALE = pcr.library.m1(), np.array([1.0, 2.0, 0.5], np.float32)
-X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32) - [2, 0, 0]
-X = np.concatenate([X, [[3.0, 0, 0]]]).astype(np.float32)  # the last is favourable already
+SCORE = curved_network(SCALE)
+PEOPLE = TRUTH.sample(jax.random.key(1), 200)
+RANKED = np.asarray(PEOPLE)[np.argsort(SCORE(PEOPLE))]
+X = np.concatenate([RANKED[20:80:10], RANKED[-1:]])  # the last is favourable already
 NAN = pcr.linear_scm(TRUTH.graph, [np.nan, 0, 0])
 
 
-def score(x):
-    return x @ jnp.array([1.0, -0.3, 0.4]) - 0.5
-
-
 def problem_of(x=X, epsilon=0.1, **settings):
-    return pose(score, TRUTH.graph, x, scale=SCALE, epsilon=epsilon, **settings)
+    return pose(SCORE, TRUTH.graph, x, scale=SCALE, epsilon=epsilon, **settings)
 
 
 @pytest.fixture(params=MAKE, scope="module")
@@ -69,7 +68,7 @@ def test_what_it_finds_meets_the_requirement_in_the_scenarios_that_it_met(found)
     shapes = jax.tree.map(jnp.shape, result.scenarios)
     assert shapes == jax.tree.map(jnp.shape, problem.begin())
     after = TRUTH.counterfactual(X, pcr.Action.soft(result.move * SCALE))
-    assert (np.asarray(score(after)) >= -1e-4).all()
+    assert (np.asarray(SCORE(after)) >= -1e-4).all()
     assert not np.asarray(result.move)[-1].any()
 
 

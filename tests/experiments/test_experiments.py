@@ -46,7 +46,7 @@ TINY = replace(
     sweep_respondents=2,  # as many as there are repetitions, and so compiled once
     sweep_alpha=(),
     sweep_sigma=(),
-    sweep_num_queries=(2, 5),
+    sweep_num_queries=(5, 10),
 )
 COLUMNS = {
     "recourse.csv": "scm,epsilon,learning_rate,variant,seed,num_users,validity,robust_validity,"
@@ -129,7 +129,8 @@ def test_a_run_leaves_the_files_that_the_readme_lists_and_nothing_unfinished(fin
     "sampler", ["ess", *(pytest.param(name, marks=pytest.mark.slow) for name in ("smc", "nuts"))]
 )
 def test_a_run_with_another_sampler_comes_to_its_end(sampler, tmp_path):
-    smallest = replace(TINY, seeds=1, learning_rates=(0.5,), sweep_num_queries=(2,))
+    few = {"seeds": 1, "sweep_respondents": 1, "sweep_num_queries": (10,)}
+    smallest = replace(TINY, learning_rates=(0.5,), **few)
     reproduce(tmp_path, smallest, sampler=sampler)
     estimates = pd.read_csv(tmp_path / "estimation.csv")
     assert estimates["posterior_mean"].notna().any()
@@ -175,7 +176,7 @@ def test_estimation_has_a_row_for_every_point_respondent_and_coefficient(finishe
     assert text.splitlines()[0] == COLUMNS["estimation.csv"]
     table = pd.read_csv(io.StringIO(text))
     assert (table["sweep"] == "num_queries").all()
-    assert list(table["value"].unique()) == [2, 5]
+    assert list(table["value"].unique()) == [5, 10]
     assert len(table) == 2 * 2 * 3
     assert not table.duplicated(["sweep", "value", "repetition", "coefficient"]).any()
     assert list(table["coefficient"][:3]) == ["X2 <- X1", "X3 <- X1", "X3 <- X2"]

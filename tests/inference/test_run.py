@@ -20,11 +20,12 @@ from pcr_jax.inference import (
     PosteriorStatus,
     Samples,
     Zeus,
+    chunks,
     infer,
     posterior_scms,
     read_netcdf,
-    run,
     search_prior,
+    starts,
     write_netcdf,
 )
 from pcr_jax.inference.run import _checked_sampler as checked_sampler
@@ -497,7 +498,7 @@ def test_earlier_draws_are_starting_points_and_spare_the_search(earlier, monkeyp
     first = replace(posteriors, history=jax.tree.map(lambda leaf: leaf[:2], posteriors.history))
     arrays = ("draws", "unknowns", "log_density", "status")
     first = replace(first, **{name: getattr(first, name)[:2] for name in arrays})
-    monkeypatch.setattr(run, "users_cells", None)  # nothing is searched
+    monkeypatch.setattr(starts, "users_cells", None)  # nothing is searched
     found = infer(KEY, SURROGATE, kept, starts=first, **EARLIER)
     np.testing.assert_array_equal(found.status, [PosteriorStatus.ok] * 2)
     assert np.isnan(found.prior_acceptance).all()
@@ -545,7 +546,7 @@ def test_users_may_have_boxes_of_their_own():
 def test_another_box_is_no_other_program():
     history = noiseless([0.5, -0.5, 0.2], 2)
     infer(KEY, SURROGATE, history, LIKELIHOOD)
-    programs = (run._run_chunk, run._search_chunk, run.users_cells)
+    programs = (chunks.run_chunk, starts._search_chunk, starts.users_cells)
     compiled = [program._cache_size() for program in programs]
     infer(KEY, linear_surrogate(GRAPH, low=-2.0, noise_mean=[0.1, 0, 0]), history, LIKELIHOOD)
     assert [program._cache_size() for program in programs] == compiled

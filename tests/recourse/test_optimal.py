@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import curved_network, linear_network, network
 
 import pcr_jax as pcr
 from benchmarks.quality import brute_force
@@ -23,35 +24,6 @@ M1, GRAPH = library.m1(), library.m1().graph
 FREE = pcr.non_causal(GRAPH)
 THETA = np.array([[0, 0, 0], [-0.99, 0, 0], [0.99, 0.99, 0]])
 EFFECTS = np.linalg.inv(np.eye(3) - THETA)
-
-
-def network(*layers):
-    """From (kernel, bias) of three layers, the hidden ones padded to 16 tanh units."""
-    params = {}
-    for i, (kernel, bias) in enumerate(layers):
-        shape = (3 if i == 0 else 16, 1 if i == 2 else 16)
-        padded, offset = np.zeros(shape, np.float32), np.zeros(shape[1], np.float32)
-        padded[: len(kernel), : len(kernel[0])] = kernel
-        offset[: len(bias)] = bias
-        params[f"Dense_{i}"] = {"kernel": jnp.asarray(padded), "bias": jnp.asarray(offset)}
-    return pcr.Classifier(pcr.MLP((16, 16)), {"params": params}, jnp.zeros(3), jnp.ones(3))
-
-
-def random_score(seed=0):
-    """Random weights, whose decision boundary is curved."""
-    rng = np.random.default_rng(seed)
-    sizes = [(3, 16, 1.5), (16, 16, 1.5), (16, 1, 2.5)]
-    layers = [
-        (factor * rng.normal(size=(n, m)) / np.sqrt(n), 0.3 * rng.normal(size=m))
-        for n, m, factor in sizes
-    ]
-    layers[0] = (layers[0][0] / SCALE[:, None], layers[0][1])
-    return network(*layers)
-
-
-def linear(weight, bias):
-    """``weight @ x + bias``, to some 1e-5: units that stay where tanh is straight."""
-    return network((1e-3 * np.asarray(weight)[:, None], [0]), ([[1]], [0]), ([[1e3]], [bias]))
 
 
 def island(centre, half):
@@ -72,7 +44,7 @@ def constant(logit):
     return network(([[0]], [0]), ([[0]], [0]), ([[0]], [logit]))
 
 
-SCORE = random_score()
+SCORE = curved_network(SCALE)
 
 
 @cache
@@ -227,7 +199,7 @@ def test_the_optimum_of_a_linear_score_is_found(norm, case):
     constraints, weights = CASES[case]
     for slope in SLOPES:
         plan = solve(
-            linear(weight_of(slope), BIAS),
+            linear_network(weight_of(slope), BIAS),
             x=ANYBODY,
             cost=norm,
             weights=weights,
@@ -250,7 +222,7 @@ def test_the_robust_optimum_of_a_linear_score_is_found(norm, case):
     for slope, epsilon in zip(SLOPES, (0.05, 0.1, 0.3, 0.5), strict=True):
         margin = epsilon * np.linalg.norm(slope, 2 if norm == "l2" else 1)
         plan = solve(
-            linear(weight_of(slope), BIAS),
+            linear_network(weight_of(slope), BIAS),
             x=ANYBODY,
             weights=weights,
             constraints=constraints,
@@ -274,7 +246,7 @@ def test_no_more_features_are_moved_than_asked_for():
     most = []
     for slope in SLOPES:
         plan = solve(
-            linear(weight_of(slope), BIAS),
+            linear_network(weight_of(slope), BIAS),
             x=ANYBODY,
             max_set_size=2,
             weights=CASES["all of them"][1],
@@ -305,7 +277,7 @@ def hard_slopes(weight):
 def test_the_optimum_over_hard_interventions_is_found(slope):
     """To hold a feature at (next to) its present value costs next to nothing and can help."""
     weight = weight_of(slope)
-    plan = solve(linear(weight, BIAS), x=ANYBODY, intervention="hard")
+    plan = solve(linear_network(weight, BIAS), x=ANYBODY, intervention="hard")
     hard = np.asarray(plan.action.hard)
     np.testing.assert_array_equal(plan.action.intervened, hard)
     need = -(ANYBODY @ weight + BIAS)
@@ -498,7 +470,7 @@ def test_withstanding_more_costs_more():
 
 @pytest.mark.parametrize(
     ("epsilon", "norm"),
-    [(0.0, "l2"), (0.1, "l2"), pytest.param(0.1, "linf", marks=pytest.mark.slow)],
+    [(0.0, "l2"), *(pytest.param(0.1, norm, marks=pytest.mark.slow) for norm in ("l2", "linf"))],
 )
 def test_a_user_gets_the_same_plan_among_few_and_in_a_crowd(epsilon, norm):
     """Bitwise."""
@@ -508,6 +480,13 @@ def test_a_user_gets_the_same_plan_among_few_and_in_a_crowd(epsilon, norm):
     assert_same(few, some(crowd, places))
     assert_same(solve(x=x[places], epsilon=epsilon, norm=norm), few)  # determinism
     assert np.asarray(few.valid).any()
+
+
+def test_a_user_gets_the_same_robust_plan_among_fewer():
+    """Bitwise, of programs for other numbers of users."""
+    plan, places = solve(epsilon=0.1), np.array([17, 2, 11, 5, 8])
+    assert_same(solve(x=X[places], epsilon=0.1), some(plan, places))
+    assert np.asarray(plan.robust_valid).any()
 
 
 @pytest.mark.slow
@@ -548,7 +527,7 @@ def test_whoever_is_favourable_already_is_left_alone():
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
 def test_what_cannot_be_reached_is_not_found(epsilon):
-    for score in (constant(-1.0), linear([1e-3, 0, 0], -1.0)):
+    for score in (constant(-1.0), linear_network([1e-3, 0, 0], -1.0)):
         plan = solve(score, epsilon=epsilon)
         assert (np.asarray(plan.status) == PlanStatus.not_found).all()
         assert np.isinf(plan.cost).all()
@@ -582,7 +561,7 @@ def test_nothing_dearer_than_the_maximum_is_recommended():
     slope = np.array([0.0, 1.0, 0.0])
     x = np.zeros((NUM_USERS, 3), np.float32)
     x[:, 1] = -np.linspace(10, 14, NUM_USERS) * SCALE[1]
-    plan = solve(linear(weight_of(slope), 0.0), FREE, x)
+    plan = solve(linear_network(weight_of(slope), 0.0), FREE, x)
     need = np.linspace(10, 14, NUM_USERS)
     most = Optimal().max_cost
     assert np.isfinite(plan.cost)[need < 0.99 * most].all()

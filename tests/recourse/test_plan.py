@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import pcr_jax as pcr
 from pcr_jax import Action, Graph, Plan, PlanStatus
 from pcr_jax.recourse import pose
+from pcr_jax.recourse.problem import per_user
 from pcr_jax.recourse.rounding import EXACT
 
 pytestmark = pytest.mark.x64
@@ -31,11 +33,13 @@ def plan_of(*users, decimals=(0, 0, 1), x=X):
         good,
         good & (np.arange(len(users)) % 2 == 0),
         good & (np.arange(len(users)) % 4 == 0),
+        np.full(len(users), np.nan),
         np.array([int(s) for s in status]),
         np.full(len(users), 7),
         np.full(len(users), 9),
         np.tile(decimals, (len(users), 1)),
         pose(goal, GRAPH, np.tile(x, (len(users), 1)), scale=np.ones(3)),
+        per_user(pcr.non_causal(GRAPH), len(users)),
     )
 
 
@@ -147,7 +151,15 @@ def test_every_status_is_tested():
         "no_model",
         "not_robust",
         "budget",
+        "not_likely",
     }
+
+
+def test_an_action_that_is_not_likely_enough_is_told_with_what_it_lacks():
+    now = [2100.0, 800.0, 10.0]
+    assert sentence(Action.soft([0, 0, -2.5]), now, PlanStatus.not_likely) == (
+        "Lower debt by 2.5, from 12.5 to 10. This is not as likely to be enough as was asked for."
+    )
 
 
 @pytest.mark.parametrize("status", ["not_robust", "budget"])

@@ -42,6 +42,8 @@ _IN_ORDER = 32
 # weigh so many powers of e less.
 _DRAWN = 4
 _OUTSIDE = 30.0
+# Of numbers that are known, for the filter.
+_LEAST_SD = 1e-3
 
 
 class _Normals(NamedTuple):
@@ -64,7 +66,7 @@ def _normals(target: Target, blocks: np.ndarray) -> _Normals:
     eye = jnp.eye(blocks.shape[1])
     if prior.box is not None:
         low, high = jnp.asarray(prior.box)
-        mean, sd = (low + high) / 2, (high - low) / 12**0.5
+        mean, sd = (low + high) / 2, jnp.maximum((high - low) / 12**0.5, _LEAST_SD)
         mean, factor, weights = mean[None], jnp.diag(sd)[None], jnp.ones(1)
     else:
         mean, factor, weights = map(jnp.asarray, (prior.mean, prior.factor, prior.weights))
@@ -98,7 +100,7 @@ class _Particles(NamedTuple):
     unknowns: Array
 
 
-class _Person:
+class Person:
     """One user's answers as regressions."""
 
     def __init__(self, target: Target):
@@ -152,10 +154,12 @@ class _Person:
 
     def effects(self, weights):
         """Of linear mechanisms, see `_Walker`; (d, d)."""
-        children, causes = np.nonzero(self.parents >= 0)
-        eye = jnp.eye(len(self.parents))
-        matrix = eye.at[children, self.parents[children, causes]].add(-weights[children, causes])
-        return solve_triangular(matrix, eye, lower=True, unit_diagonal=True)
+        parents = jnp.asarray(self.parents)
+
+        def body(j, effects):
+            return effects.at[j].add(weights[j] @ jnp.take(effects, parents[j], axis=0))
+
+        return self.each(body, jnp.eye(len(self.parents)))
 
     def gains(self, j, weights, x):
         """What each node rises by if node j rises by one, answer by answer; (T, d)."""
@@ -274,6 +278,17 @@ class _Person:
         theta = jnp.zeros(there.sum()).at[self.blocks[there]].set(walker.weights[there])
         return jnp.concatenate([theta, walker.unknowns])
 
+    def reported(self) -> tuple[Array, Array, Array]:
+        """Values (T, d) as they were reported, which of them tell of their own mechanism (T, d),
+        given those of its parents, and its features under them; (d, T, M).
+        """
+        reported = ~jnp.isnan(self.answer)
+        values = jnp.where(self.descends & reported, self.answer, self.base)
+        known = ~self.descends | reported
+        has = self.parents >= 0
+        usable = reported & self.descends & (known[:, self.parents] | ~has).all(-1)
+        return values, usable, jax.vmap(lambda j: self.features(j, values))(np.arange(len(has)))
+
     def filtered(self, key, num_particles: int) -> tuple[_Particles, Array]:
         """Particles after all answers, one at a time in some order, and their log evidence.
 
@@ -282,14 +297,10 @@ class _Person:
         evidence.
         """
         history, questions = self.history, self.history.questions
-        reported = ~jnp.isnan(self.answer)
-        values = jnp.where(self.descends & reported, self.answer, self.base)
-        known = ~self.descends | reported
+        values, usable, features = self.reported()
         of_parents = jnp.asarray(self.parents)
         has = of_parents >= 0
         noisy = self.descends[:, of_parents] & has
-        usable = reported & self.descends & (known[:, of_parents] | ~has).all(-1)
-        features = jax.vmap(lambda j: self.features(j, values))(np.arange(len(has)))
         gaps = jnp.where(usable, values - self.base, 0.0)
         slopes = jax.vmap(self.surrogate.slopes, (0, 0, None))
         k_init, k_unknown, k_steps, k_order = jax.random.split(key, 4)
@@ -357,7 +368,8 @@ class _Person:
         """So many of the draws, resampled from the filter's normal prior to the box."""
         low, high = (end[self.blocks] for end in jnp.asarray(self.target.reach.box))
         there = jnp.asarray(self.blocks >= 0)
-        away = (weights - (low + high) / 2) / (high - low)
+        width = jnp.where(high > low, high - low, 1.0)
+        away = jnp.where(high > low, (weights - (low + high) / 2) / width, 0.0)
         # The logarithm of what the box has more than the normal, whose variance is its 12th part.
         gained = jnp.where(there, 6 * jnp.minimum(away**2, 0.25), 0.0).sum((-2, -1))
         is_out = (there & (jnp.abs(away) > 0.5)).any((-2, -1))
@@ -489,7 +501,7 @@ class Gibbs:
 
     def run(self, key: Array, target: Target, starts: Array) -> Samples:
         """Sample one user's posterior; see `pcr_jax.inference.Sampler`."""
-        person = _Person(target)
+        person = Person(target)
         sweep = jax.vmap(person.sweep)
 
         def chain(key):

@@ -48,7 +48,7 @@ def _proposal_factor(particles, weights, width):
 
     ``width`` (dimension,) is the unit of each.
     """
-    centred = (particles - weights @ particles) / width
+    centred = (particles - weights @ particles) / jnp.where(width > 0, width, 1.0)
     covariance = centred.T @ (weights[:, None] * centred)
     dimension = particles.shape[1]
     ridge = 1e-6 * jnp.trace(covariance) / dimension

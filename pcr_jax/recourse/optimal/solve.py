@@ -224,18 +224,23 @@ def solve(solver: Solver, pending: Array, tasks: Task, state: State) -> State:
 
 
 @jax.jit
-def search(solver: Solver, pending: Array, tasks: Task, state: State | None) -> State:
-    """For the users who are ``pending`` (num_users,): begin, or go on from ``state``."""
+def begin(solver: Solver, tasks: Task) -> State:
+    """What is known of all users before the search."""
 
-    def run(solver, pending, tasks, state):
-        begun = map_users(partial(first, solver), tasks) if state is None else state
-        return solve(solver, pending, tasks, begun)
+    def first_of(solver, tasks):
+        return map_users(partial(first, solver), tasks)
 
+    return over_devices(first_of, solver, tasks)
+
+
+@jax.jit
+def search(solver: Solver, pending: Array, tasks: Task, state: State) -> State:
+    """Go on from ``state`` for the users who are ``pending`` (num_users,)."""
     if solver.closer:
         closer = solver.requirement.closer(tasks.x.shape[1])
         assert closer is not None
         solver = replace(solver, requirement=closer)
-    return over_devices(run, solver, pending, tasks, state)
+    return over_devices(solve, solver, pending, tasks, state)
 
 
 @jax.jit
@@ -267,7 +272,8 @@ class Optimal(Settings):
         """The cheapest action of every user that the search itself cannot break."""
         solver, tasks = self.solver(problem), problem.tasks(worlds)
         everybody = np.ones(len(tasks.x), bool)
-        state = self._run(solver, everybody, tasks, None)
+        state = by_bucket(lambda _, tasks: begin(solver, tasks), tasks)
+        state = self._run(solver, everybody, tasks, state)
         return self._closer(solver, everybody, tasks, state)
 
     def go_on(
@@ -302,7 +308,8 @@ class Optimal(Settings):
         if not again:
             pending = pending & np.asarray(requirement.stuck(state.scenarios))
         if requirement.grows and pending.any():
-            state = self._run(replace(solver, closer=True), pending, tasks, state)
+            closer = requirement.closer(tasks.x.shape[1]) is not None
+            state = self._run(replace(solver, closer=closer), pending, tasks, state)
         exhausted = state.evaluations >= self.max_evaluations
         return Found(
             move=state.move,

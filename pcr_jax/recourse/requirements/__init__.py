@@ -6,6 +6,7 @@ margin.
 """
 
 from pcr_jax.recourse.requirements.base import Case, Closer, Nominal, Requirement, Verified
+from pcr_jax.recourse.requirements.chance import Chance
 from pcr_jax.recourse.requirements.robust import Robust
 
-__all__ = ["Case", "Closer", "Nominal", "Requirement", "Robust", "Verified"]
+__all__ = ["Case", "Chance", "Closer", "Nominal", "Requirement", "Robust", "Verified"]

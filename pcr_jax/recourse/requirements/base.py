@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -37,12 +37,15 @@ class Verified(NamedTuple):
         Shape (num_users,): whether it is proved that none does.
     num_scenarios : ndarray
         Shape (num_users,): how many were tried that no search knows.
+    share : ndarray
+        Shape (num_users,): of draws of the SCM, in which the action works; NaN without draws.
     """
 
     logit: Array
-    scenario: Array
+    scenario: Any
     certified: np.ndarray
     num_scenarios: np.ndarray
+    share: np.ndarray
 
 
 @runtime_checkable
@@ -76,10 +79,34 @@ class Requirement(Protocol):
     ----------
     grows : bool
         Whether `strengthen` may add scenarios; if not, what the search finds is the solution.
+    over_draws : bool
+        Whether users' worlds are several draws of their SCM, and not one.
+    in_one_world : Requirement
+        What remains of it where the SCM is known.
+    easier : sequence of Requirement
+        What to look for where nothing meets this one, the hardest first.
     """
 
     @property
     def grows(self) -> bool: ...  # noqa: D102
+
+    @property
+    def over_draws(self) -> bool: ...  # noqa: D102
+
+    @property
+    def in_one_world(self) -> Requirement: ...  # noqa: D102
+
+    @property
+    def easier(self) -> Sequence[Any]: ...  # noqa: D102
+
+    def split(self, worlds: SCM) -> tuple[SCM, SCM]:
+        """The users' worlds that a search sees, and those that judge what it finds.
+
+        On the host; leading axes (num_users,), or (num_users, draws).
+        """
+
+    def expected(self, score: Callable, scm: SCM, x: Array, action: Action) -> tuple[Array, Array]:
+        """What is expected to follow (d,), and its margin (); of worlds that judge."""
 
     def begin(self, num_nodes: int) -> Any:
         """The state of a user of whom nothing is known."""
@@ -133,6 +160,9 @@ class Requirement(Protocol):
     def lowest(self, case: Case, states: Any) -> Array:
         """The lowest logit () that the scenarios of a state leave a case, rounding aside."""
 
+    def plain(self, case: Case, state: Any) -> Array:
+        """The logit () that is expected of a case, in the worlds that a search sees."""
+
     def verify(
         self,
         key: Array,
@@ -173,7 +203,31 @@ class Nominal:
     """The score is favourable if all goes as expected (Eq. 1 of the paper)."""
 
     grows = False
-    ball = None
+    over_draws = False
+    easier = ()
+
+    @property
+    def ball(self) -> Any:
+        """Nothing perturbs."""
+        return None
+
+    @property
+    def in_one_world(self):
+        """The same."""
+        return self
+
+    def split(self, worlds):
+        """There is one world."""
+        return worlds, worlds
+
+    def expected(self, score, scm, x, action):
+        """What follows, and its logit."""
+        after = scm.counterfactual(x, action)
+        return after, score(after)
+
+    def plain(self, case, state):
+        """The logit of what is expected."""
+        return case.score(case.scm.counterfactual(case.x, case.action))
 
     def begin(self, num_nodes):
         """Nothing."""
@@ -227,4 +281,5 @@ class Nominal:
     def verify(self, key, score, scms, x, action, scale, logit, chosen):
         """What is expected is all there is."""
         nobody = np.zeros(len(x), bool)
-        return Verified(logit, jnp.zeros(len(x), int), nobody, np.zeros(len(x), int))
+        unknown = np.full(len(x), np.nan)
+        return Verified(logit, jnp.zeros(len(x), int), nobody, np.zeros(len(x), int), unknown)

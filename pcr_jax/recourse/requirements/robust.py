@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pcr_jax._pytree import pytree
 from pcr_jax.recourse.adversary import Ball, attack, outcome
-from pcr_jax.recourse.requirements.base import Verified
+from pcr_jax.recourse.requirements.base import Nominal, Verified
 from pcr_jax.recourse.verify import withstand
 
 FEW = 4
@@ -43,7 +44,7 @@ class Perturbations(NamedTuple):
 
 
 @pytree(static=("norm",))
-class Robust:
+class Robust(Nominal):
     """The score stays favourable under every perturbation of a ball (Eq. 2 of the paper).
 
     Attributes
@@ -197,6 +198,5 @@ class Robust:
     def verify(self, key, score, scms, x, action, scale, logit, chosen):
         """By perturbations that no search has seen; see `pcr_jax.recourse.verify`."""
         tried = withstand(key, score, scms, x, action, scale, self.ball, logit, chosen)
-        return Verified(
-            tried.logit, INFLATION * tried.delta, tried.certified, tried.num_perturbations
-        )
+        delta, unknown = INFLATION * tried.delta, np.full(len(x), np.nan)
+        return Verified(tried.logit, delta, tried.certified, tried.num_perturbations, unknown)
