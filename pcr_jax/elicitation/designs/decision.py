@@ -133,7 +133,8 @@ class DecisionDesign:
         check_belief(belief, self)
         problem, likelihood = belief.problem, belief.posteriors.likelihood
         check_generative(likelihood, self)
-        level = getattr(problem.requirement, "level", self.level)
+        level = getattr(problem.requirement, "level", None)
+        level = self.level if level is None else level
         numbers = jnp.asarray(level, float), jnp.asarray(self.least_saving, float)
         sizes = _Sizes(self.num_candidates, self.num_truths, self.individual)
         purpose = Purpose(problem.score, problem.scale)
