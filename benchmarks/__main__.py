@@ -36,6 +36,7 @@ COMMANDS = {
     "quality": (
         "calibration",
         "people",
+        "decisions",
         "honesty",
         "malformed",
         "optimality",
