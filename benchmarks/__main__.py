@@ -35,6 +35,7 @@ COMMANDS = {
     "speed": ("stages", "limits", "scale", "start", "scm", "inference"),
     "quality": (
         "calibration",
+        "chance",
         "people",
         "decisions",
         "honesty",
