@@ -209,6 +209,7 @@ class Plan:
 
         if not self.problem.requirement.over_draws:
             raise ValueError("Expected a plan with a level; got one without. See find_recourse.")
+        levels = _checks.on_host(levels, "levels", ("num_levels",)).tolist()
         parts = []
         for level in levels:
             requirement = self.problem.requirement.at(level)  # type: ignore[attr-defined]
