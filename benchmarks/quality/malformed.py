@@ -561,17 +561,21 @@ def cases() -> dict[str, Case]:
             **{"solver": slow, "learning_rate": three, "only": ("learning_rate", "epsilon")},
         ),
         "find_recourse, level": case(
-            pcr.find_recourse, {"level": INSIDE}, worlds=draws, level=0.9, only=("level", "worlds")
+            pcr.find_recourse,
+            {"level": INSIDE | NONE},
+            **{"worlds": draws, "level": 0.9, "only": ("level", "worlds")},
         ),
         "Chance": case(
             pcr.Chance,
             {"level": INSIDE, "gamma": POSITIVE | NONE, "ball": NONE},
             **{"level": 0.9, "gamma": 1.0, "searched": 100},
         ),
-        "Plan.price_of_certainty": case(likely.price_of_certainty, levels=[0.9]),
+        "Plan.price_of_certainty": case(
+            likely.price_of_certainty, {"levels": {"shape (7,)"}}, levels=[0.9]
+        ),
         "reliability": case(
             pcr.reliability,
-            {"num_bins": ONE, "stated": FEATURES | PROBABILITY},
+            {"num_bins": LIMIT, "stated": FEATURES, "realised": MASK},
             **{"stated": three, "realised": jnp.ones(3, bool), "num_bins": 2},
         ),
         "evaluate": case(pcr.evaluate, {"key": KEY | NONE, "problem": NONE}),
