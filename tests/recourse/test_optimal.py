@@ -549,7 +549,7 @@ def test_ascents_spend_nothing_on_features_that_cannot_move(norm):
     np.testing.assert_allclose(space.size(task, nearest), [0.8, 0.4], rtol=1e-5)
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+@pytest.mark.parametrize("epsilon", [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_a_graph_of_one_node_has_recourse(epsilon):
     scm = pcr.linear_scm(pcr.Graph.from_edges(["income"], []), [])
     x = jnp.array([[-1.0], [-0.2], [0.5]])
