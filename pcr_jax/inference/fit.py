@@ -61,8 +61,9 @@ def fit_probabilities(posteriors: Posteriors) -> np.ndarray:
     found = np.ones(len(wrong))
     for users, padded in chunks_of(everybody, _CHUNK * width()):
         regressions = _regressions(posteriors.likelihood, *take(model, padded))
-        for i, own in zip(users, zip(*map(np.asarray, regressions), strict=True), strict=False):
-            found[i] = _probability(*own, ~(wrong[i] > _WRONG))
+        each = zip(*map(np.asarray, regressions), strict=True)
+        for i, (changes, gaps, usable, features) in zip(users, each, strict=False):
+            found[i] = _probability(changes, gaps, usable, features, ~(wrong[i] > _WRONG))
     return found
 
 
