@@ -435,7 +435,7 @@ def cases() -> dict[str, Case]:
                 design,
                 lambda design: design.ask(key, learnt),
                 {
-                    **{"reach": POSITIVE - {"10**30"}, "individual": {"True"}, "level": INSIDE},
+                    **{"reach": POSITIVE, "individual": {"True"}, "level": INSIDE},
                     **{"num_candidates": ONE, "num_truths": ONE, "least_saving": PROBABILITY},
                 },
             )

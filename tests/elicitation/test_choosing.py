@@ -187,9 +187,13 @@ def test_who_has_stopped_is_asked_no_more():
 
 
 def test_a_level_of_the_problem_comes_first():
-    told = belief(spread(bd=0.4), posed())
-    costs = [pcr.DecisionDesign(level=level).outlook(KEY, told).cost for level in (0.6, 0.95)]
-    assert (costs[0] < costs[1]).all()
+    def cost(own, **settings):
+        told = belief(spread(bd=0.4), posed(**settings))
+        return np.asarray(pcr.DecisionDesign(level=own).outlook(KEY, told).cost)
+
+    low, high = cost(0.6), cost(0.95)
+    assert (low < high).all()
+    np.testing.assert_array_equal(cost(0.6, level=0.95), high)
 
 
 @pytest.mark.parametrize("settings", [{"wrong": [0.5, 0.5, -0.5]}, {"error_rate": None}])

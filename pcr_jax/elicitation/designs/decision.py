@@ -25,6 +25,7 @@ from pcr_jax._nans import nan_is_a_value
 from pcr_jax.elicitation.designs.base import Belief
 from pcr_jax.elicitation.designs.moves import Means, Moves, Purpose, cheapest, moves_of, proposals
 from pcr_jax.elicitation.designs.people import (
+    Sizes,
     candidates,
     check_belief,
     check_generative,
@@ -133,22 +134,14 @@ class DecisionDesign:
         check_belief(belief, self)
         problem, likelihood = belief.problem, belief.posteriors.likelihood
         check_generative(likelihood, self)
-        level = getattr(problem.requirement, "level", self.level)
+        level = getattr(problem.requirement, "level", None)
+        level = self.level if level is None else level
         numbers = jnp.asarray(level, float), jnp.asarray(self.least_saving, float)
-        sizes = _Sizes(self.num_candidates, self.num_truths, self.individual)
         purpose = Purpose(problem.score, problem.scale)
-        look = partial(_outlook, sizes, problem.hard, key, *numbers, likelihood, purpose)
+        look = partial(_outlook, Sizes.of(self), problem.hard, key, *numbers, likelihood, purpose)
         people = people_of(belief, self.reach, self.num_draws)
         node, shift, *said = for_each(look, people, Means.of(problem))
         return Outlook(Questions(node, shift, jnp.full(len(node), self.individual)), *said)
-
-
-class _Sizes(NamedTuple):
-    """What a program is compiled for, of `DecisionDesign`."""
-
-    num_candidates: int
-    num_truths: int
-    individual: bool
 
 
 @partial(jax.jit, static_argnums=(0, 1))

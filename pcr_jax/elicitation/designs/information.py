@@ -16,6 +16,7 @@ from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
 from pcr_jax.elicitation.designs.base import Belief
 from pcr_jax.elicitation.designs.people import (
+    Sizes,
     candidates,
     check_belief,
     check_generative,
@@ -86,17 +87,17 @@ class InformationDesign:
         likelihood = belief.posteriors.likelihood
         check_generative(likelihood, self)
         people = people_of(belief, self.reach, self.num_draws)
-        node, shift = for_each(partial(_ask, self, key, likelihood), people)
+        node, shift = for_each(partial(_ask, Sizes.of(self), key, likelihood), people)
         return Questions(node, shift, jnp.full(len(node), self.individual))
 
 
 @partial(jax.jit, static_argnums=0)
-def _ask(design, key, likelihood, people):
+def _ask(sizes, key, likelihood, people):
     def one(person):
         k_grid, k_truths, k_answers = jax.random.split(jax.random.fold_in(key, person.number), 3)
-        node, shift = candidates(k_grid, person.low, person.high, design.num_candidates)
-        truths = jax.random.permutation(k_truths, len(person.draws))[: design.num_truths]
-        log_p = foreseen(k_answers, likelihood, person, node, shift, truths, design.individual)
+        node, shift = candidates(k_grid, person.low, person.high, sizes.num_candidates)
+        truths = jax.random.permutation(k_truths, len(person.draws))[: sizes.num_truths]
+        log_p = foreseen(k_answers, likelihood, person, node, shift, truths, sizes.individual)
         best = jnp.argmax(jnp.where(person.known, information(log_p, truths), 0.0))
         return node[best], shift[best] * person.unit[node[best]]
 

@@ -82,6 +82,19 @@ def unit_of(belief: Belief) -> np.ndarray:
     return np.broadcast_to(1.0 if scale is None else np.asarray(scale), shape)
 
 
+class Sizes(NamedTuple):
+    """What programs that look ahead are compiled for, of a design's settings."""
+
+    num_candidates: int
+    num_truths: int
+    individual: bool
+
+    @classmethod
+    def of(cls, design: Any) -> Sizes:
+        """Those of a design."""
+        return cls(design.num_candidates, design.num_truths, design.individual)
+
+
 def check_settings(design: Any) -> None:
     """Raise for settings of a design that are wrong."""
     for name, value in vars(design).items():

@@ -77,17 +77,19 @@ class ThompsonDesign:
         check_belief(belief, self)
         problem = belief.problem
         people = people_of(belief, self.reach, _DRAWS)
-        ask = partial(_ask, self, problem.hard, key, Purpose(problem.score, problem.scale))
+        ask = partial(
+            _ask, self.num_draws, problem.hard, key, Purpose(problem.score, problem.scale)
+        )
         node, shift = for_each(ask, people, Means.of(problem))
         return Questions(node, shift, jnp.full(len(node), self.individual))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _ask(design, hard, key, purpose, people, means):
+def _ask(num_tried, hard, key, purpose, people, means):
     def one(person, means):
         k_draws, k_grid = jax.random.split(jax.random.fold_in(key, person.number))
         node, shift = candidates(k_grid, person.low, person.high, 1)
-        some = jax.random.permutation(k_draws, len(person.draws))[: design.num_draws]
+        some = jax.random.permutation(k_draws, len(person.draws))[:num_tried]
         person = person._replace(draws=person.draws[some])
         at, by, good = proposals(moves_of(purpose, means, person, hard), person)
         good &= person.known
