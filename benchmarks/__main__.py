@@ -35,7 +35,9 @@ COMMANDS = {
     "speed": ("stages", "limits", "scale", "start", "scm", "inference"),
     "quality": (
         "calibration",
+        "chance",
         "people",
+        "decisions",
         "honesty",
         "malformed",
         "optimality",

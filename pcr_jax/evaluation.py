@@ -155,8 +155,13 @@ def reliability(stated: ArrayLike, realised: ArrayLike, num_bins: int = 10) -> p
     ValueError
         If the shapes differ, a probability is out of [0, 1], or there is no user.
     """
+    _checks.unnamed(stated, "stated")
     stated = np.asarray(_checks.probability(stated, "stated", ("num_users",)), float)
-    realised = np.asarray(_checks.array(realised, "realised", stated.shape, kind=bool))
+    realised = np.asarray(_checks.array(realised, "realised", ("num_users",), kind=bool))
+    if realised.shape != stated.shape:
+        raise ValueError(
+            f"Expected realised of as many users as stated; got {len(realised)} and {len(stated)}."
+        )
     _checks.count(num_bins, "num_bins")
     if not len(stated):
         raise ValueError("Expected at least one user in stated; got none.")

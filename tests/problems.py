@@ -54,6 +54,11 @@ def linear_network(weight, bias, size=1e-3):
     return network((first, [0]), ([[1]], [0]), ([[1 / size]], [bias]))
 
 
+def mapped(function, in_axes=0):
+    """`jax.vmap` as one program: many operations one by one take longer to compile."""
+    return jax.jit(jax.vmap(function, in_axes))
+
+
 def history_of(node, shift, answer):
     """A history of population questions, made by hand, of people whose features are 0."""
     *users, _, num_nodes = np.shape(answer)

@@ -6,12 +6,13 @@ from math import floor, log, sqrt
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from problems import history_of
 
-from pcr_jax.history import Questions
+from pcr_jax.history import History, Questions
 from pcr_jax.inference import log_density
-from pcr_jax.likelihoods import Tolerance, relaxed, tolerance
+from pcr_jax.likelihoods import Tolerance, mixture, relaxed, tolerance
 from pcr_jax.scm import Graph
 from pcr_jax.surrogates import linear_surrogate
 
@@ -277,3 +278,11 @@ def test_temperatures_out_of_range_are_refused():
         relaxed(0.5, 0.1, 0.0)
     with pytest.raises(ValueError, match="sigma > 0"):
         relaxed(0.0, 0.1)
+
+
+def test_noise_of_another_number_of_nodes_is_refused():
+    history = jax.tree.map(lambda leaf: leaf[0], History.empty(np.zeros((1, 3)), 2))
+    with pytest.raises(ValueError, match=r"noise of shape \(\) or \(3,\); got \(7,\)"):
+        mixture(np.full(7, 0.1)).bound(SURROGATE, history)
+    with pytest.raises(TypeError, match="noise without names"):
+        mixture(pd.Series({"X1": 0.1, "X2": 0.2}))

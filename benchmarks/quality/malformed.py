@@ -340,6 +340,9 @@ def cases() -> dict[str, Case]:
     rate = {"num_train": 50, "learning_rate": 0.1, "max_draws": 1000}
     searched = {"cost": "l1", "intervention": "soft", "max_set_size": 3, "solver": "optimal"}
     slow = pcr.Algorithm1(num_outer=2)
+    times = (3, 200)
+    draws = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*times, *jnp.shape(leaf))), truth)
+    likely = pcr.find_recourse(score, draws, x, scale=ones, level=0.9)
     counts = {n: ONE if isinstance(v, int) else POSITIVE for n, v in vars(pcr.Optimal()).items()}
     designs = {
         "InformationDesign": pcr.InformationDesign(num_candidates=4, num_truths=4),
@@ -556,6 +559,24 @@ def cases() -> dict[str, Case]:
             pcr.find_recourse,
             {"learning_rate": FEATURES | POSITIVE | NONE},
             **{"solver": slow, "learning_rate": three, "only": ("learning_rate", "epsilon")},
+        ),
+        "find_recourse, level": case(
+            pcr.find_recourse,
+            {"level": INSIDE | NONE},
+            **{"worlds": draws, "level": 0.9, "only": ("level", "worlds")},
+        ),
+        "Chance": case(
+            pcr.Chance,
+            {"level": INSIDE, "gamma": POSITIVE | NONE, "ball": NONE},
+            **{"level": 0.9, "gamma": 1.0, "searched": 100},
+        ),
+        "Plan.price_of_certainty": case(
+            likely.price_of_certainty, {"levels": {"shape (7,)"}}, levels=[0.9]
+        ),
+        "reliability": case(
+            pcr.reliability,
+            {"num_bins": LIMIT, "stated": FEATURES, "realised": MASK},
+            **{"stated": three, "realised": jnp.ones(3, bool), "num_bins": 2},
         ),
         "evaluate": case(pcr.evaluate, {"key": KEY | NONE, "problem": NONE}),
         "intervention_pattern": case(

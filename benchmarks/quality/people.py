@@ -16,6 +16,7 @@ import numpy as np
 import pcr_jax as pcr
 from benchmarks.problems import SIGMA, histories, surrogate
 from pcr_jax.experiments import PAPER
+from pcr_jax.inference.fit import LEAST_PROBABLE, fit_probabilities
 from pcr_jax.inference.mixing import MAX_RHAT, rank_rhat
 from pcr_jax.surrogates.linear import edge_units
 
@@ -146,8 +147,11 @@ def curve_rows(num_people: int) -> list[dict]:
 
 
 def misfit_rows(num_people: int) -> list[dict]:
-    """A surrogate that cannot be right: what intervals hold, and what is inferred of answers."""
-    m1, m3 = pcr.library.m1(), pcr.library.m3()
+    """A surrogate that cannot be right: what intervals hold, and what is inferred of answers.
+
+    Beside people whom it does fit, to see how many of these are said not to be.
+    """
+    m1, m2, m3 = (pcr.library.get(name) for name in pcr.library.SCMS)
     missing = pcr.Graph.from_edges(m1.graph.nodes, [("X1", "X2"), ("X2", "X3")])
     star = pcr.library.theta_star()
     tenth = (jnp.arange(num_people) % 10 == 0).astype(float)
@@ -155,6 +159,8 @@ def misfit_rows(num_people: int) -> list[dict]:
         "m3, linear": (m3, m3.graph, {}),
         "m1, no edge X1 -> X3": (m1, missing, {}),
         "m1, a tenth always wrong": (m1, m1.graph, {"error_rate": tenth, "wrong": star}),
+        "m1": (m1, m1.graph, {}),
+        "m2": (m2, m2.graph, {}),
     }
     rows = []
     for name, (truth, graph, errors) in cases.items():
@@ -162,6 +168,7 @@ def misfit_rows(num_people: int) -> list[dict]:
         x, history = asked(truth, units, num_people, **errors)
         posteriors = infer(surrogates(graph, units)["linear"], history)
         found = predicted(posteriors, truth, x, units["scale"])
+        found["poorly_fitting"] = float((fit_probabilities(posteriors) < LEAST_PROBABLE).mean())
         rows.append({"case": name, **found, **of_answers(posteriors)})
     return rows
 

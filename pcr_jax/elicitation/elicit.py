@@ -89,8 +89,11 @@ def elicit(
     _checks.count(num_queries, "num_queries")
     surrogate = linear_surrogate(graph) if surrogate is None else surrogate
     check_surrogate(surrogate)
-    if surrogate.graph != graph:
-        raise ValueError("Expected surrogate to have the graph of respondent; got another.")
+    if surrogate.graph.nodes != graph.nodes:
+        raise ValueError(
+            f"Expected surrogate of the nodes of respondent, {list(graph.nodes)}; got one of "
+            f"{list(surrogate.graph.nodes)}."
+        )
     design = RandomDesign() if design is None else design
     if posteriors is not None:
         _checks.function(posteriors, "posteriors", "(key, history) -> posteriors")

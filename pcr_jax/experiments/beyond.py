@@ -30,8 +30,9 @@ from pcr_jax.evaluation import evaluate, intervention_pattern, optimum_cost
 from pcr_jax.experiments.estimation import experiment_key, scm_index
 from pcr_jax.experiments.protocol import Protocol
 from pcr_jax.experiments.variants import population_of
+from pcr_jax.graph import Graph
 from pcr_jax.history import History
-from pcr_jax.inference import Ess, infer
+from pcr_jax.inference import Ess, Posteriors, infer
 from pcr_jax.likelihoods import mixture, tolerance
 from pcr_jax.population import Population
 from pcr_jax.recourse import Plan, Problem, pose, recommend
@@ -60,6 +61,8 @@ class Method:
     design : Design
     level : float or None
         None: planned under the posterior mean.
+    same : Method, optional
+        One that asks the same and believes the same, but plans otherwise.
     paper : bool
         Whether answers are about people like them, and believed as in the paper.
     """
@@ -67,13 +70,13 @@ class Method:
     name: str
     design: Design
     level: float | None = LEVEL
+    same: Method | None = None
     paper: bool = False
 
 
 METHODS = (
     Method("paper", RandomDesign(0.0, 1.0, individual=False), None, paper=True),
-    Method("random, mean", RandomDesign(), None),
-    Method("random", RandomDesign()),
+    Method("random", RandomDesign(), LEVEL, Method("random, mean", RandomDesign(), None)),
     Method("information", InformationDesign()),
     Method("Thompson", ThompsonDesign()),
     Method("decision", DecisionDesign()),
@@ -85,7 +88,8 @@ PRIORS = ("flat", "learnt")
 class Setting:
     """One repetition: who is asked and what is known of the population.
 
-    ``truth`` is one SCM, or one for each person; ``rows`` are of their population.
+    ``truth`` is one SCM, or one for each person; ``rows`` are of their population. ``graph`` is the
+    one that is believed, the true one by default.
     """
 
     truth: SCM
@@ -93,6 +97,7 @@ class Setting:
     rows: jax.Array
     curved: bool
     epsilon: float = 0.0
+    graph: Graph | None = None
 
     @property
     def units(self) -> dict[str, Any]:
@@ -103,13 +108,14 @@ class Setting:
         """What people's SCMs are believed to be before they answer."""
         family: Any = basis_surrogate if self.curved else linear_surrogate
         box = {} if self.curved else {"low": -2.0, "high": 2.0}
-        flat = family(self.truth.graph, **self.units, **box)
+        flat = family(self.graph or self.truth.graph, **self.units, **box)
         return learned_prior(flat, self.rows) if prior == "learnt" else flat
 
     def problem(self, level: float | None) -> Problem:
         """What people want decided."""
         score, x, scale = self.population
-        return pose(score, self.truth.graph, x, scale=scale, epsilon=self.epsilon, level=level)
+        graph = self.graph or self.truth.graph
+        return pose(score, graph, x, scale=scale, epsilon=self.epsilon, level=level)
 
 
 def setting_of(protocol: Protocol, scm: str, seed: int) -> Setting:
@@ -120,19 +126,18 @@ def setting_of(protocol: Protocol, scm: str, seed: int) -> Setting:
     return Setting(truth, some, rows, scm in CURVED)
 
 
-def plans(
+def beliefs(
     key: jax.Array,
     setting: Setting,
     method: Method,
     prior: str,
     respondent: SimulatedUser,
     at: tuple[int, ...],
-    hard: tuple[float, float],
-) -> Iterator[tuple[int, Plan]]:
-    """The plans after each of the numbers ``at`` of questions, in rising order.
+    hard: tuple[float, float] = (0.5, 0.1),
+) -> Iterator[tuple[int, Posteriors]]:
+    """What is believed after each of the numbers ``at`` of questions, in rising order.
 
-    ``hard`` are sigma and beta of the paper's likelihood. Methods that differ in ``level`` alone
-    ask the same questions and believe the same.
+    ``hard`` are sigma and beta of the paper's likelihood.
     """
     problem = setting.problem(method.level)
     surrogate: Any = setting.surrogate(prior)
@@ -144,11 +149,11 @@ def plans(
     history = History.empty(problem.x, max(at))
     for t in range(max(at) + 1):
         k_ask, k_infer = jax.random.split(jax.random.fold_in(key, t))
-        posteriors = None
+        posteriors: Any = None
         if t in at or method.design.needs_posterior:
             posteriors = infer(k_infer, surrogate, history, likelihood, sampler=sampler)
         if t in at:
-            yield t, _plan(problem, posteriors)
+            yield t, posteriors
         if t < max(at):
             history = elicit(
                 k_ask,
@@ -159,11 +164,11 @@ def plans(
                 history=history,
                 surrogate=surrogate,
                 posteriors=lambda *_, found=posteriors: found,
-                problem=setting.problem(LEVEL),
+                problem=problem,
             )
 
 
-def _plan(problem: Problem, posteriors: Any) -> Plan:
+def planned(problem: Problem, posteriors: Posteriors) -> Plan:
     """Under draws where there is a level, and else under the mean."""
     draws = DRAWS if problem.requirement.over_draws else None
     return recommend(problem, posteriors.scms(draws))
@@ -197,18 +202,19 @@ def beyond_rows(protocol: Protocol, scm: str, seed: int) -> tuple[list[dict], li
     rows: list[dict] = []
     patterns: list[dict] = []
     for method, prior in _methods():
-        key = experiment_key(scm_index(scm), 5, seed)
-        labels = {"scm": scm, "seed": seed, "design": method.name, "prior": prior}
-        made = plans(key, setting, method, prior, person, protocol.beyond_questions, hard)
-        for t, plan in made:
-            here = {**labels, "questions": t}
-            rows.append({**here, **figures(plan, truth, optimum)})
-            acts = np.asarray(plan.action.intervened).any(1)
-            pattern = intervention_pattern(plan.action, truth.graph.nodes, acts)
-            patterns += [
-                {**here, "intervention_set": members, "share": share}
-                for members, share in pattern.items()
-            ]
+        key, at = experiment_key(scm_index(scm), 5, seed), protocol.beyond_questions
+        for t, posteriors in beliefs(key, setting, method, prior, person, at, hard):
+            for one in filter(None, (method, method.same)):
+                here = {"scm": scm, "seed": seed, "design": one.name, "prior": prior}
+                here["questions"] = t
+                plan = planned(setting.problem(one.level), posteriors)
+                rows.append({**here, **figures(plan, truth, optimum)})
+                acts = np.asarray(plan.action.intervened).any(1)
+                pattern = intervention_pattern(plan.action, truth.graph.nodes, acts)
+                patterns += [
+                    {**here, "intervention_set": members, "share": share}
+                    for members, share in pattern.items()
+                ]
     return rows, patterns
 
 
@@ -218,6 +224,11 @@ def _methods() -> list[tuple[Method, str]]:
     return [(method, prior) for method, prior in every if prior == "flat" or not method.paper]
 
 
-def labels_of_methods() -> list[tuple[str, str]]:
-    """Design and prior of the rows, in their order."""
-    return [(method.name, prior) for method, prior in _methods()]
+def labels_of_rows(at: tuple[int, ...]) -> list[tuple[str, str, int]]:
+    """Design, prior and questions of the rows, in their order."""
+    return [
+        (one.name, prior, t)
+        for method, prior in _methods()
+        for t in at
+        for one in filter(None, (method, method.same))
+    ]

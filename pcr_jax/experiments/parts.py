@@ -19,7 +19,7 @@ import numpy as np
 from pcr_jax import library
 from pcr_jax._files import write
 from pcr_jax.actions import intervention_sets, set_name
-from pcr_jax.experiments.beyond import labels_of_methods
+from pcr_jax.experiments.beyond import labels_of_rows
 from pcr_jax.experiments.estimation import surrogate_of, sweep_points
 from pcr_jax.experiments.protocol import Protocol
 from pcr_jax.inference import PosteriorStatus, read_netcdf
@@ -208,11 +208,11 @@ def _expected(protocol: Protocol, unit: Unit, tables) -> bool:
         )
     if unit.stage == "beyond":
         fixed = {"scm": unit.scm, "seed": unit.index}
-        asked = [(*labels, t) for labels in labels_of_methods() for t in protocol.beyond_questions]
+        labels = labels_of_rows(protocol.beyond_questions)
         return (
             set(tables) == {"beyond", "beyond_interventions"}
             and all(_are_rows(table, rows, fixed) for table, rows in tables.items())
-            and _column(tables["beyond"], "design", "prior", "questions") == asked
+            and _column(tables["beyond"], "design", "prior", "questions") == labels
         )
     point = sweep_points(protocol, unit.scm)[unit.index]
     fixed = {"scm": unit.scm, "sweep": point.sweep, "value": point.value}

@@ -61,10 +61,9 @@ def fit_probabilities(posteriors: Posteriors) -> np.ndarray:
     found = np.ones(len(wrong))
     for users, padded in chunks_of(everybody, _CHUNK * width()):
         regressions = _regressions(posteriors.likelihood, *take(model, padded))
-        right = ~(wrong[users] > _WRONG)
-        parts = [np.asarray(part) for part in (*regressions, right)]
-        for row, i in enumerate(users):
-            found[i] = _probability(*(part[row] for part in parts))
+        each = zip(*map(np.asarray, regressions), strict=True)
+        for i, (changes, gaps, usable, features) in zip(users, each, strict=False):
+            found[i] = _probability(changes, gaps, usable, features, ~(wrong[i] > _WRONG))
     return found
 
 

@@ -209,8 +209,12 @@ class Plan:
 
         if not self.problem.requirement.over_draws:
             raise ValueError("Expected a plan with a level; got one without. See find_recourse.")
+        _checks.unnamed(levels, "levels")
+        asked = _checks.on_host(levels, "levels", ("num_levels",))
+        if not (len(asked) and ((asked > 0) & (asked < 1)).all()):
+            raise ValueError(f"Expected levels in (0, 1), one at least; got {levels}.")
         parts = []
-        for level in levels:
+        for level in asked.tolist():
             requirement = self.problem.requirement.at(level)  # type: ignore[attr-defined]
             plan = recommend(replace(self.problem, requirement=requirement), self.worlds)
             stated = {"p_valid": plan.p_valid, "p_valid_error": plan.p_valid_error}

@@ -170,6 +170,7 @@ def pose(
     -------
     Problem
     """
+    _checks.instance(graph, Graph, "graph")
     names, rows = graph.nodes, _checks.rows_of(x)
     num_nodes = len(names)
     x = _checks.features(x, num_nodes, ndim=2, names=names)

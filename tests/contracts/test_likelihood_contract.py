@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import Gaussian, GaussianOfUnknownNoise
+from problems import Gaussian, GaussianOfUnknownNoise, mapped
 
 import pcr_jax as pcr
 from pcr_jax.likelihoods import base, check_likelihood, has_hard_support, mixture
@@ -54,7 +54,7 @@ def test_its_unknowns_have_a_prior(likelihood):
 
 
 def test_the_log_probability_is_a_number_or_minus_infinity(likelihood):
-    values = jax.vmap(likelihood.log_prob)(*case(likelihood))
+    values = mapped(likelihood.log_prob)(*case(likelihood))
     assert values.shape == (300,)
     assert not np.isnan(values).any()
     assert (values < np.inf).all()
@@ -64,7 +64,7 @@ def test_the_log_probability_is_a_number_or_minus_infinity(likelihood):
 def test_what_was_not_reported_does_not_count(likelihood):
     unknowns, expected, answer = case(likelihood)
     moved = jnp.where(jnp.isnan(answer), expected + 7.0, expected)
-    log_prob = jax.vmap(likelihood.log_prob)
+    log_prob = mapped(likelihood.log_prob)
     np.testing.assert_array_equal(
         log_prob(unknowns, moved, answer), log_prob(unknowns, expected, answer)
     )
@@ -76,8 +76,8 @@ def test_what_was_not_reported_does_not_count(likelihood):
 
 def test_the_path_is_finite_and_leads_to_the_log_probability(likelihood):
     unknowns, expected, answer = case(likelihood)
-    log_prob = jax.vmap(likelihood.log_prob)(unknowns, expected, answer)
-    path = jax.vmap(likelihood.path)(unknowns, expected, answer)
+    log_prob = mapped(likelihood.log_prob)(unknowns, expected, answer)
+    path = mapped(likelihood.path)(unknowns, expected, answer)
     assert np.isfinite(path).all()
     some = np.isfinite(log_prob)
     np.testing.assert_array_equal(path[some], log_prob[some])
@@ -85,7 +85,7 @@ def test_the_path_is_finite_and_leads_to_the_log_probability(likelihood):
 
 def test_gradients_lead_somewhere_where_it_says_so(likelihood):
     unknowns, expected, answer = case(likelihood)
-    gradient = jax.vmap(jax.grad(likelihood.log_prob, argnums=1))(unknowns, expected, answer)
+    gradient = mapped(jax.grad(likelihood.log_prob, argnums=1))(unknowns, expected, answer)
     assert np.isfinite(gradient).all()
     assert (gradient[np.isnan(answer)] == 0).all()
     assert (jnp.abs(gradient) > 0).any() == likelihood.differentiable
@@ -94,7 +94,7 @@ def test_gradients_lead_somewhere_where_it_says_so(likelihood):
 def test_better_answers_are_no_less_likely(likelihood):
     unknowns, expected, answer = case(likelihood)
     nearer = jnp.where(jnp.isnan(answer), expected, (expected + answer) / 2)
-    log_prob = jax.vmap(likelihood.log_prob)
+    log_prob = mapped(likelihood.log_prob)
     gain = log_prob(unknowns, nearer, answer) >= log_prob(unknowns, expected, answer) - 1e-4
     assert gain.all()
 
@@ -103,14 +103,14 @@ def test_hard_support_counts_answers(likelihood):
     if not has_hard_support(likelihood):
         return
     unknowns, expected, answer = case(likelihood)
-    agreeing, answered = jax.vmap(likelihood.agreement)(expected, answer)
+    agreeing, answered = mapped(likelihood.agreement)(expected, answer)
     np.testing.assert_array_equal(answered, (~np.isnan(answer)).any(-1).sum(-1))
     assert (agreeing <= answered).all()
-    possible = jax.vmap(likelihood.possible)(expected, answer)
+    possible = mapped(likelihood.possible)(expected, answer)
     np.testing.assert_array_equal(possible, agreeing >= likelihood.needed(answered))
     assert 0.02 < possible.mean() < 0.98
-    assert not (possible & ~jax.vmap(likelihood.nearly_possible)(expected, answer)).any()
-    values = jax.vmap(likelihood.log_prob)(unknowns, expected, answer)
+    assert not (possible & ~mapped(likelihood.nearly_possible)(expected, answer)).any()
+    values = mapped(likelihood.log_prob)(unknowns, expected, answer)
     assert np.isfinite(values[possible]).all()
     assert values[possible].min() > values[~possible].mean()
     reach = likelihood.reach(6, 0.0)
@@ -123,23 +123,23 @@ def test_what_is_said_of_each_answer_adds_up(likelihood):
     if not hasattr(likelihood, "pointwise"):
         return
     unknowns, expected, answer = case(likelihood)
-    each = jax.vmap(likelihood.pointwise)(unknowns, expected, answer)
-    whole = jax.vmap(likelihood.log_prob)(unknowns, expected, answer)
+    each = mapped(likelihood.pointwise)(unknowns, expected, answer)
+    whole = mapped(likelihood.log_prob)(unknowns, expected, answer)
     np.testing.assert_allclose(each.sum(-1), whole, rtol=1e-4)
     silent = np.isnan(answer).all(-1)
     assert silent.any()
     assert (each[silent] == 0).all()
-    wrong = jax.vmap(likelihood.wrong_probability)(unknowns, expected, answer)
+    wrong = mapped(likelihood.wrong_probability)(unknowns, expected, answer)
     assert ((wrong >= 0) & (wrong <= 1)).all()
     assert (wrong[silent] == 0).all()
     if likelihood.names[:1] == ("error_rate",):  # Bayes: what the rate does to each answer
-        slopes = jax.vmap(jax.jacfwd(likelihood.pointwise))(unknowns, expected, answer)[..., 0]
+        slopes = mapped(jax.jacfwd(likelihood.pointwise))(unknowns, expected, answer)[..., 0]
         rate = unknowns[:, :1]
         by_bayes = np.where(silent, 0.0, wrong / rate - (1 - wrong) / (1 - rate))
         np.testing.assert_allclose(slopes, by_bayes, rtol=1e-3, atol=1e-3)
     # One answer alone has the probability that it has among others.
     alone = answer.at[:, 1:].set(jnp.nan)
-    first = jax.vmap(likelihood.log_prob)(unknowns, expected, alone)
+    first = mapped(likelihood.log_prob)(unknowns, expected, alone)
     np.testing.assert_allclose(first, each[:, 0], rtol=1e-4, atol=1e-5)
 
 
@@ -148,7 +148,7 @@ def test_what_is_drawn_of_answers_is_as_probable_as_is_said(likelihood):
         return
     unknowns, expected, answer = jax.tree.map(lambda leaf: leaf[0], case(likelihood))
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = jax.vmap(lambda key: likelihood.augment(key, unknowns, expected, answer))(keys)
+    drawn = mapped(lambda key: likelihood.augment(key, unknowns, expected, answer))(keys)
     wrong = likelihood.wrong_probability(unknowns, expected, answer)
     reported = ~np.isnan(answer)
     right = (drawn.weights > 0).any(-1)
@@ -162,7 +162,7 @@ def test_what_is_drawn_of_answers_is_as_probable_as_is_said(likelihood):
     gap = np.abs(drawn.answer - answer)[:, reported]
     assert (gap <= half[reported] + 1e-6).all()
     if likelihood.prior is not None:
-        assert np.isfinite(jax.vmap(likelihood.prior.log_prob)(drawn.unknowns)).all()
+        assert np.isfinite(mapped(likelihood.prior.log_prob)(drawn.unknowns)).all()
 
 
 def test_another_number_is_no_other_program(likelihood):

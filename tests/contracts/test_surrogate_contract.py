@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import Exponential, OneEffect
+from problems import Exponential, OneEffect, mapped
 
 import pcr_jax as pcr
 from pcr_jax.surrogates import base, basis_surrogate, check_surrogate, for_users, in_scale
@@ -52,7 +52,7 @@ def test_it_has_a_name_for_every_number(surrogate):
 
 def test_an_individual_answer_is_the_persons_counterfactual(surrogate):
     thetas, questions, x = case(surrogate)
-    expected = jax.vmap(surrogate.expected, (0, None, None))(thetas, questions, x)
+    expected = mapped(surrogate.expected, (0, None, None))(thetas, questions, x)
     assert expected.shape == (20, 6, surrogate.graph.num_nodes)
     for theta, answers in zip(thetas[:5], expected, strict=False):
         scm = surrogate.scm(theta)
@@ -62,7 +62,7 @@ def test_an_individual_answer_is_the_persons_counterfactual(surrogate):
             np.testing.assert_allclose(answers[t], scm.counterfactual(x, action), atol=1e-5)
     np.testing.assert_allclose(expected[:, 5], jnp.tile(x, (20, 1)), atol=1e-5)  # not shifted
     # Questions about people in general do not depend on the person.
-    other = jax.vmap(surrogate.expected, (0, None, None))(thetas, questions, x + 1)
+    other = mapped(surrogate.expected, (0, None, None))(thetas, questions, x + 1)
     np.testing.assert_array_equal(other[:, :3], expected[:, :3])
 
 
@@ -70,7 +70,7 @@ def test_multi_affine_is_affine_in_each_number_and_no_term_is_larger_than_said(s
     if not surrogate.multi_affine:
         return
     thetas, questions, x = case(surrogate)
-    expected = jax.vmap(surrogate.expected, (0, None, None))
+    expected = mapped(surrogate.expected, (0, None, None))
     for c in range(len(surrogate.names)):
         step = jnp.zeros(len(surrogate.names)).at[c].set(0.25)
         ahead, here, back = (expected(thetas + k * step, questions, x) for k in (1, 0, -1))
@@ -98,8 +98,8 @@ def test_a_surrogate_per_user_is_the_same_with_a_leading_axis(surrogate):
     thetas, questions, x = case(surrogate)
     many = for_users(surrogate, 3)
     assert many.prior.batch_shape == (3,)
-    each = jax.vmap(lambda own, theta: own.expected(theta, questions, x))(many, thetas[:3])
-    one = jax.vmap(lambda theta: surrogate.expected(theta, questions, x))(thetas[:3])
+    each = mapped(lambda own, theta: own.expected(theta, questions, x))(many, thetas[:3])
+    one = mapped(lambda theta: surrogate.expected(theta, questions, x))(thetas[:3])
     np.testing.assert_allclose(each, one, atol=1e-6)
 
 
@@ -109,8 +109,8 @@ def test_in_units_of_its_scale_it_is_the_same(surrogate):
     inside, history = in_scale(surrogate, own)
     scale = getattr(surrogate, "scale", None)
     scale = np.ones(len(x)) if scale is None else scale
-    expected = jax.vmap(surrogate.expected, (0, None, None))(thetas, questions, x)
-    other = jax.vmap(inside.expected, (0, None, None))(thetas, history.questions, history.x)
+    expected = mapped(surrogate.expected, (0, None, None))(thetas, questions, x)
+    other = mapped(inside.expected, (0, None, None))(thetas, history.questions, history.x)
     np.testing.assert_allclose(other * scale, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -127,21 +127,24 @@ def test_mechanisms_are_sums_over_features_with_slopes(surrogate):
     values = jnp.asarray(np.random.default_rng(1).normal(size=(7, graph.num_nodes)), jnp.float32)
     origin, theta = jnp.zeros(graph.num_nodes), thetas[0]
     scm = surrogate.scm(theta)
+    noises = mapped(scm.abduct)(values) - scm.abduct(origin)
+    features_of, slopes_of = jax.jit(surrogate.features), jax.jit(surrogate.slopes)
+    gradient = jax.grad(lambda v, j, w: surrogate.features(j, v) @ w)
+    true_slopes = mapped(gradient, (0, None, None))
     for j, (parents, row) in enumerate(zip(graph.parents, blocks, strict=True)):
         weights = jnp.where(row >= 0, theta[row], 0.0)
-        features = surrogate.features(j, values)
+        features = features_of(j, values)
         assert features.shape == (7, blocks.shape[1])
         assert (features[:, row < 0] == 0).all()
         # What is left of a node less its mechanism is its noise, whatever its own value is.
-        total, at_origin = features @ weights, surrogate.features(j, origin) @ weights
-        noise = jax.vmap(scm.abduct)(values)[:, j] - scm.abduct(origin)[j]
-        np.testing.assert_allclose(values[:, j] - (total - at_origin), noise, atol=1e-4)
+        total, at_origin = features @ weights, features_of(j, origin) @ weights
+        np.testing.assert_allclose(values[:, j] - (total - at_origin), noises[:, j], atol=1e-4)
         # First come the parents themselves, up to a constant each.
         num, most = len(parents), padded_parents(graph).shape[1]
-        linear = features - surrogate.features(j, origin)
+        linear = features - features_of(j, origin)
         np.testing.assert_allclose(linear[:, :num], values[:, list(parents)], atol=1e-5)
-        slopes = jnp.broadcast_to(surrogate.slopes(j, weights, values), (7, most))
-        true = jax.vmap(jax.grad(lambda v, j=j, w=weights: surrogate.features(j, v) @ w))(values)
+        slopes = jnp.broadcast_to(slopes_of(j, weights, values), (7, most))
+        true = true_slopes(values, j, weights)
         np.testing.assert_allclose(slopes[:, :num], true[:, list(parents)], atol=1e-4)
         assert (slopes[:, num:] == 0).all()
 

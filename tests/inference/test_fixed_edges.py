@@ -29,7 +29,9 @@ def history():
     "sampler",
     [
         pcr.Gibbs(num_chains=2, num_steps=16),
-        pcr.Ess(num_ensembles=2, num_walkers=32, num_steps=60),
+        pytest.param(
+            pcr.Ess(num_ensembles=2, num_walkers=32, num_steps=60), marks=pytest.mark.slow
+        ),
         pytest.param(pcr.Smc(num_runs=2), marks=pytest.mark.slow),
         pytest.param(pcr.Nuts(num_chains=2, num_steps=500), marks=pytest.mark.slow),
     ],

@@ -104,10 +104,10 @@ def test_what_is_possible_lies_in_the_cells_that_a_search_keeps(num_nodes):
     shift = jnp.asarray(rng.normal(size=6), jnp.float32)
     truth = jnp.asarray(rng.uniform(-1, 1, k), jnp.float32)
     blank = history_of(node, shift, jnp.zeros((6, num_nodes)))
-    answer = surrogate.expected(truth, blank.questions, blank.x)
+    answer = jax.jit(surrogate.expected)(truth, blank.questions, blank.x)
     history = replace(blank, answer=answer.at[0].add(sigma).at[:, 0].set(jnp.nan))
     likelihood = tolerance(sigma, 0.2)
-    kept, _ = possible_cells(surrogate, likelihood, history)
+    kept, _ = jax.jit(possible_cells)(surrogate, likelihood, history)
     assert kept.shape == (parts**k,)
     assert 0 < kept.sum() < kept.size
     unit = jnp.asarray(rng.random((200_000, k)), jnp.float32)

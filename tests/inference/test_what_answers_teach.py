@@ -199,6 +199,7 @@ def test_a_numpyro_model_has_the_same_density_whatever_the_prior(posteriors):
     np.testing.assert_array_equal(jnp.stack(found), theta)
 
 
+@pytest.mark.slow
 def test_nuts_of_the_numpyro_model_agrees_with_gibbs(posteriors):
     one = jax.tree.map(lambda leaf: leaf[:1], posteriors.history)
     likelihood = mixture()

@@ -483,9 +483,9 @@ def test_a_user_gets_the_same_plan_among_few_and_in_a_crowd(epsilon, norm):
 
 
 def test_a_user_gets_the_same_robust_plan_among_fewer():
-    """Bitwise, of programs for other numbers of users."""
-    plan, places = solve(epsilon=0.1), np.array([17, 2, 11, 5, 8])
-    assert_same(solve(x=X[places], epsilon=0.1), some(plan, places))
+    """Bitwise, of programs for other numbers of users. None is stuck: that takes one more each."""
+    plan, places = solve(epsilon=0.05), np.array([17, 2, 11, 5, 8])
+    assert_same(solve(x=X[places], epsilon=0.05), some(plan, places))
     assert np.asarray(plan.robust_valid).any()
 
 
@@ -549,7 +549,7 @@ def test_ascents_spend_nothing_on_features_that_cannot_move(norm):
     np.testing.assert_allclose(space.size(task, nearest), [0.8, 0.4], rtol=1e-5)
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+@pytest.mark.parametrize("epsilon", [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_a_graph_of_one_node_has_recourse(epsilon):
     scm = pcr.linear_scm(pcr.Graph.from_edges(["income"], []), [])
     x = jnp.array([[-1.0], [-0.2], [0.5]])
