@@ -133,7 +133,7 @@ class Box:
         ends = _checks.concrete(low), _checks.concrete(high)
         if all(end is not None for end in ends):
             free = ends[0] < ends[1]
-            if (ends[0] > ends[1]).any() or not free.any(-1).all():
+            if (ends[0] > ends[1]).any() or (free.size and not free.any(-1).all()):
                 raise ValueError(
                     "Expected low < high, or for some numbers low == high; got "
                     f"low={self.low}, high={self.high}."

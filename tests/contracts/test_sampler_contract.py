@@ -68,7 +68,9 @@ def test_it_samples_the_numbers_of_the_surrogate_and_the_likelihood(case):
         gap = np.abs(z[user].mean((0, 1)) - exact.mean[user])
         assert (gap < 5 * np.hypot(exact.sd[user] / np.sqrt(ess), exact.mean_error[user])).all()
         ratio = z[user].std((0, 1)) / exact.sd[user]
-        assert (np.abs(ratio - 1) < 5 / np.sqrt(2 * np.minimum(ess, 400))).all()
+        # 1 / sqrt(2 ESS) for a normal, more where tails are heavier, as those of the noise.
+        fourth = np.mean(((z[user] - z[user].mean((0, 1))) / z[user].std((0, 1))) ** 4, (0, 1))
+        assert (np.abs(ratio - 1) < 5 * np.sqrt((fourth - 1) / 4 / np.minimum(ess, 400))).all()
     assert set(posteriors.status[:2]) <= {pcr.PosteriorStatus.ok, pcr.PosteriorStatus.poorly_mixed}
     assert np.isnan(posteriors.best_agreement).all()
     assert np.isnan(posteriors.prior_acceptance).all()
