@@ -33,15 +33,17 @@ _GROUP = 4096
 _NUM_PRIOR = 1000
 
 
-def _max_rhat(draws: np.ndarray) -> np.ndarray:
+def _max_rhat(draws: np.ndarray, fixed: np.ndarray) -> np.ndarray:
     """The largest R-hat of users' draws (user, chain, step, walker, dim); (user,).
 
-    Numbers that are the same in all draws do not count.
+    Numbers that are ``fixed`` (user, number of coefficients) do not count.
     """
-    users, chains, *_, k = draws.shape
-    by_number = np.moveaxis(draws.reshape(users, chains, -1, k), 3, 1)
-    known = (by_number == by_number[:, :, :1, :1]).all((2, 3))
-    return np.where(known, 1.0, rank_rhat(by_number)).max(1)
+    users, chains, *_, dim = draws.shape
+    by_number = np.moveaxis(draws.reshape(users, chains, -1, dim), 3, 1)
+    rhat = rank_rhat(by_number)
+    num = fixed.shape[-1]
+    rhat[:, :num] = np.where(fixed, 1.0, rhat[:, :num])
+    return rhat.max(1)
 
 
 class _Inference(Starting):
@@ -92,10 +94,19 @@ class _Inference(Starting):
         self.store(users, run, good)
         return users
 
+    def fixed(self, users) -> np.ndarray:
+        """Which coefficients the users' priors leave no choice; (user, k)."""
+        k, box = len(self.surrogate.names), self.surrogate.prior.box
+        if box is None:
+            return np.zeros((len(users), k), bool)
+        low, high = np.moveaxis(np.asarray(box), -2, 0)
+        same = np.broadcast_to(low == high, (len(self.silent), k))
+        return same[users]
+
     def settle(self, users, run: Samples, good) -> None:
         """How inference ended for users, of whom the ``good`` (user,) have draws."""
         if run.draws.shape[1] > 1:
-            disagree = good & ~(_max_rhat(run.draws) <= MAX_RHAT)
+            disagree = good & ~(_max_rhat(run.draws, self.fixed(users)) <= MAX_RHAT)
             self.status[users[disagree]] = PosteriorStatus.poorly_mixed
         silent = self.silent[users] & (self.status[users] == PosteriorStatus.ok)
         self.status[users[silent]] = PosteriorStatus.prior_only
