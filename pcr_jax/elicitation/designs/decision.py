@@ -68,7 +68,8 @@ class DecisionDesign:
     """The question after whose answer the recommended action is expected to be cheapest.
 
     Of actions of one feature each. Candidates are spread over what can be asked, half of them
-    replaced by the actions that are best under some draws; nodes that a person cannot act on are
+    replaced by the actions that are best under some draws; all of them, where the surrogate is
+    ``curved``, of which an answer teaches little elsewhere. Nodes that a person cannot act on are
     not asked about, nor shifts beyond their bounds.
 
     Parameters
@@ -138,21 +139,26 @@ class DecisionDesign:
         level = self.level if level is None else level
         numbers = jnp.asarray(level, float), jnp.asarray(self.least_saving, float)
         purpose = Purpose(problem.score, problem.scale)
-        look = partial(_outlook, Sizes.of(self), problem.hard, key, *numbers, likelihood, purpose)
+        curved = getattr(belief.surrogate, "curved", False)
+        proposed = self.num_candidates if curved else self.num_candidates // 2
+        static = Sizes.of(self), proposed, problem.hard
+        look = partial(_outlook, *static, key, *numbers, likelihood, purpose)
         people = people_of(belief, self.reach, self.num_draws)
         node, shift, *said = for_each(look, people, Means.of(problem))
         return Outlook(Questions(node, shift, jnp.full(len(node), self.individual)), *said)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _outlook(sizes, hard, key, level, least_saving, likelihood, purpose, people, means):
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _outlook(
+    sizes, num_proposals, hard, key, level, least_saving, likelihood, purpose, people, means
+):
     def one(person, means):
         key_of = jax.random.fold_in(key, person.number)
         k_some, k_grid, k_truths, k_answers = jax.random.split(key_of, 4)
         moves = moves_of(purpose, means, person, hard)
         node, shift = candidates(k_grid, person.low, person.high, sizes.num_candidates)
-        num, half = len(person.draws), sizes.num_candidates // 2
-        some = jax.random.permutation(k_some, num)[:half]
+        num = len(person.draws)
+        some = jax.random.permutation(k_some, num)[:num_proposals]
         at, by, good = proposals(moves._replace(serves=moves.serves[some]), person)
         first = slice(len(some))
         node = node.at[first].set(jnp.where(good, at, node[first]))
