@@ -93,7 +93,7 @@ class Session:
     >>> surrogate = pcr.linear_surrogate(graph, scale=jnp.ones(3))
     >>> session = pcr.Session(jax.random.key(0), problem, surrogate)
     >>> session.ask().node.tolist(), session.sentences()[0]
-    ([0], 'Suppose your X1 fell by 2.0, from 0.0 to -2.0. What would X2 and X3 become for you?')
+    ([0], 'Suppose your X1 fell by 1.6, from 0.0 to -1.6. What would X2 and X3 become for you?')
     >>> session.tell(jnp.array([[jnp.nan, 1.5, jnp.nan]]))
     >>> session
     Session(1 person, 1 of 10 questions told)

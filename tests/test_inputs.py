@@ -75,7 +75,10 @@ def same(plan, other):
     """But for what the users are called."""
     problem = dataclasses.replace(plan.problem, index=other.problem.index)
     plan = dataclasses.replace(plan, problem=problem)
-    return jax.tree.all(jax.tree.map(np.array_equal, plan, other))
+    stated = [np.asarray(p.p_valid) for p in (plan, other)]
+    plan, other = (dataclasses.replace(p, p_valid=None) for p in (plan, other))
+    both = jax.tree.map(np.array_equal, plan, other)
+    return jax.tree.all(both) and np.array_equal(*stated, equal_nan=True)
 
 
 def test_everything_with_names_is_put_into_the_order_of_the_nodes(plan):

@@ -214,7 +214,7 @@ class Plan:
         if not (len(asked) and ((asked > 0) & (asked < 1)).all()):
             raise ValueError(f"Expected levels in (0, 1), one at least; got {levels}.")
         parts = []
-        for level in asked.tolist():
+        for level in map(float, levels):
             requirement = self.problem.requirement.at(level)  # type: ignore[attr-defined]
             plan = recommend(replace(self.problem, requirement=requirement), self.worlds)
             stated = {"p_valid": plan.p_valid, "p_valid_error": plan.p_valid_error}

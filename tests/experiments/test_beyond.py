@@ -38,6 +38,7 @@ def test_quick_is_smaller_and_leaves_out_what_is_left_out():
     assert 0 < quick(replace(PAPER, beyond_people=500)).beyond_people < 100
 
 
+@pytest.mark.slow
 def test_figures_are_of_those_who_are_served():
     truth = pcr.library.m1()
     x = jnp.zeros((3, 3))

@@ -47,7 +47,10 @@ def by_integration(history, likelihood, prior):
 
 @pytest.mark.parametrize(
     ("prior", "half_width"),
-    [(pcr.Box([-1.0], [1.0]), None), (pcr.normal_prior([0.2], [0.5]), 0.2)],
+    [
+        (pcr.Box([-1.0], [1.0]), None),
+        pytest.param(pcr.normal_prior([0.2], [0.5]), 0.2, marks=pytest.mark.slow),
+    ],
     ids=["box, numbers", "normal, intervals"],
 )
 def test_draws_are_from_the_posterior(prior, half_width):

@@ -10,7 +10,7 @@ import pytest
 
 import pcr_jax as pcr
 from pcr_jax.evaluation import reliability
-from pcr_jax.recourse import Chance, pose, recommend
+from pcr_jax.recourse import Chance, Nominal, pose, recommend
 
 GRAPH = pcr.Graph.from_edges(["X1", "X2"], [("X1", "X2")])
 NUM_USERS, DRAWS, SEARCHED = 8, 1000, 100
@@ -174,7 +174,7 @@ def test_misuse_is_refused(worlds, settings, said):
         pcr.find_recourse(goal, worlds, X, **{"level": 0.9, **LIKELY, **settings})
 
 
-def test_a_price_needs_a_level():
-    plan = pcr.find_recourse(goal, WORLDS, X, scale=SCALE, constraints=ONLY)
+def test_a_price_needs_a_level(plan):
+    plan = replace(plan, problem=replace(plan.problem, requirement=Nominal()))
     with pytest.raises(ValueError, match="level"):
         plan.price_of_certainty([0.5])

@@ -162,7 +162,7 @@ M1_BY_HAND = LinearByHand([-0.99, 0.99, 0.99])
     [
         ("m1", M1_BY_HAND, 0.0, Algorithm1()),
         ("m1", M1_BY_HAND, 0.1, Algorithm1()),
-        ("m3", M3ByHand(), 0.1, Algorithm1()),
+        pytest.param("m3", M3ByHand(), 0.1, Algorithm1(), marks=pytest.mark.slow),
         ("m1", M1_BY_HAND, 0.1, Algorithm1("sgd", 3, 4, 0.5)),
     ],
     ids=["linear", "linear, attacked", "m3, attacked", "linear, attacked, sgd"],
@@ -251,7 +251,7 @@ PLACES = RNG.permutation(NUM_CROWD)[:NUM_USERS]
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
-@pytest.mark.parametrize("own_scm", [False, True])
+@pytest.mark.parametrize("own_scm", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_user_gets_the_same_plan_alone_and_in_a_crowd(epsilon, own_scm):
     """Bitwise. The crowd has more problems than are advanced at once."""
     scms = jax.vmap(SURROGATE.scm)(THETAS) if own_scm else library.m1()

@@ -40,7 +40,7 @@ def problem(kind, num_users):
     return own, scm, x[np.asarray(jax.vmap(own)(x)) < 0]
 
 
-@pytest.mark.parametrize("intervention", ["soft", "hard"])
+@pytest.mark.parametrize("intervention", ["soft", pytest.param("hard", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "kind", ["network", *(pytest.param(k, marks=pytest.mark.slow) for k in ("tree", "steps"))]
 )
