@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from pcr_jax import _checks
+from pcr_jax import _checks, evaluation
 from pcr_jax._extras import extra
 from pcr_jax._files import write
 from pcr_jax.actions import Action
@@ -434,12 +434,6 @@ def posterior(idata, truth: SCM) -> Figure:
     return figure
 
 
-def _bins(values: np.ndarray) -> np.ndarray:
-    """Which of at most ten bins of about as many values each is in."""
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, _NUM_BINS + 1)))
-    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(len(edges) - 2, 0))
-
-
 def _wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ends of 95 % intervals of probabilities (Wilson 1927)."""
     z = 1.96
@@ -482,13 +476,10 @@ def reliability(stated, realised) -> Figure:
         )
     if not len(stated):
         return _message("No plan was stated to succeed with any probability.")
-    rows = pd.DataFrame({"bin": _bins(stated), "stated": stated, "realised": realised})
-    bins = rows.groupby("bin").agg(
-        stated=("stated", "mean"), realised=("realised", "mean"), number=("realised", "size")
-    )
-    error = (bins.number * (bins.stated - bins.realised).abs()).sum() / len(rows)
-    low, high = _wilson(bins.realised.to_numpy(), bins.number.to_numpy())
-    figure = _figure(3.6, 3.4, f"{len(rows)} plans, expected calibration error {error:.3f}")
+    bins = evaluation.reliability(stated, realised, _NUM_BINS)
+    error = (bins.users * (bins.stated - bins.realised).abs()).sum() / len(stated)
+    low, high = _wilson(bins.realised.to_numpy(), bins.users.to_numpy())
+    figure = _figure(3.6, 3.4, f"{len(stated)} plans, expected calibration error {error:.3f}")
     ax = figure.subplots()
     least = max(0.0, min(low.min(), bins.stated.min()) - 0.03)
     ax.plot([least, 1], [least, 1], color="0.5", linestyle="--", linewidth=0.8)

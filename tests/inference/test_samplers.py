@@ -57,7 +57,10 @@ def theta_of(posteriors):
     return posteriors.draws
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "nuts" else []) for n in SAMPLERS],
+)
 def test_a_sampler_agrees_with_the_exact_posterior(results, history, name):
     sampler, likelihood = SAMPLERS[name]
     exact = pcr.exact_posterior(KEY, SURROGATE, history, likelihood)

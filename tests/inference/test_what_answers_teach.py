@@ -141,6 +141,7 @@ def test_misuse_of_posteriors_is_refused(posteriors):
         pcr.refit_prior(nobody)
 
 
+@pytest.mark.slow
 def test_people_teach_each_other_how_far_they_differ():
     rng = np.random.default_rng(1)
     thetas = THETA + 0.3 * rng.normal(size=(32, 3))
