@@ -206,7 +206,7 @@ alone = work(0)
 done = threading.Event()
 
 def disturb():
-    while not done.is_set():
+    while not done.wait(1e-4):  # a loop without a pause would keep the others from running
         np.random.random()
         random.random()
 
