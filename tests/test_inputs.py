@@ -103,6 +103,7 @@ def test_everything_with_names_is_put_into_the_order_of_the_nodes(plan):
         assert SCM.mechanisms[GRAPH.index(name)].coefficients == pytest.approx(value)
 
 
+@pytest.mark.slow
 def test_a_model_asked_by_name_accepts_everybody_who_follows_the_plan():
     outside = pcr.outside_model(Model(), names=NODES)
     assert set(Model().predict(X)) == {0}

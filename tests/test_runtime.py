@@ -173,6 +173,7 @@ print(np.abs(posteriors.draws - 9876.123456789).max() < 1.1e-9)
     assert run(code, JAX_ENABLE_X64="1") == ["True"]
 
 
+@pytest.mark.slow
 def test_nan_is_no_mistake_where_jax_looks_for_it():
     code = (
         infer_with("ess")

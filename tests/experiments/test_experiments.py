@@ -128,6 +128,7 @@ def test_a_run_leaves_the_files_that_the_readme_lists_and_nothing_unfinished(fin
 @pytest.mark.parametrize(
     "sampler", ["ess", *(pytest.param(name, marks=pytest.mark.slow) for name in ("smc", "nuts"))]
 )
+@pytest.mark.slow
 def test_a_run_with_another_sampler_comes_to_its_end(sampler, tmp_path):
     few = {"seeds": 1, "sweep_respondents": 1, "sweep_num_queries": (10,)}
     smallest = replace(TINY, learning_rates=(0.5,), **few)

@@ -65,6 +65,7 @@ def test_draws_are_from_the_posterior(prior, half_width):
     assert np.allclose(flat.std(1), sd, rtol=0.25)
 
 
+@pytest.mark.slow
 def test_the_same_people_in_other_units_have_the_same_draws():
     truth = pcr.library.m1()
     x = truth.sample(KEY, 8)

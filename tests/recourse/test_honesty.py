@@ -92,6 +92,7 @@ def test_the_unit_of_the_score_does_not_matter(population, unit):
     np.testing.assert_allclose(costs(scaled, x), costs(score, x), rtol=5e-3)
 
 
+@pytest.mark.slow
 def test_a_score_of_exactly_0_is_favourable():
     """Steps whose favourable part is that of the score in steps of which 0 is one."""
     score, x = curved_network(ONES), M1.sample(jax.random.key(4), 200)

@@ -467,6 +467,7 @@ def undefined_beyond(x):
 
 
 @pytest.mark.parametrize("solver", ["paper", pytest.param("optimal", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_score_that_is_nan_somewhere_never_passes_for_favourable(solver):
     x = population("m1")[0]
     x = x[np.flatnonzero(x[:, 0] < 0.5)[:NUM_USERS]]
