@@ -139,14 +139,15 @@ def beliefs(
 
     ``hard`` are sigma and beta of the paper's likelihood.
     """
-    problem = setting.problem(method.level)
+    x = setting.population.users
+    problem = None if method.paper else setting.problem(method.level)  # the paper knows no bounds
     surrogate: Any = setting.surrogate(prior)
     likelihood: Any = mixture()
     sampler: Any = None
     if method.paper:
         surrogate, likelihood = linear_surrogate(setting.truth.graph), tolerance(*hard)
         sampler = Ess()
-    history = History.empty(problem.x, max(at))
+    history = History.empty(x, max(at))
     for t in range(max(at) + 1):
         k_ask, k_infer = jax.random.split(jax.random.fold_in(key, t))
         posteriors: Any = None
@@ -158,7 +159,7 @@ def beliefs(
             history = elicit(
                 k_ask,
                 respondent,
-                problem.x,
+                x,
                 num_queries=1,
                 design=method.design,
                 history=history,

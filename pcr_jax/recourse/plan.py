@@ -198,7 +198,8 @@ class Plan:
         -------
         pandas.DataFrame
             One row per user and level: ``user``, ``level``, ``cost`` (infinite where nothing was
-            found), ``p_valid``, ``p_valid_error``, ``status``.
+            found, that of the likeliest action where the status is ``not_likely``), ``p_valid``,
+            ``p_valid_error``, ``status``.
 
         Raises
         ------
@@ -217,11 +218,9 @@ class Plan:
         for level in map(float, levels):
             requirement = self.problem.requirement.at(level)  # type: ignore[attr-defined]
             plan = recommend(replace(self.problem, requirement=requirement), self.worlds)
-            stated = {"p_valid": plan.p_valid, "p_valid_error": plan.p_valid_error}
-            columns = {"cost": plan.cost, **stated}
-            part = pd.DataFrame({name: np.asarray(value) for name, value in columns.items()})
+            part = pd.DataFrame({"cost": np.asarray(plan.cost), **plan._stated()})
             part["status"] = [PlanStatus(s).name for s in np.asarray(plan.status)]
-            part.insert(0, "level", float(level))
+            part.insert(0, "level", level)
             part.insert(0, "user", np.arange(len(part)))
             parts.append(part)
         return pd.concat(parts, ignore_index=True).sort_values(["user", "level"], kind="stable")
@@ -241,8 +240,7 @@ class Plan:
             and ``p_valid_error`` (with a level), ``num_perturbations``, ``intervention_set``; for
             every feature its present value ``(now)``, the ``(action)`` on it (a shift; NaN for
             none), what is ``(expected)`` to follow; and ``sentence``. ``attrs["score"]`` says what
-            is favourable. The index is that
-            of the table that the users came in, if it was one.
+            is favourable. The index is that of the table that the users came in, if it was one.
 
         Raises
         ------

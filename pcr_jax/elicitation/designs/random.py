@@ -23,8 +23,9 @@ class RandomDesign:
 
     The node is uniform over those that have descendants, the shift uniform on ``[low, high]``, in
     units of the surrogate's scale (natural units without one). Where there is a problem, nodes that
-    a person cannot act on are not asked about, nor shifts beyond their bounds. The paper's
-    questions are ``RandomDesign(0.0, 1.0, individual=False)``.
+    a person cannot act on are not asked about, nor shifts beyond their bounds, and smaller shifts
+    than a quarter are made a quarter, as far as the bounds allow. The paper's questions are
+    ``RandomDesign(0.0, 1.0, individual=False)``, without a problem.
 
     Parameters
     ----------
