@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 # Programs that one process of the run has compiled serve the others; set before JAX is imported.
@@ -28,6 +29,16 @@ hypothesis.settings.load_profile("pcr")
 gc.disable()
 # Compiled programs take several each, of 65,530 that a process may have, and a module some 10,000.
 _MAPS = 20_000
+# Programs that are compiled in half the time and run slower.
+_QUICKLY = "--xla_backend_optimization_level=0"
+if version("jaxlib").startswith("0.10."):  # later ones have no such flag
+    _QUICKLY += " --xla_cpu_use_fusion_emitters=false"
+
+
+def pytest_configure(config):
+    """Quick tests spend most of their time on compiling, slow ones on running."""
+    if "not slow" in config.option.markexpr:
+        os.environ.setdefault("XLA_FLAGS", _QUICKLY)
 
 
 def pytest_unconfigure():

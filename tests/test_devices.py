@@ -50,7 +50,8 @@ def found(tmp_path_factory):
     given.write_bytes(pickle.dumps(jax.device_get((score, x, scale, history))))
     results = []
     for num_devices in (8, 1):
-        flags = f"--xla_force_host_platform_device_count={num_devices}"
+        flags = os.environ.get("XLA_FLAGS", "")
+        flags += f" --xla_force_host_platform_device_count={num_devices}"
         environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
         path = folder / f"{num_devices}.npz"
         command = [sys.executable, "-c", CODE, str(given), str(path)]

@@ -96,7 +96,9 @@ def people_who_differ(scm: str, num_people: int) -> beyond.Setting:
     refused = np.flatnonzero(np.asarray(score(others)) < 0)[:num_people]
     own = jax.tree.map(lambda leaf: leaf[beyond.ROWS :][refused], scms)
     population = Population(score, others[refused], rows.std(0))
-    return beyond.Setting(own, population, rows, scm in beyond.CURVED)
+    curved = scm in beyond.CURVED
+    wide = {} if curved else {"low": -2.0, "high": 2.0}
+    return beyond.Setting(own, population, rows, curved, box=wide)
 
 
 def differ_rows(num_people: int, scms) -> list[dict]:

@@ -9,7 +9,7 @@ questions: how many of the recommended actions work, and how much dearer than th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -79,7 +79,7 @@ METHODS = (
     Method("random", RandomDesign(), LEVEL, Method("random, mean", RandomDesign(), None)),
     Method("information", InformationDesign()),
     Method("Thompson", ThompsonDesign()),
-    Method("decision", DecisionDesign()),
+    Method("decision", DecisionDesign(), LEVEL, Method("decision, 0.99", DecisionDesign(), 0.99)),
 )
 PRIORS = ("flat", "learnt")
 
@@ -89,7 +89,8 @@ class Setting:
     """One repetition: who is asked and what is known of the population.
 
     ``truth`` is one SCM, or one for each person; ``rows`` are of their population. ``graph`` is the
-    one that is believed, the true one by default.
+    one that is believed, the true one by default, and ``box`` the bounds of its coefficients, by
+    default the surrogate's own.
     """
 
     truth: SCM
@@ -98,6 +99,7 @@ class Setting:
     curved: bool
     epsilon: float = 0.0
     graph: Graph | None = None
+    box: dict[str, float] = field(default_factory=dict)
 
     @property
     def units(self) -> dict[str, Any]:
@@ -107,8 +109,7 @@ class Setting:
     def surrogate(self, prior: str) -> Surrogate:
         """What people's SCMs are believed to be before they answer."""
         family: Any = basis_surrogate if self.curved else linear_surrogate
-        box = {} if self.curved else {"low": -2.0, "high": 2.0}
-        flat = family(self.graph or self.truth.graph, **self.units, **box)
+        flat = family(self.graph or self.truth.graph, **self.units, **self.box)
         return learned_prior(flat, self.rows) if prior == "learnt" else flat
 
     def problem(self, level: float | None) -> Problem:

@@ -24,7 +24,7 @@ def rows_of(labels):
 def test_a_part_has_a_row_for_every_method_prior_and_number_of_questions(tmp_path):
     unit, labels = Unit("beyond", "m1"), beyond.labels_of_rows(ASKED.beyond_questions)
     (tmp_path / "parts").mkdir()
-    assert len(labels) == len(set(labels)) == 2 * (6 + 5)
+    assert len(labels) == len(set(labels)) == 2 * (7 + 6)
     write_part(tmp_path, unit, 1.0, rows_of(labels))
     assert read_part(tmp_path, ASKED, unit) is not None
     for wrong in (labels[1:], labels[::-1], [*labels[:-1], ("other", "flat", 0)]):
