@@ -20,6 +20,7 @@ from pcr_jax import _checks
 from pcr_jax._files import write
 from pcr_jax._nans import nan_is_a_value
 from pcr_jax.elicitation import Belief, Design, RandomDesign
+from pcr_jax.elicitation.designs.people import askable
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
 from pcr_jax.inference import SAMPLERS, Posteriors, Sampler, infer
@@ -209,6 +210,26 @@ class Session:
     def done(self) -> np.ndarray:
         """Who is asked nothing more; shape (num_users,)."""
         return np.asarray(self._open().questions.node) < 0
+
+    @property
+    def ended(self) -> tuple[str | None, ...]:
+        """Why each person is asked nothing more, in words; None for those who are asked.
+
+        All ``max_questions`` were asked, nothing can be asked within the person's bounds, or the
+        design found no question worth asking.
+        """
+        low, high = askable(Belief(self.surrogate, self.history, problem=self.problem), -1.0, 1.0)
+        cases = (
+            (~self.done, None),
+            (
+                np.asarray(self.history.num_queries) == self.max_questions,
+                "all questions were asked",
+            ),
+            ((low == high).all(1), "there is nothing that can be asked"),
+        )
+        which = np.select([case for case, _ in cases], range(len(cases)), len(cases))
+        words = (*(said for _, said in cases), "no question is worth asking")
+        return tuple(words[i] for i in which)
 
     def ask(self) -> Questions:
         """The next question to each person, shape (num_users,): the same until an answer is told.

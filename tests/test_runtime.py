@@ -129,13 +129,8 @@ assert not plan.certified.any()
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "paper",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("optimal", *SAMPLERS)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["paper", "optimal", *SAMPLERS])
 def test_in_double_precision_no_program_has_a_single_number_or_leaks_a_tracer(name, tmp_path):
     code = infer_with(name) if name in SAMPLERS else ALL
     settings = {"JAX_ENABLE_X64": "1", "JAX_CHECK_TRACER_LEAKS": "1"}

@@ -412,11 +412,31 @@ def test_misuse_is_refused():
         assert not session.done.any()
         session.tell(NOTHING)
     assert session.done.all()
+    assert session.ended == ("all questions were asked",) * 3
     assert session.sentences() == (None,) * 3
     with pytest.raises(ValueError, match="Expected answer while somebody is asked; got"):
         session.tell(NOTHING)
     session.undo()
     assert not session.done.any()
+    assert session.ended == (None,) * 3
+
+
+class Content(pcr.RandomDesign):
+    """With the first person, before anything is asked."""
+
+    def ask(self, key, belief):
+        questions = super().ask(key, belief)
+        return replace(questions, node=questions.node.at[0].set(-1))
+
+
+def test_it_says_why_nothing_more_is_asked():
+    bounds = np.full((3, 3), 4.0) * np.array([1.0, 0.0, 1.0])[:, None]
+    problem = replace(PROBLEM, bounds=(jnp.asarray(-bounds), jnp.asarray(bounds)))
+    session = simple(problem=problem, design=Content())
+    worth, possible, asked = session.ended
+    assert worth == "no question is worth asking"
+    assert possible == "there is nothing that can be asked"
+    assert asked is None
 
 
 @pytest.mark.parametrize(

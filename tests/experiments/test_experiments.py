@@ -347,6 +347,7 @@ def test_a_repetition_without_a_posterior_still_has_its_rows_and_figures(tmp_pat
     assert len(drawn) == 4
 
 
+@pytest.mark.slow
 def test_in_the_released_frames_actions_are_exchanged_in_standardised_units():
     """A perfect estimate does as the truth, and the prior as when all is standardised by hand."""
     # On a classifier that is not saturated and at rates without ties, so that rounding does not

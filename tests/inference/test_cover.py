@@ -201,7 +201,8 @@ SAMPLERS = {
 }
 
 
-@pytest.mark.parametrize("name", ["ess", pytest.param("smc", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_posteriors_in_tiny_parts_of_the_box_are_exact(name):
     histories = [asked(FAR, theta, 8, 3, unit=unit) for theta, _, _, unit in CASES.values()]
     for (theta, sigma, reach, _), history in zip(CASES.values(), histories, strict=True):

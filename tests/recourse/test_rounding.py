@@ -45,7 +45,7 @@ def problem(kind, num_users):
     "kind", ["network", *(pytest.param(k, marks=pytest.mark.slow) for k in ("tree", "steps"))]
 )
 def test_whoever_does_what_the_sentence_says_is_served(kind, intervention):
-    score, scm, x = problem(kind, 100)
+    score, scm, x = problem(kind, 40)
     plan = pcr.find_recourse(score, scm, x, scale=SCALE, intervention=intervention)
     assert (np.asarray(plan.status) == pcr.PlanStatus.found).all()
     told = plan.to_frame().sentence

@@ -60,7 +60,8 @@ class Sampler(Protocol):
     ...         k_draw, k_pick = jax.random.split(key)
     ...         z = target.from_unit(jax.random.uniform(k_draw, (8 * self.num_draws, target.dim)))
     ...         log_weights = jax.vmap(target.log_likelihood)(z)
-    ...         pick = jax.random.categorical(k_pick, log_weights, shape=(self.num_draws,))
+    ...         share = jax.nn.softmax(log_weights)
+    ...         pick = jax.random.choice(k_pick, len(z), (self.num_draws,), p=share)
     ...         draws = z[pick][None, :, None]
     ...         log_density = jax.vmap(target.log_density)(z[pick])[None, :, None]
     ...         return pcr.Samples(draws, log_density, draws[:, :0], len(z))
