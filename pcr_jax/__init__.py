@@ -48,10 +48,18 @@ from pcr_jax.inference import (
     write_netcdf,
 )
 from pcr_jax.likelihoods import Likelihood, Mixture, Relaxed, Tolerance, mixture, relaxed, tolerance
-from pcr_jax.mechanisms import Mechanism
+from pcr_jax.mechanisms import (
+    Categorical,
+    Invertible,
+    Mechanism,
+    Ordered,
+    bounded,
+    location_scale,
+    multiplicative,
+)
 from pcr_jax.population import Population, refused_population, sample_labels
 from pcr_jax.recourse import Algorithm1, Chance, Optimal, Plan, PlanStatus, find_recourse, pose
-from pcr_jax.scm import SCM, inverted, linear_scm, non_causal, population_of_scms
+from pcr_jax.scm import SCM, inverted, linear_scm, non_causal, population_of_scms, scenarios
 from pcr_jax.scores import outside_model, with_threshold
 from pcr_jax.session import Session
 from pcr_jax.surrogates import (
@@ -78,6 +86,7 @@ __all__ = [
     "Belief",
     "Box",
     "Broad",
+    "Categorical",
     "Chance",
     "Classifier",
     "Constraints",
@@ -88,6 +97,7 @@ __all__ = [
     "Graph",
     "History",
     "InformationDesign",
+    "Invertible",
     "Likelihood",
     "LinearSurrogate",
     "Mechanism",
@@ -95,6 +105,7 @@ __all__ = [
     "NormalMixture",
     "Nuts",
     "Optimal",
+    "Ordered",
     "Outlook",
     "Plan",
     "PlanStatus",
@@ -121,6 +132,7 @@ __all__ = [
     "Zeus",
     "ask_again",
     "basis_surrogate",
+    "bounded",
     "conflicts",
     "diagnose",
     "elicit",
@@ -135,7 +147,9 @@ __all__ = [
     "library",
     "linear_scm",
     "linear_surrogate",
+    "location_scale",
     "mixture",
+    "multiplicative",
     "non_causal",
     "normal_prior",
     "numpyro_model",
@@ -150,6 +164,7 @@ __all__ = [
     "reliability",
     "sample_error_rates",
     "sample_labels",
+    "scenarios",
     "taught",
     "tell",
     "tolerance",
