@@ -19,6 +19,7 @@ from pcr_jax.elicitation import (
     sample_error_rates,
 )
 from pcr_jax.evaluation import Report, evaluate, intervention_pattern, reliability
+from pcr_jax.fitting import FittedSCM, fit_scm
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
 from pcr_jax.inference import (
@@ -93,6 +94,7 @@ __all__ = [
     "DecisionDesign",
     "Ess",
     "ExactPosterior",
+    "FittedSCM",
     "Gibbs",
     "Graph",
     "History",
@@ -139,6 +141,7 @@ __all__ = [
     "evaluate",
     "exact_posterior",
     "find_recourse",
+    "fit_scm",
     "infer",
     "intervention_pattern",
     "intervention_sets",
