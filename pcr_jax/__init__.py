@@ -19,6 +19,7 @@ from pcr_jax.elicitation import (
     sample_error_rates,
 )
 from pcr_jax.evaluation import Report, evaluate, intervention_pattern, reliability
+from pcr_jax.fitting import FittedSCM, fit_scm
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
 from pcr_jax.inference import (
@@ -48,10 +49,18 @@ from pcr_jax.inference import (
     write_netcdf,
 )
 from pcr_jax.likelihoods import Likelihood, Mixture, Relaxed, Tolerance, mixture, relaxed, tolerance
-from pcr_jax.mechanisms import Mechanism
+from pcr_jax.mechanisms import (
+    Categorical,
+    Invertible,
+    Mechanism,
+    Ordered,
+    bounded,
+    location_scale,
+    multiplicative,
+)
 from pcr_jax.population import Population, refused_population, sample_labels
 from pcr_jax.recourse import Algorithm1, Chance, Optimal, Plan, PlanStatus, find_recourse, pose
-from pcr_jax.scm import SCM, inverted, linear_scm, non_causal, population_of_scms
+from pcr_jax.scm import SCM, inverted, linear_scm, non_causal, population_of_scms, scenarios
 from pcr_jax.scores import outside_model, with_threshold
 from pcr_jax.session import Session
 from pcr_jax.surrogates import (
@@ -78,16 +87,19 @@ __all__ = [
     "Belief",
     "Box",
     "Broad",
+    "Categorical",
     "Chance",
     "Classifier",
     "Constraints",
     "DecisionDesign",
     "Ess",
     "ExactPosterior",
+    "FittedSCM",
     "Gibbs",
     "Graph",
     "History",
     "InformationDesign",
+    "Invertible",
     "Likelihood",
     "LinearSurrogate",
     "Mechanism",
@@ -95,6 +107,7 @@ __all__ = [
     "NormalMixture",
     "Nuts",
     "Optimal",
+    "Ordered",
     "Outlook",
     "Plan",
     "PlanStatus",
@@ -121,12 +134,14 @@ __all__ = [
     "Zeus",
     "ask_again",
     "basis_surrogate",
+    "bounded",
     "conflicts",
     "diagnose",
     "elicit",
     "evaluate",
     "exact_posterior",
     "find_recourse",
+    "fit_scm",
     "infer",
     "intervention_pattern",
     "intervention_sets",
@@ -135,7 +150,9 @@ __all__ = [
     "library",
     "linear_scm",
     "linear_surrogate",
+    "location_scale",
     "mixture",
+    "multiplicative",
     "non_causal",
     "normal_prior",
     "numpyro_model",
@@ -150,6 +167,7 @@ __all__ = [
     "reliability",
     "sample_error_rates",
     "sample_labels",
+    "scenarios",
     "taught",
     "tell",
     "tolerance",

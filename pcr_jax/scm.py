@@ -9,6 +9,7 @@ through `jax.vmap`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import jax
@@ -66,6 +67,9 @@ class SCM:
     noise : tuple of numpyro.distributions.Distribution
         The distribution of each U_j, univariate; None where it is not needed, as for
         counterfactuals.
+    unit : Array, optional
+        Shape (d,), in (0, 1): where several noises fit what is observed, the one of this rank, see
+        `scenarios`. Of nodes of one noise it has no meaning.
 
     Raises
     ------
@@ -79,6 +83,7 @@ class SCM:
     graph: Graph
     mechanisms: tuple[Assignment, ...]
     noise: tuple[dist.Distribution, ...]
+    unit: Array | None = None
 
     def __post_init__(self):
         _checks.instance(self.graph, Graph, "graph")
@@ -97,6 +102,8 @@ class SCM:
             _checks.capable(mechanism, Assignment, said, "Mechanism(coefficients)")
             _checks.instance(noise, dist.Distribution | None, f"the noise of node {node!r}")
             mechanism.check(len(pa), node)
+        if self.unit is not None:
+            _checks.features(self.unit, self.graph.num_nodes, "unit", names=self.graph.nodes)
 
     @property
     def num_nodes(self) -> int:
@@ -144,8 +151,8 @@ class SCM:
         x : Array
             Shape (..., d), natural units.
         unit : Array, optional
-            Shape (..., d), in (0, 1): of several values that fit, the one of this rank. To be given
-            unless the SCM is `invertible`.
+            Shape (..., d), in (0, 1): of several values that fit, the one of this rank. By default
+            the SCM's own, which it has to have unless it is `invertible`.
 
         Raises
         ------
@@ -156,8 +163,11 @@ class SCM:
         matrix = self._matrix()
         if matrix is not None:
             return x - _times(matrix, x[..., None, :])
+        unit = self.unit if unit is None else unit
         if unit is None and not self.invertible:
-            raise ValueError("Expected unit for an SCM that is not invertible; got none.")
+            raise ValueError(
+                "Expected unit for an SCM that is not invertible; got none. See pcr_jax.scenarios."
+            )
         columns = [x[..., j] for j in range(self.num_nodes)]
         units = [None if unit is None else unit[..., j] for j in range(self.num_nodes)]
         noises = [
@@ -211,7 +221,11 @@ class SCM:
             _checks.instance(distribution, dist.Distribution, f"the noise of node {node!r}")
         keys = jax.random.split(key, self.num_nodes)
         return jnp.stack(
-            [u.sample(k, (num_samples,)) for u, k in zip(self.noise, keys, strict=True)], axis=-1
+            [
+                jnp.asarray(u.sample(k, (num_samples,)), float)
+                for u, k in zip(self.noise, keys, strict=True)
+            ],
+            axis=-1,
         )
 
     def sample(self, key: Array, num_samples: int, action: Action | None = None) -> Array:
@@ -271,7 +285,7 @@ def non_causal(graph: Graph) -> SCM:
 def inverted(scm: SCM) -> SCM:
     """The SCM with every causal effect inverted: f_j becomes -f_j (after Eq. 4 of the paper)."""
     _checks.instance(scm, SCM, "scm")
-    return SCM(scm.graph, tuple(m.inverted() for m in scm.mechanisms), scm.noise)
+    return replace(scm, mechanisms=tuple(m.inverted() for m in scm.mechanisms))
 
 
 def population_of_scms(key: Array, scm: SCM, num_users: int, sd: ArrayLike) -> SCM:
@@ -310,6 +324,59 @@ def population_of_scms(key: Array, scm: SCM, num_users: int, sd: ArrayLike) -> S
 
     def one(key):
         own = common + sd * jax.random.normal(key, common.shape)
-        return SCM(scm.graph, mechanisms(own), scm.noise)
+        return replace(scm, mechanisms=mechanisms(own))
 
     return jax.vmap(one)(user_keys(key, num_users))
+
+
+def scenarios(key: Array, scm: SCM, num_users: int, draws: int | None = None) -> SCM:
+    """SCMs that say which noise a person has where several fit: worlds that may be theirs.
+
+    Of a node of some levels, abduction leaves a distribution. Every scenario is a draw of it, and
+    counterfactuals under one scenario belong together. For `pcr_jax.find_recourse` with a level.
+
+    Parameters
+    ----------
+    key : Array
+    scm : SCM
+        One for all users, or with leading axis (num_users,), or (num_users, draws).
+    num_users : int
+    draws : int, optional
+        For each user; 200 at least for a level. None: one for each, without an axis of its own.
+
+    Returns
+    -------
+    SCM
+        With leading axes (num_users,) or (num_users, draws), and a ``unit``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another type.
+    ValueError
+        If a number is not positive, or ``scm`` is another batch.
+    """
+    _checks.key(key)
+    _checks.instance(scm, SCM, "scm")
+    _checks.count(num_users, "num_users")
+    if draws is not None:
+        _checks.count(draws, "draws")
+    shape = (num_users,) if draws is None else (num_users, draws)
+    own = len(scm.batch_shape)
+    if scm.batch_shape != shape[:own]:
+        raise ValueError(
+            f"Expected one scm, or a batch of shape {shape}; got one of shape {scm.batch_shape}."
+        )
+
+    def spread(leaf):
+        leaf = jnp.asarray(leaf)
+        mine, rest = leaf.shape[:own], leaf.shape[own:]
+        leaf = leaf.reshape(*mine, *[1] * (len(shape) - own), *rest)
+        return jnp.broadcast_to(leaf, (*shape, *rest))
+
+    def rank(key):
+        least = jnp.finfo(float).eps
+        return jax.random.uniform(key, (*shape[1:], scm.num_nodes), minval=least)
+
+    unit = jax.vmap(rank)(user_keys(key, num_users))
+    return replace(jax.tree.map(spread, replace(scm, unit=None)), unit=unit)

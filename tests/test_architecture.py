@@ -19,7 +19,7 @@ FLOORS = [
     ["library", "history", "scores"],
     ["surrogates", "classifiers"],
     ["likelihoods"],
-    ["population", "elicitation", "inference", "recourse"],
+    ["fitting", "population", "elicitation", "inference", "recourse"],
     ["evaluation", "session_json", "wording"],
     ["session"],
     ["plots"],

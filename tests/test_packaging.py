@@ -36,7 +36,7 @@ WITHOUT = """
 import sys
 from importlib import import_module
 
-for name in ("arviz", "matplotlib", "networkx", "zeus"):
+for name in ("arviz", "matplotlib", "networkx", "sklearn", "zeus"):
     sys.modules[name] = None
 import jax
 import pcr_jax as pcr
@@ -53,6 +53,7 @@ for call in (
     lambda: import_module("pcr_jax.plots"),
     lambda: import_module("pcr_jax.cli"),
     pcr.Zeus,
+    lambda: pcr.fit_scm(truth.sample(key, 30), truth.graph),
 ):
     try:
         call()
@@ -65,7 +66,7 @@ def test_without_the_extras_the_core_works_and_messages_name_them():
     found = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
     assert not found.returncode, found.stderr
     named = re.findall(r"pip install 'pcr-jax\[(\w+)\]'", found.stdout)
-    assert named == ["arviz", "networkx", "plots", "reproduce", "zeus"]
+    assert named == ["arviz", "networkx", "plots", "reproduce", "zeus", "fit"]
 
 
 def test_no_module_imports_everything_of_another():

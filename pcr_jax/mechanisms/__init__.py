@@ -2,5 +2,18 @@
 
 from pcr_jax.mechanisms.additive import Mechanism, linear
 from pcr_jax.mechanisms.base import Assignment
+from pcr_jax.mechanisms.invertible import Invertible, bounded, location_scale, multiplicative
+from pcr_jax.mechanisms.levels import Categorical, Ordered, affine
 
-__all__ = ["Assignment", "Mechanism", "linear"]
+__all__ = [
+    "Assignment",
+    "Categorical",
+    "Invertible",
+    "Mechanism",
+    "Ordered",
+    "affine",
+    "bounded",
+    "linear",
+    "location_scale",
+    "multiplicative",
+]

@@ -86,12 +86,26 @@ class Mechanism:
 
     def inverted(self) -> Mechanism:
         """The mechanism -f_j."""
-        return Mechanism(self.coefficients, _Negated(self.function))
+        return Mechanism(self.coefficients, Negated(self.function))
 
 
 @dataclass(frozen=True)
-class _Negated:
+class Negated:
+    """The function with the opposite sign."""
+
     function: Callable
 
     def __call__(self, coefficients, parents):
+        """Its value."""
         return -self.function(coefficients, parents)
+
+
+@dataclass(frozen=True)
+class Opposite:
+    """The function of parents with the opposite signs."""
+
+    function: Callable
+
+    def __call__(self, coefficients, parents, *noise):
+        """Its value."""
+        return self.function(coefficients, -parents, *noise)

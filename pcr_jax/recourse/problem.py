@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -244,7 +244,7 @@ def worlds_of(problem: Problem, scm: SCM, name: str) -> SCM:
 
 def bare(scm: SCM) -> SCM:
     """Without the noise's distributions."""
-    return SCM(scm.graph, scm.mechanisms, (None,) * scm.num_nodes)  # type: ignore[arg-type]
+    return replace(scm, noise=(None,) * scm.num_nodes)  # type: ignore[arg-type]
 
 
 def per_user(scm: SCM, num_users: int) -> SCM:

@@ -11,6 +11,7 @@ CONTRACTS = [
     "elicitation.respondents.base",
     "elicitation.respondents.wrong",
     "mechanisms.base",
+    "mechanisms.invertible",
 ]
 
 

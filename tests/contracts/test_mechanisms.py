@@ -1,5 +1,7 @@
 """What every mechanism does."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,24 @@ MECHANISMS = {
     "quadratic": lambda: (M3[2], 2),
     "inverted": lambda: (M3[2].inverted(), 2),
 }
+
+
+def positive(coefficients, parents):
+    return jnp.exp(0.3 * jnp.sum(coefficients * parents, -1))
+
+
+PAIR = jnp.array([0.5, -0.3])
+MECHANISMS |= {
+    "bounded": lambda: (pcr.bounded(PAIR / 4, -4.0, 5.0), 2),
+    "multiplicative": lambda: (pcr.multiplicative(PAIR, positive), 2),
+    "location and scale": lambda: (pcr.location_scale(PAIR, PAIR / 4), 2),
+    "opposite": lambda: (pcr.location_scale(PAIR, PAIR / 4).inverted(), 2),
+    "ordered": lambda: (pcr.Ordered(2 * PAIR, jnp.array([-4.0, 0.0, 0.5])), 2),
+    "ordered inverted": lambda: (pcr.Ordered(PAIR, jnp.array([0.5])).inverted(), 2),
+    "categorical": lambda: (pcr.Categorical(jnp.array([[0, 1, 2], [0, 0, 0], [3, -2, -1.0]])), 2),
+    "categorical inverted": lambda: (pcr.Categorical(jnp.eye(2, 3)).inverted(), 2),
+    "categorical root": lambda: (pcr.Categorical(jnp.array([[0.0], [-9.0]])), 0),
+}
 NUMBERS = st.floats(-3, 3, width=32)
 
 
@@ -32,6 +52,8 @@ def test_what_is_abducted_gives_the_value_again(name, data):
         jnp.asarray(data.draw(arrays(np.float32, 5, elements=elements)))
         for elements in (NUMBERS, st.floats(0.0625, 0.9375, width=32))
     )
+    if hasattr(mechanism, "num_levels"):
+        value = jnp.clip(jnp.round(value), 0, mechanism.num_levels - 1)
     noise = mechanism.abduct(parents, value, unit)
     np.testing.assert_allclose(mechanism.assign(parents, noise), value, atol=2e-5)
     if mechanism.invertible:
@@ -68,6 +90,7 @@ def test_an_scm_of_it_returns_what_it_was_given(name):
     graph = pcr.Graph.from_edges([*causes, "effect"], [(cause, "effect") for cause in causes])
     roots = [pcr.Mechanism(jnp.zeros(0))] * num_parents
     scm = pcr.SCM(graph, (*roots, mechanism), [dist.Normal(0.0, 1.0)] * graph.num_nodes)
+    scm = replace(scm, noise=(*scm.noise[:-1], getattr(mechanism, "noise", scm.noise[-1])))
     x = scm.sample(jax.random.key(0), 4)
     unit = jnp.full(x.shape, 0.5)
     same = scm.counterfactual(x, pcr.Action.empty(graph.num_nodes), unit)
