@@ -19,6 +19,7 @@ from pcr_jax.elicitation import (
     sample_error_rates,
 )
 from pcr_jax.evaluation import Report, evaluate, intervention_pattern, reliability
+from pcr_jax.features import Integer, Levels, Nominal, Real
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
 from pcr_jax.inference import (
@@ -88,10 +89,13 @@ __all__ = [
     "Graph",
     "History",
     "InformationDesign",
+    "Integer",
+    "Levels",
     "Likelihood",
     "LinearSurrogate",
     "Mechanism",
     "Mixture",
+    "Nominal",
     "NormalMixture",
     "Nuts",
     "Optimal",
@@ -105,6 +109,7 @@ __all__ = [
     "Prior",
     "Questions",
     "RandomDesign",
+    "Real",
     "Relaxed",
     "Report",
     "Sampler",

@@ -2,5 +2,6 @@
 
 from pcr_jax.mechanisms.additive import Mechanism, linear
 from pcr_jax.mechanisms.base import Assignment
+from pcr_jax.mechanisms.within import Within
 
-__all__ = ["Assignment", "Mechanism", "linear"]
+__all__ = ["Assignment", "Mechanism", "Within", "linear"]
