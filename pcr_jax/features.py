@@ -445,7 +445,8 @@ class Nominal(_Named):
         super().__post_init__()
         object.__setattr__(self, "names", self._check_names(self.names))
         pairs = [
-            tuple(_checks.listed(p, "forbidden")) for p in _checks.listed(self.forbidden, "it")
+            tuple(_checks.listed(pair, "a forbidden pair"))
+            for pair in _checks.listed(self.forbidden, "forbidden")
         ]
         for pair in pairs:
             if len(pair) != 2 or not set(pair) <= set(self.names):
@@ -465,7 +466,8 @@ class Nominal(_Named):
 
 def feature_of(values: pd.Series, column: Any) -> Feature:
     """What a column is by its dtype, not to be acted on."""
-    dtype, settings = values.dtype, {"actionable": False}
+    dtype = values.dtype
+    settings: dict[str, Any] = {"actionable": False}
     if pd.api.types.is_bool_dtype(dtype):
         return Levels((False, True), **settings)
     if pd.api.types.is_integer_dtype(dtype):
