@@ -67,6 +67,7 @@ from pcr_jax.surrogates import (
     linear_surrogate,
     normal_prior,
 )
+from pcr_jax.task import Task, TaskPlan, TaskSession
 
 __all__ = [
     "MLP",
@@ -119,6 +120,9 @@ __all__ = [
     "Smc",
     "Surrogate",
     "Target",
+    "Task",
+    "TaskPlan",
+    "TaskSession",
     "ThompsonDesign",
     "Tolerance",
     "TooWeak",

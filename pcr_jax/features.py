@@ -125,8 +125,11 @@ class Feature:
         """The entries (n,) of these numbers, of a column's ``dtype`` where that can be."""
         raise NotImplementedError
 
-    def moves(self, now: float) -> np.ndarray | None:
-        """The numbers that it can be set to, the nearest first; None if there is a continuum."""
+    def moves(self, now: float, seen: tuple[float, float] | None = None) -> np.ndarray:
+        """The numbers that it can be set to, the nearest first; not if there is a continuum.
+
+        ``seen`` are the least and the largest in the data, of which it is where it has no bounds.
+        """
         raise NotImplementedError
 
     def distance(self, then: Any, now: Any) -> np.ndarray:
@@ -241,15 +244,25 @@ class Real(_Directed):
         """See `Feature.decode`."""
         return pd.Series(as_written(codes), dtype=dtype if _is_float(dtype) else float)
 
-    def moves(self, now):
+    def reach(
+        self, now: float, seen: tuple[float, float] | None = None
+    ) -> tuple[float, float] | None:
+        """The least and the largest number that it can be set to; None if it cannot."""
+        least, largest = (now, now) if seen is None else seen
+        low = min(least, now) if self.low is None else self.low
+        high = max(largest, now) if self.high is None else self.high
+        low = now if self.direction == "increase" else low
+        high = now if self.direction == "decrease" else high
+        return (low, high) if low < high else None
+
+    def moves(self, now, seen=None):
         """See `Feature.moves`."""
-        if self.step is None:
-            return None
-        if self.low is None or self.high is None:
-            raise ValueError("Expected low and high of a feature with a step; got none.")
-        first = np.ceil((self.low - now) / self.step - 1e-6)
-        last = np.floor((self.high - now) / self.step + 1e-6)
-        return self._allowed(as_written(now + self.step * np.arange(first, last + 1)), now)
+        reach = self.reach(now, seen)
+        if reach is None or self.step is None:
+            return np.zeros(0)
+        first, last = ((end - now) / self.step for end in reach)
+        steps = np.arange(np.ceil(first - 1e-6), np.floor(last + 1e-6) + 1)
+        return self._allowed(as_written(now + self.step * steps), now)
 
     @property
     def grid(self):
@@ -399,7 +412,7 @@ class Levels(_Named, _Directed):
         super().__post_init__()
         object.__setattr__(self, "names", self._check_names(self.names))
 
-    def moves(self, now):
+    def moves(self, now, seen=None):
         """See `Feature.moves`."""
         return self._allowed(np.arange(len(self.names), dtype=float), now)
 
@@ -453,7 +466,7 @@ class Nominal(_Named):
                 raise ValueError(f"Expected forbidden pairs of {list(self.names)}; got {pair}.")
         object.__setattr__(self, "forbidden", tuple(pairs))
 
-    def moves(self, now):
+    def moves(self, now, seen=None):
         """See `Feature.moves`."""
         own = self.names[round(now)]
         others = [j for j, name in enumerate(self.names) if (own, name) not in self.forbidden]

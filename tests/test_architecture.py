@@ -22,6 +22,7 @@ FLOORS = [
     ["population", "elicitation", "inference", "recourse"],
     ["evaluation", "session_json", "wording"],
     ["session"],
+    ["task"],
     ["plots"],
     ["experiments"],
     ["cli"],

@@ -179,6 +179,16 @@ def _outcomes(person: Person, draws: Any, value: np.ndarray, acted: np.ndarray, 
     return np.asarray(after)[: len(value)]
 
 
+def outcome(
+    person: Person, value: np.ndarray, acted: np.ndarray, draws: Any = slice(None)
+) -> tuple[np.ndarray, np.ndarray]:
+    """What follows from an action (d,) in draws of the person's SCM, (n, d), and where it works."""
+    num = person.worlds.batch_shape[0]
+    size = _WIDE if num == 1 else _DEEP
+    after = _outcomes(person, draws, value[None], acted[None], size)
+    return after[0], _favourable(person, after)[0]
+
+
 def _favourable(person: Person, after: np.ndarray) -> np.ndarray:
     """Where outcomes (m, n, d) are; (m, n)."""
     shape = after.shape[:-1]
@@ -248,7 +258,7 @@ def _with_reals(
 
 
 def _sought(person, users, size, most) -> list[_Candidate]:
-    num_users, d = len(users), len(person.x)
+    num_users = len(users)
     x = np.tile(person.x, (num_users, 1))
     actionable = np.zeros(x.shape, bool)
     low, high = np.full(x.shape, -np.inf), np.full(x.shape, np.inf)
@@ -387,15 +397,15 @@ def advise(person: Person, blocked: frozenset[int] = frozenset()) -> Advice:
         total += found.number
         if found.best is None:
             break
-        value, acted = found.best.value[None], found.best.acted[None]
-        after = _outcomes(person, judging, value, acted, _WIDE if num == 1 else _DEEP)
-        share = float(_favourable(person, after).mean())
+        cost, value, acted = found.best
+        after, works = outcome(person, value, acted, judging)
+        share = float(works.mean())
         met = share >= (1.0 if person.level is None else person.level)
         status = PlanStatus.found if met else PlanStatus.not_likely
         if met and found.ended:
             status = PlanStatus.budget
         stated = np.nan if person.level is None else share
-        last = Advice(status, value[0], acted[0], found.best.cost, stated, after[0], total)
+        last = Advice(status, value, acted, cost, stated, after, total)
         if met or person.level is None or asked >= 1.0:
             break
         asked += max(_RAISED * (person.level - share), 1 / len(searched))

@@ -70,7 +70,9 @@ def test_moves_are_whole_steps_within_bounds_and_direction_the_nearest_first():
     income = pcr.Real(low=0.0, high=2700.0, step=100.0, direction="increase")
     np.testing.assert_array_equal(income.moves(2437.5), [2537.5, 2637.5])
     np.testing.assert_array_equal(pcr.Integer(low=1, high=5, step=2).moves(3), [1, 5])
-    assert pcr.Real(low=0.0).moves(1.0) is None
+    assert pcr.Real(low=0.0).moves(1.0).size == 0
+    assert pcr.Real(low=0.0, direction="increase").reach(1.0, (0.5, 3.0)) == (1.0, 3.0)
+    np.testing.assert_array_equal(pcr.Integer().moves(3, (2, 4)), [2, 4])
     np.testing.assert_array_equal(
         pcr.Real(low=0.0, high=0.4, step=0.1).moves(0.1), [0, 0.2, 0.3, 0.4]
     )
