@@ -19,6 +19,7 @@ from pcr_jax.elicitation import (
     sample_error_rates,
 )
 from pcr_jax.evaluation import Report, evaluate, intervention_pattern, reliability
+from pcr_jax.features import Integer, Levels, Nominal, Real
 from pcr_jax.fitting import FittedSCM, fit_scm
 from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions, tell
@@ -75,6 +76,7 @@ from pcr_jax.surrogates import (
     linear_surrogate,
     normal_prior,
 )
+from pcr_jax.task import Task, TaskPlan, TaskSession
 
 __all__ = [
     "MLP",
@@ -99,11 +101,14 @@ __all__ = [
     "Graph",
     "History",
     "InformationDesign",
+    "Integer",
     "Invertible",
+    "Levels",
     "Likelihood",
     "LinearSurrogate",
     "Mechanism",
     "Mixture",
+    "Nominal",
     "NormalMixture",
     "Nuts",
     "Optimal",
@@ -118,6 +123,7 @@ __all__ = [
     "Prior",
     "Questions",
     "RandomDesign",
+    "Real",
     "Relaxed",
     "Report",
     "Sampler",
@@ -127,6 +133,9 @@ __all__ = [
     "Smc",
     "Surrogate",
     "Target",
+    "Task",
+    "TaskPlan",
+    "TaskSession",
     "ThompsonDesign",
     "Tolerance",
     "TooWeak",

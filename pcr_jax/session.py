@@ -428,8 +428,12 @@ class Session:
             shift = np.where(asked, rounded(by, self._decimals()[node]), 0.0)
             individual = asked & about
         questions = Questions(node, shift.astype(jnp.result_type(float)), individual)
+        return Turn(questions, self._worded(questions))
+
+    def _worded(self, questions: Questions) -> tuple[str | None, ...]:
+        """Each person's question in words."""
         x, graph = np.asarray(self.problem.x), self.surrogate.graph
-        return Turn(questions, sentences(questions, x, graph, self._decimals()))
+        return sentences(questions, x, graph, self._decimals())
 
     def _checked(self, questions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Node, shift and individual of a design's questions, which can be asked."""

@@ -13,7 +13,7 @@ FILES = {path.relative_to(ROOT.parent).with_suffix(""): path for path in ROOT.rg
 # What is in a line may import what is above; packages of one line do not import each other.
 FLOORS = [
     ["_checks", "_extras", "_files", "_nans", "_pytree", "batching"],
-    ["graph", "actions"],
+    ["graph", "actions", "features"],
     ["mechanisms"],
     ["scm"],
     ["library", "history", "scores"],
@@ -22,6 +22,7 @@ FLOORS = [
     ["fitting", "population", "elicitation", "inference", "recourse"],
     ["evaluation", "session_json", "wording"],
     ["session"],
+    ["task"],
     ["plots"],
     ["experiments"],
     ["cli"],

@@ -4,6 +4,7 @@ from pcr_jax.mechanisms.additive import Mechanism, linear
 from pcr_jax.mechanisms.base import Assignment
 from pcr_jax.mechanisms.invertible import Invertible, bounded, location_scale, multiplicative
 from pcr_jax.mechanisms.levels import Categorical, Ordered, affine
+from pcr_jax.mechanisms.within import Within
 
 __all__ = [
     "Assignment",
@@ -11,6 +12,7 @@ __all__ = [
     "Invertible",
     "Mechanism",
     "Ordered",
+    "Within",
     "affine",
     "bounded",
     "linear",

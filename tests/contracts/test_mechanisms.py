@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
 import pcr_jax as pcr
+from pcr_jax.mechanisms import Within
 
 pytestmark = pytest.mark.x64
 M3 = pcr.library.m3().mechanisms
@@ -21,6 +22,7 @@ MECHANISMS = {
     "logistic": lambda: (M3[1], 1),
     "quadratic": lambda: (M3[2], 2),
     "inverted": lambda: (M3[2].inverted(), 2),
+    "within": lambda: (Within.of(M3[2], -50.0, 50.0, 0.0), 2),
 }
 
 

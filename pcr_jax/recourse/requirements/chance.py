@@ -107,6 +107,24 @@ class Chance:
             return []
         return [self.at(level) for level in LADDER if level < float(self.level) - 1e-6]
 
+    def seen(self, num_draws: int) -> np.ndarray:
+        """Which of so many draws are searched, evenly taken; boolean.
+
+        Raises
+        ------
+        ValueError
+            If there are not twice as many as are searched.
+        """
+        if num_draws < 2 * self.searched:
+            raise ValueError(
+                f"Expected worlds of at least {2 * self.searched} draws for each user, "
+                f"{self.searched} to search with and as many to judge by; got {num_draws}. See "
+                "Posteriors.scms(draws=)."
+            )
+        seen = np.zeros(num_draws, bool)
+        seen[(np.arange(self.searched) * num_draws) // self.searched] = True
+        return seen
+
     def split(self, worlds):
         """Draws (num_users, draws), evenly taken, to be searched, and the others.
 
@@ -115,15 +133,7 @@ class Chance:
         ValueError
             If there are not twice as many as are searched.
         """
-        num = worlds.batch_shape[1]
-        if num < 2 * self.searched:
-            raise ValueError(
-                f"Expected worlds of at least {2 * self.searched} draws for each user, "
-                f"{self.searched} to search with and as many to judge by; got {num}. See "
-                "Posteriors.scms(draws=)."
-            )
-        seen = np.zeros(num, bool)
-        seen[(np.arange(self.searched) * num) // self.searched] = True
+        seen = self.seen(worlds.batch_shape[1])
         return tuple(
             jax.tree.map(lambda leaf, some=some: leaf[:, some], worlds) for some in (seen, ~seen)
         )

@@ -1,0 +1,137 @@
+"""One person's problem in numbers: their SCMs, what they can do, and when it is enough."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jax import Array
+
+from pcr_jax import _checks
+from pcr_jax.mechanisms import Within
+from pcr_jax.recourse.mixed import Choice, Person
+from pcr_jax.recourse.problem import bare, per_user
+from pcr_jax.recourse.verify import own_key
+from pcr_jax.scm import SCM
+from pcr_jax.task.tables import decoded, is_forbidden, margins
+
+if TYPE_CHECKING:
+    from pcr_jax.task.task import Task
+
+
+def worlds_of(
+    task: Task, by: Any, x: np.ndarray, level: float | None, draws: int, key: Array
+) -> tuple[SCM, Any]:
+    """SCMs of batch shape (people, draws), whose nodes keep to their features, and their units.
+
+    Parameters
+    ----------
+    task : Task
+    by, level, draws, key
+        See `Task.recourse`.
+    x : ndarray
+        Shape (people, d).
+    """
+    num = len(x)
+    if hasattr(by, "belief"):
+        by = by.belief.posteriors
+    if hasattr(by, "scms"):
+        by = by.scms(None if level is None else draws)
+    elif hasattr(by, "prior") and hasattr(by, "scm"):
+        by = _prior_scms(by, x, draws, key)
+    _checks.instance(by, SCM, "by", " Or pass Posteriors, a Session or a Surrogate.")
+    if by.graph != task.graph:
+        raise ValueError(
+            f"Expected by of the task's graph, nodes {list(task.graph.nodes)}; got one of "
+            f"{list(by.graph.nodes)} (and other edges, if these are the same)."
+        )
+    shape = by.batch_shape
+    if len(shape) > 2 or shape[:1] not in ((), (num,)):
+        raise ValueError(
+            f"Expected by to be one SCM, or one for each of {num} people, or several draws for "
+            f"each; got a batch of shape {shape}."
+        )
+    if level is not None and len(shape) == 2:
+        worlds = bare(by)
+    elif level is None or not by.invertible:  # of which units are the draws
+        number = 1 if level is None else draws
+        worlds = per_user(by, num)
+        worlds = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], number, 1), worlds)
+    else:
+        raise ValueError(
+            f"Expected by to be several draws for each of {num} people, of whose SCMs a level is a "
+            f"probability; got a batch of shape {shape}. See Task.fit."
+        )
+    units = None
+    if not by.invertible:
+        size = (worlds.batch_shape[1], len(task.features))
+        units = jnp.stack([jax.random.uniform(own_key(key, row), size) for row in jnp.asarray(x)])
+    return _in_range(task, worlds), units
+
+
+def _prior_scms(surrogate: Any, x: np.ndarray, draws: int, key: Array) -> SCM:
+    """Draws of everybody's SCM from a prior."""
+    keys = jnp.stack([own_key(key, row) for row in jnp.asarray(x)])
+
+    def one(key):
+        unit = jax.random.uniform(key, (draws, len(surrogate.names)))
+        return jax.vmap(surrogate.scm)(surrogate.prior.from_unit(unit))
+
+    return jax.vmap(one)(keys)
+
+
+def _in_range(task: Task, worlds: SCM) -> SCM:
+    """What reacts keeps to the features' ranges and grids."""
+    mechanisms: list[Any] = list(worlds.mechanisms)
+    most = float(np.finfo(jnp.result_type(float)).max)
+    for j, feature in enumerate(task.features.values()):
+        low, high, step = feature.grid
+        if task.graph.parents[j] and (step or low > -most or high < most):
+            mechanisms[j] = Within.of(mechanisms[j], low, high, step)
+    return SCM(worlds.graph, tuple(mechanisms), worlds.noise)
+
+
+def person_of(
+    task: Task, row: pd.DataFrame, x: np.ndarray, worlds: SCM, units: Any, level: float | None
+) -> Person:
+    """One person's problem, without a limit of the search.
+
+    Parameters
+    ----------
+    task : Task
+    row : DataFrame
+        Of one row, whose numbers are ``x`` (d,).
+    worlds, units
+        Of one person of `worlds_of`.
+    level : float, optional
+    """
+    choices: list[Choice] = []
+    ranges: dict[int, tuple[float, float]] = {}
+    for j, feature in enumerate(task.features.values()):
+        now, seen = float(x[j]), (float(task.seen[j, 0]), float(task.seen[j, 1]))
+        if not feature.acted:
+            continue
+        if feature.continuous:
+            reach = feature.reach(now, seen)  # type: ignore[attr-defined]
+            ranges.update({} if reach is None else {j: reach})
+            continue
+        values = feature.moves(now, seen)
+        if len(values):
+            costs = feature.distance(values, now) / float(task.scale[j])
+            choices.append(Choice(j, values, costs))
+    score, own = margins(task.score_of(row)), x[None]
+
+    def margin(rows):
+        found = np.asarray(score(rows))
+        if task.forbidden is None:
+            return found
+        outcomes = decoded(rows, task.features, row, own)
+        return np.where(is_forbidden(task.forbidden, outcomes), np.minimum(found, -1.0), found)
+
+    size = len(task.features)
+    return Person(
+        *(x, task.scale, tuple(choices), ranges, margin, worlds, units, level, size, 2**31)
+    )

@@ -1,0 +1,116 @@
+"""A conversation about a task, with one person, in the words of its features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pcr_jax.features import as_written, decimals
+from pcr_jax.history import Questions
+from pcr_jax.session import Session
+
+if TYPE_CHECKING:
+    from pcr_jax.task.plan import TaskPlan
+    from pcr_jax.task.task import Task
+
+
+class TaskSession(Session):
+    """A `pcr_jax.Session` whose questions, answers and advice are those of a `Task`.
+
+    Features of whole steps are asked about in whole steps, within their range.
+
+    Attributes
+    ----------
+    task : Task
+    row : DataFrame
+        The person.
+    """
+
+    task: Task
+    row: pd.DataFrame
+
+    def tell(self, answer: Any, half_width: Any = None) -> None:
+        """The person's answer to the question that `ask` returned last.
+
+        Parameters
+        ----------
+        answer : dict, Series or array
+            Entries by column, such as ``{"savings": 900, "job": "full time"}``: what is not
+            reported lacks. Or an array (1, d) as in `pcr_jax.Session.tell`.
+        half_width : array, optional
+        """
+        if isinstance(answer, Mapping | pd.Series):
+            answer = self._numbers_of(dict(answer))
+        super().tell(answer, half_width)
+
+    def recommend(self, *, level: float | None = None, **settings) -> TaskPlan:  # type: ignore[override]
+        """What the person is advised, as things stand: see `Task.recourse`."""
+        settings = {"draws": self.draws, **settings}
+        return self.task.recourse(self.row, self.belief.posteriors, level=level, **settings)
+
+    def _numbers_of(self, answer: dict) -> np.ndarray:
+        found = np.full((1, len(self.task.features)), np.nan)
+        for j, (column, feature) in enumerate(self.task.features.items()):
+            if column in answer:
+                entry = pd.Series([answer.pop(column)], index=["answer"])
+                found[0, j] = feature.encode(entry, column)[0]
+        if answer:
+            raise ValueError(
+                f"Expected answer about {list(self.task.features)}; got {list(answer)}."
+            )
+        return found
+
+    def _checked(self, questions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        node, shift, individual = super()._checked(questions)
+        x, shift = np.asarray(self.problem.x), np.array(shift)
+        for i in np.flatnonzero(node >= 0):
+            shift[i] = self._on_grid(int(node[i]), float(x[i, node[i]]), float(shift[i]))
+        return node, shift, individual
+
+    def _on_grid(self, node: int, now: float, shift: float) -> float:
+        """The nearest shift that leads to what the feature can be."""
+        feature = list(self.task.features.values())[node]
+        low, high, step = feature.grid
+        step = float(getattr(feature, "step", None) or step)
+        if not step:
+            return float(np.clip(now + shift, low, high) - now) or shift
+        number = max(1.0, round(abs(shift) / step))
+        for way in (np.sign(shift), -np.sign(shift)):
+            end = high if way > 0 else low
+            most = np.floor(abs(end - now) / step + 1e-6)
+            if most >= 1:
+                return float(as_written(way * step * min(number, most)))
+        return shift
+
+    def _decimals(self) -> np.ndarray:
+        found = super()._decimals()
+        for j, feature in enumerate(self.task.features.values()):
+            step = getattr(feature, "step", None) or feature.grid[2]
+            found[j] = max(found[j], decimals(step)) if step else found[j]
+        return found
+
+    def _worded(self, questions: Questions) -> tuple[str | None, ...]:
+        features, graph = self.task.features, self.surrogate.graph
+        names = [feature.name(column) for column, feature in features.items()]
+        texts: list[str | None] = []
+        each = zip(questions.node, questions.shift, questions.individual, strict=True)
+        for (node, shift, individual), now in zip(each, np.asarray(self.problem.x), strict=True):
+            if node < 0:
+                texts.append(None)
+                continue
+            column = graph.nodes[node]
+            begin, end = float(now[node]), float(as_written(now[node] + shift))
+            effects = [names[j] for j in np.flatnonzero(graph.descendants[node])]
+            together = " and ".join([", ".join(effects[:-1]), effects[-1]][len(effects) < 2 :])
+            change = features[column].change(begin, end, column)
+            if individual:
+                texts.append(f"Suppose you {change}. What would your {together} become?")
+            else:
+                texts.append(
+                    f"Suppose people like you {change.replace('your ', 'their ', 1)}. What would "
+                    f"their {together} become, on average?"
+                )
+        return tuple(texts)

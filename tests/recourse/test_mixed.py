@@ -1,0 +1,143 @@
+"""Actions on features of all kinds, against exhaustive search."""
+
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pcr_jax as pcr
+from pcr_jax.mechanisms import Within
+from pcr_jax.recourse.mixed import Choice, Person, advise, alternatives, by_cost
+from pcr_jax.recourse.plan import PlanStatus
+
+GRAPH = pcr.Graph.from_edges(["a", "b", "c", "d"], [("a", "b"), ("b", "c")])
+
+
+def test_combinations_come_in_the_order_of_their_cost_each_once():
+    choices = (
+        Choice(0, np.array([1.0, -1.0, 2.0]), np.array([1.0, 1.0, 2.0])),
+        Choice(2, np.array([5.0]), np.array([0.5])),
+        Choice(3, np.array([7.0, 8.0]), np.array([0.2, 3.0])),
+    )
+    found = list(by_cost(choices, 2))
+    costs = [cost for cost, _, _ in found]
+    assert costs == sorted(costs)
+    assert len({(nodes, values) for _, nodes, values in found}) == len(found) == 6 + 3 + 6 + 2
+    assert found[0] == (0.2, (3,), (7.0,))
+    assert len(list(by_cost(choices, 3))) == 17 + 6
+
+
+def worlds_of(key, num_draws, spread=0.1):
+    """Draws of an SCM in which b, of whole numbers from 0 to 4, reacts to a, and c to b."""
+    coefficients = jnp.array([0.8, 0.5]) + spread * jax.random.normal(key, (num_draws, 2))
+    scm = jax.vmap(lambda own: pcr.linear_scm(GRAPH, own))(coefficients)
+    mechanisms = list(scm.mechanisms)
+    mechanisms[1] = Within.of(mechanisms[1], 0.0, 4.0, 1.0)
+    return pcr.SCM(GRAPH, tuple(mechanisms), (None,) * 4)
+
+
+def person_of(seed, num_draws=1, level=None, reals=(), max_acted=3):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 3, 4).astype(np.float32)
+    weight, bias = rng.normal(size=4), rng.normal()
+    choices = tuple(
+        Choice(j, values := values_of(x[j]), np.abs(values - x[j]))
+        for j in range(4)
+        if j not in reals
+    )
+    bound = weight @ x + bias + 1.5
+
+    def margin(rows):
+        rows = np.asarray(rows, float)
+        return rows @ weight + bias + 0.3 * np.sin(3 * rows).sum(-1) - bound
+
+    worlds = worlds_of(jax.random.key(seed), num_draws)
+    ranges = dict.fromkeys(reals, (-1.0, 5.0))
+    one = np.ones(4, np.float32)
+    return Person(x, one, choices, ranges, margin, worlds, None, level, max_acted, 10**6)
+
+
+def values_of(now):
+    values = np.arange(5.0)
+    values = values[values != now]
+    return values[np.argsort(np.abs(values - now), kind="stable")]
+
+
+def exhaustive(person, share=1.0, reals=None):
+    """The least cost on a grid of all values of up to three features."""
+    grids = [np.array([np.nan, *c.values]) for c in person.choices]
+    fine = np.array([np.nan, *np.arange(-1.0, 5.0, 0.02)])
+    nodes = [c.node for c in person.choices] + list(person.ranges)
+    actions = np.array(list(product(*grids, *[fine] * len(person.ranges))))
+    actions = actions[(~np.isnan(actions)).sum(1) <= person.max_acted]
+    value = np.full((len(actions), 4), np.nan)
+    value[:, nodes] = actions
+    acted = ~np.isnan(value)
+    value = np.where(acted, value, 0.0).astype(np.float32)
+    do = pcr.Action(jnp.asarray(value), jnp.asarray(acted))
+
+    @jax.jit
+    def under(scm):
+        return jax.vmap(lambda a: scm.counterfactual(person.x, a))(do)
+
+    good = np.zeros(len(value))
+    for i in range(person.worlds.batch_shape[0]):
+        after = under(jax.tree.map(lambda leaf, i=i: leaf[i], person.worlds))
+        good += person.margin(np.asarray(after)) >= -1e-5
+    works = good >= share * person.worlds.batch_shape[0]
+    cost = np.where(acted, np.abs(value - person.x), 0.0).sum(1)
+    return cost[works].min() if works.any() else np.inf
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_cheapest_of_all_is_found(seed):
+    person = person_of(seed)
+    advice = advise(person)
+    assert advice.cost == pytest.approx(exhaustive(person), abs=1e-5)
+    if advice.status == PlanStatus.found:
+        assert person.margin(advice.after)[0] >= 0
+        moved = {c.node: [*c.values] for c in person.choices}
+        assert all(advice.value[j] in moved[j] for j in np.flatnonzero(advice.acted))
+
+
+def test_a_level_is_met_by_draws_that_the_search_has_not_seen():
+    for seed in range(4):
+        person = person_of(seed, num_draws=400, level=0.9)
+        advice = advise(person)
+        if advice.status == PlanStatus.found:
+            assert 0.9 <= advice.p_valid <= 1
+            assert len(advice.after) == 300
+            assert advice.cost >= exhaustive(person, 0.85) - 1e-5
+            assert advice.cost <= 1.2 * exhaustive(person, 0.95) + 1e-5
+        assert seed != 0 or advice.status == PlanStatus.found
+
+
+def test_nobody_acts_on_more_than_is_allowed_and_alternatives_differ():
+    plans = alternatives(person_of(7), 3)
+    sets = [set(np.flatnonzero(plan.acted)) for plan in plans]
+    assert len(plans) == 3
+    assert all(not a <= b for a in sets for b in sets if a is not b)
+    assert [plan.cost for plan in plans] == sorted(plan.cost for plan in plans)
+    assert advise(person_of(0, max_acted=1)).acted.sum() <= 1
+
+
+def test_who_is_favourable_already_does_nothing():
+    person = person_of(0)
+    pleased = Person(**{**vars(person), "margin": lambda rows: np.ones(len(rows))})
+    assert advise(pleased).status == PlanStatus.already_favourable
+    hopeless = Person(**{**vars(person), "margin": lambda rows: -np.ones(len(rows))})
+    assert advise(hopeless).status == PlanStatus.not_found
+    given_up = Person(**{**vars(hopeless), "max_candidates": 200})
+    assert advise(given_up).status == PlanStatus.budget
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_real_numbers_are_found_with_the_others(seed):
+    person = person_of(seed, reals=(3,))
+    advice, best = advise(person), exhaustive(person)
+    assert advice.cost <= best + 1e-3
+    if advice.status == PlanStatus.found:
+        assert person.margin(advice.after)[0] >= 0

@@ -1,0 +1,129 @@
+"""What data and a person teach of a task's SCM, in the words of its features."""
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import pcr_jax as pcr
+from tests.task.population import FEATURES, GRAPH, JOBS, people, pipeline, scm_of
+
+pytest.importorskip("sklearn")
+from sklearn.linear_model import LogisticRegression
+
+DATA = people()
+MODEL = pipeline(LogisticRegression(max_iter=1000), DATA)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return pcr.Task(model=MODEL, favourable="granted", data=DATA, graph=GRAPH, features=FEATURES)
+
+
+@pytest.fixture(scope="module")
+def learnt(task):
+    return task.fit(deviation=0.1)
+
+
+@pytest.fixture(scope="module")
+def person():
+    return DATA[(MODEL.predict(DATA) == "refused") & (DATA.job == "none")].iloc[0]
+
+
+def told(session, true, num):
+    """What the person answers, who is as ``true`` says, in the table's entries."""
+    for _ in range(num):
+        questions = session.ask()
+        after = pcr.SimulatedUser(true).answer(jax.random.key(0), questions, session.problem.x)
+        entries = {
+            column: feature.decode(np.asarray(after)[:, j], session.task.dtypes[column]).iloc[0]
+            for j, (column, feature) in enumerate(session.task.features.items())
+            if not np.isnan(after[0, j])
+        }
+        session.tell(entries)
+
+
+@pytest.fixture(scope="module")
+def session(task, learnt, person):
+    session = task.session(person, learnt, key=jax.random.key(3), max_questions=4)
+    told(session, scm_of(task.graph, job=900.0), 3)
+    return session
+
+
+def test_data_teach_what_causes_how_much(task, learnt):
+    scm = learnt.scm(np.asarray(learnt.prior.mean)[0])
+    assert scm.graph == task.graph
+    now = task.encode(DATA.iloc[:1])[0]
+    job = list(task.features).index("job")
+    raised = scm.counterfactual(now, pcr.Action.shift_node(job, 1.0, len(now))) - now
+    found = dict(zip(task.features, np.asarray(raised), strict=True))
+    assert found["income"] == pytest.approx(700, abs=80)
+    assert found["savings"] == pytest.approx(560, abs=100)
+    with pytest.raises(ValueError, match="column 'home', which has causes or effects"):
+        pcr.Task(
+            **{"model": MODEL, "favourable": "granted", "data": DATA, "features": FEATURES},
+            graph=[*GRAPH, ("income", "home")],
+        ).fit()
+
+
+def test_questions_are_in_whole_steps_and_in_words(session, person):
+    asked = {}
+    for turn in session._state.told:
+        node = int(turn.questions.node[0])
+        asked[session.problem.names[node]] = turn.texts[0]
+        shift = float(turn.questions.shift[0])
+        if session.problem.names[node] == "income":
+            assert shift % 100 == 0
+            assert 0 <= person.income + shift <= 9000
+            assert (
+                "Suppose you raise your monthly income by" in turn.texts[0]
+                or "lower" in (turn.texts[0])
+            )
+            assert turn.texts[0].endswith("What would your savings and credit rating become?")
+        else:
+            assert shift in (1.0, 2.0)
+            assert turn.texts[0].startswith("Suppose you raise your job by")
+            assert "from none to" in turn.texts[0]
+            assert turn.texts[0].endswith("your monthly income, savings and credit rating become?")
+    assert set(asked) <= {"job", "income"}
+
+
+def test_what_is_recommended_is_on_the_grid_and_at_the_level(task, session, person):
+    plan = session.recommend(level=0.9)
+    table = plan.to_frame()
+    assert table.index[0] == person.name
+    assert table.status.iloc[0] == "found"
+    assert table.p_valid.iloc[0] >= 0.9
+    again = task.recourse(person, session, level=0.9, draws=session.draws).to_frame()
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_it_goes_on_from_its_text(task, learnt, person, session):
+    again = task.session(person, learnt, text=session.to_json())
+    assert again.sentences() == session.sentences()
+    assert type(again) is pcr.TaskSession
+    np.testing.assert_array_equal(again.history.answer, session.history.answer)
+
+
+def test_answers_are_entries_of_the_table(task, learnt, person):
+    session = task.session(person, learnt, key=jax.random.key(3))
+    session.ask()
+    with pytest.raises(ValueError, match=r"answer about .*; got \['wealth'\]"):
+        session.tell({"wealth": 3})
+    with pytest.raises(ValueError, match="column 'job' to be one of"):
+        session.tell({"job": "pilot"})
+    session.tell({"savings": 900, "income": 2000.0})
+    answer = dict(zip(task.features, np.asarray(session.history.answer)[0, 0], strict=True))
+    assert (answer["savings"], answer["income"]) == (900, 2000)
+    assert np.isnan(answer["rating"])
+    with pytest.raises(ValueError, match="row to be one person; got 2"):
+        task.session(DATA.iloc[:2], learnt)
+
+
+def test_the_data_alone_are_draws_enough_for_a_level(task, learnt, person):
+    rows = DATA.loc[[person.name]]
+    table = task.recourse(rows, learnt, level=0.8, draws=300).to_frame()
+    assert table.status.iloc[0] == "found"
+    both = task.recourse(DATA.loc[[DATA.index[0], person.name]], learnt, level=0.8, draws=300)
+    pd.testing.assert_series_equal(both.to_frame().iloc[1], table.iloc[0])
+    assert set(JOBS) >= set(table["job (expected)"])
