@@ -45,7 +45,7 @@ COMMANDS = {
         "questions",
         "respondents",
     ),
-    "paper": ("claims", "published", "reference"),
+    "paper": ("claims", "karimi", "published", "reference"),
 }
 
 

@@ -243,6 +243,7 @@ def cases() -> dict[str, Case]:
     import jax
     import jax.numpy as jnp
     import networkx as nx
+    import numpy as np
     import numpyro.distributions as dist
     import pandas as pd
     from sklearn.dummy import DummyClassifier
@@ -278,6 +279,7 @@ def cases() -> dict[str, Case]:
     learnt = pcr.Belief(surrogate, room, mixed, plan.problem)
     model = DummyClassifier().fit(x, [0, 1, 1])
     one_history = jax.tree.map(lambda leaf: leaf[0], history)
+    fitted = pcr.fit_scm(np.asarray(truth.sample(key, 30)), graph, linear=True)
     written = Path("posterior.nc")
     pcr.write_netcdf(posteriors, written)
 
@@ -291,7 +293,13 @@ def cases() -> dict[str, Case]:
 
     def in_scm(mechanism):
         mechanisms = (*truth.mechanisms[:2], mechanism)
-        return pcr.SCM(graph, mechanisms, truth.noise).counterfactual(x, action)
+        return pcr.SCM(graph, mechanisms, truth.noise, three).counterfactual(x, action)
+
+    def forward(coefficients, parents, noise):
+        return (coefficients * parents).sum(-1) + noise
+
+    def inverse(coefficients, parents, value):
+        return value - (coefficients * parents).sum(-1)
 
     # Valid arguments of every function that has a parameter of the name.
     usual = {"key": key, "x": x, "scm": truth, "truth": truth, "graph": graph, "score": score}
@@ -377,7 +385,45 @@ def cases() -> dict[str, Case]:
         "Mechanism": case(
             pcr.Mechanism, in_scm, coefficients=jnp.ones(2), function=truth.mechanisms[2].function
         ),
-        "SCM": settings(truth, draw, {"noise": NOTHING}),
+        "Invertible": case(
+            pcr.Invertible,
+            in_scm,
+            {"forward": FUNCTION, "inverse": FUNCTION},
+            **{"coefficients": jnp.ones(2), "forward": forward, "inverse": inverse},
+        ),
+        "Ordered": case(
+            pcr.Ordered,
+            in_scm,
+            **{"coefficients": jnp.ones(2), "cuts": jnp.arange(2.0)},
+            function=truth.mechanisms[2].function,
+        ),
+        "Categorical": case(pcr.Categorical, in_scm, coefficients=jnp.ones((2, 3))),
+        "bounded": case(
+            pcr.bounded,
+            in_scm,
+            {"low": REAL, "high": REAL - {"minus one"}},
+            **{"coefficients": jnp.ones(2), "low": -1.0, "high": 1.0},
+        ),
+        "multiplicative": case(pcr.multiplicative, in_scm, coefficients=jnp.ones(2)),
+        "location_scale": case(
+            pcr.location_scale,
+            in_scm,
+            {"scale_coefficients": RIGHT["coefficients"], "scale": FUNCTION},
+            **{"coefficients": jnp.ones(2), "scale_coefficients": jnp.ones(2)},
+            scale=lambda coefficients, parents: jnp.exp((coefficients * parents).sum(-1)),
+        ),
+        "scenarios": case(pcr.scenarios, {"scm": ANY_SCM, "draws": ONE | NONE}, draws=2),
+        "fit_scm": case(
+            pcr.fit_scm,
+            {"data": NOTHING, "features": NONE, "linear": {"True"}, "imputer": NONE},
+            **{"data": np.asarray(truth.sample(key, 30)), "features": None},
+            **{"linear": True, "imputer": None},
+        ),
+        "FittedSCM.scms": case(fitted.scms, draws=2),
+        "FittedSCM.learned_prior": case(
+            fitted.learned_prior, {"deviation": NON_NEGATIVE}, deviation=0.3
+        ),
+        "SCM": settings(truth, draw, {"noise": NOTHING, "unit": NONE | FEATURES}),
         "SCM.abduct": case(truth.abduct, {"x": FEATURES | NO_ROWS}),
         "SCM.predict": case(truth.predict, {"noise": FEATURES}, noise=x),
         "SCM.counterfactual": case(truth.counterfactual),

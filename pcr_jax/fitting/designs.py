@@ -15,8 +15,6 @@ from pcr_jax.mechanisms.sums import Sum
 # Splines have knots at these quantiles, and so many standard deviations beyond all values: how they
 # go on where nobody was seen is not known, and the posterior is to say so.
 _QUANTILES, _BEYOND = (0.05, 0.275, 0.5, 0.725, 0.95), 0.75
-# Of the columns' sizes: ridge regression shrinks lines and parabolas less than what else bends.
-_LINE, _SQUARE = 3.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -27,12 +25,13 @@ class _Line:
     unit: float
 
     part = ("line", 0)
+    kinds = (0,)
 
     def columns(self, x):
-        return _LINE * ((x - self.middle) / self.unit)[:, None]
+        return ((x - self.middle) / self.unit)[:, None]
 
     def numbers(self, weights):
-        return _LINE * weights / self.unit
+        return weights / self.unit
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,10 @@ class _Levels:
     def part(self):
         return ("levels", self.num)
 
+    @property
+    def kinds(self):
+        return (0,) * (self.num - 1)
+
     def columns(self, x):
         return (np.round(x)[:, None] == np.arange(1, self.num)).astype(float)
 
@@ -56,6 +59,7 @@ class _Spline:
     """A line, a parabola and a cubic B-spline; all go on as lines beyond the spline's ends."""
 
     part = ("spline", len(_QUANTILES))
+    kinds = (0, 1, *[2] * (len(_QUANTILES) + 3))
 
     def __init__(self, x, knots, line: _Line):
         self.line = line
@@ -69,7 +73,7 @@ class _Spline:
 
     def columns(self, x):
         basis = self.transformer.transform(x[:, None])
-        square = _SQUARE * (basis @ self.parabola)[:, None]
+        square = (basis @ self.parabola)[:, None]
         # One less than all, which add up to 1.
         return np.concatenate([self.line.columns(x), square, basis[:, :-1]], 1)
 
@@ -79,7 +83,7 @@ class _Spline:
         low, width = knots[0], knots[-1] - knots[0]
         last = np.zeros((*weights.shape[:-1], 1))
         own = np.concatenate([weights[..., 2:], last], -1)
-        own = own + _SQUARE * weights[..., 1:2] * self.parabola
+        own = own + weights[..., 1:2] * self.parabola
         curve = BSpline(spline.t, np.moveaxis(own, -1, 0), 3)
         powers = np.stack([curve(low, k) * width**k / k for k in (1, 2)])
         third = curve((knots[1:] + knots[:-1]) / 2, 3) * width**3 / 6
@@ -122,6 +126,12 @@ class Design:
         """Of coefficients and parents."""
         return Sum(tuple(part.part for part in self.parts), tuple(self.products))
 
+    @property
+    def kinds(self) -> np.ndarray:
+        """Of each column: 0 of lines and levels, 1 of squares and products, 2 of splines; (M,)."""
+        kinds = [kind for part in self.parts for kind in part.kinds]
+        return np.array(kinds + [1] * len(self.products), int)
+
     def columns(self, parents: np.ndarray) -> np.ndarray:
         """Shape (n, M)."""
         z = (parents - self.middle) / self.unit
@@ -131,8 +141,7 @@ class Design:
 
     def coefficients(self, intercept: Any, weights: np.ndarray) -> np.ndarray:
         """Of `function`, from an intercept (...) and weights (..., M) of the columns."""
-        sizes = [part.columns(x).shape[1] for part, x in zip(self.parts, self.first.T, strict=True)]
-        sizes += [1] * len(self.products)
+        sizes = [len(part.kinds) for part in self.parts] + [1] * len(self.products)
         each = np.split(weights, np.cumsum(sizes)[:-1], -1) if sizes else []
         numbers = [part.numbers(w) for part, w in zip(self.parts, each, strict=False)]
         for (a, b), weight in zip(self.products, each[len(self.parts) :], strict=True):

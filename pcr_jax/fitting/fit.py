@@ -29,10 +29,10 @@ from pcr_jax.surrogates.learned import learned_prior
 _FOLDS = 5
 _SUPPORTED = 20.0
 """How much more probable people left out have to be with an edge than without it."""
+# Whether curved, and whether noise differs; how much there is of curves, the evidence says.
 _FORMS = {
     "linear": (False, False),
     "spline": (True, False),
-    "linear, uneven noise": (False, True),
     "spline, uneven noise": (True, True),
 }
 
@@ -121,11 +121,12 @@ def fit_scm(
 ) -> FittedSCM:
     """Fit an SCM on a graph to a table of people.
 
-    Numbers are regressed on their causes by Bayesian ridge regression, by lines or by cubic splines
-    and products of two causes, with noise that is the same for all or depends on the causes in its
-    spread (`pcr_jax.location_scale`): the form that predicts people left out best. Levels are by
-    the ordered logit, categories by the multinomial one. Noise is the residuals' distribution, or a
-    root's own: normal, or a mixture of normals where Shapiro and Wilk's test says that it is not.
+    Numbers are regressed on their causes by Bayesian linear regression on lines, cubic splines and
+    products of two causes, of which evidence has it how much they bend. Where people left out are
+    predicted better so, the noise's spread depends on the causes (`pcr_jax.location_scale`). Levels
+    are by the ordered logit, categories by the multinomial one. Noise is the residuals'
+    distribution, or a root's own: normal, or a mixture of normals where Shapiro and Wilk's test
+    says that it is not.
 
     Parameters
     ----------
@@ -160,7 +161,7 @@ def fit_scm(
     _checks.instance(linear, bool, "linear")
     kinds = kinds_of(features, graph.nodes)
     rows, levels = rows_of(data, graph.nodes, kinds, imputer)
-    forms = ("linear",) if linear else tuple(_FORMS)
+    forms = tuple(_FORMS)[:1] if linear else tuple(_FORMS)[1:]
     mechanisms, noises, nodes, table = [], [], [], []
     for j, parents in enumerate(graph.parents):
         causes = rows[:, list(parents)]

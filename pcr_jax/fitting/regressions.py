@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,6 @@ import numpyro.distributions as dist
 from scipy import stats
 from scipy.optimize import minimize
 
-from pcr_jax._extras import extra
 from pcr_jax.fitting.designs import Design
 from pcr_jax.mechanisms import Categorical, Mechanism, Ordered
 from pcr_jax.mechanisms.base import Assignment
@@ -24,8 +24,11 @@ from pcr_jax.mechanisms.sums import PerLevel, Within
 _NUM_NORMALS = 100
 _LEAST_P = 0.01
 """Of Shapiro and Wilk's test, for residuals to be taken as normal."""
+# Standard deviations of weights by that of the noise: of lines, and those that are tried of others.
+_FREE, _SIZES = 100.0, np.geomspace(0.03, 30, 8)
 _ROUNDS = 2  # of location and spread, each given the other
-_LEAST = 1e-6  # of a residual, by the spread of all
+_LEAST = 1e-6  # of the variance that is left, by all
+_LEAST_SPREAD, _MOST_SPREAD = 0.05, 3.0  # by that in the mean, and by the largest of those seen
 
 
 class Fitted(NamedTuple):
@@ -46,82 +49,130 @@ class Fitted(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """A regression's intercept () and weights (M,), and their normal posterior."""
+    """A regression's weights (M,) under each of some priors.
 
-    intercept: float
-    mean: np.ndarray
-    factor: np.ndarray  # (M, M) whose square is the covariance
+    Attributes
+    ----------
+    middle : ndarray
+        Shape (M,): of the columns.
+    of_response : float
+        The mean response.
+    share : ndarray
+        Shape (n,): of each prior, by evidence.
+    means, factors : ndarray
+        Shapes (n, M) and (n, M, M): under each, means and factors of the covariance.
+    freedom : int
+        Of the noise's variance.
+    """
+
+    middle: np.ndarray
+    of_response: float
+    share: np.ndarray
+    means: np.ndarray
+    factors: np.ndarray
+    freedom: int
+
+    @property
+    def mean(self):
+        """The posterior's, (M,)."""
+        return self.share @ self.means
+
+    def intercept(self, weights):
+        """What goes with weights (..., M)."""
+        return self.of_response - weights @ self.middle
 
     def at(self, columns):
         """Its values (n,)."""
-        return self.intercept + columns @ self.mean
+        return self.of_response + (columns - self.middle) @ self.mean
 
     def drawn(self, rng, num):
         """Draws (num, M)."""
-        return self.mean + rng.normal(size=(num, len(self.mean))) @ self.factor.T
+        which = rng.choice(len(self.share), num, p=self.share)
+        size = np.sqrt(self.freedom / rng.chisquare(self.freedom, num))
+        steps = np.einsum("nij,nj->ni", self.factors[which], rng.normal(size=(num, len(self.mean))))
+        return self.means[which] + size[:, None] * steps
 
 
-def _factor(covariance: np.ndarray) -> np.ndarray:
-    """A matrix whose square it is; it may be singular."""
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    return vectors * np.sqrt(np.maximum(values, 0))
+def _regressed(columns, kinds, response, importance=None) -> Weights:
+    """Bayesian linear regression (Gelman et al., "Bayesian Data Analysis", ch. 14).
 
-
-def _ridge(columns, response, sample_weight=None) -> Weights:
-    """Bayesian ridge regression: shrinkage and noise by evidence (MacKay 1992)."""
-    with extra("fit"):
-        from sklearn.linear_model import BayesianRidge
-    if not columns.shape[1]:
-        mean = np.average(response, weights=sample_weight)
-        return Weights(float(mean), np.zeros(0), np.zeros((0, 0)))
-    unit = max(float(response.std()), np.finfo(float).tiny)
-    model = BayesianRidge().fit(columns, response / unit, sample_weight)
-    return Weights(model.intercept_ * unit, model.coef_ * unit, _factor(model.sigma_) * unit)
+    Weights are N(0, s^2 v) with the noise's variance s^2: v is large for lines and levels, and for
+    what bends unknown, one for squares and products and one for splines (``kinds`` (M,): 0, 1, 2),
+    each about as probable at any size.
+    """
+    n, m = columns.shape
+    importance = np.ones(n) if importance is None else importance / importance.mean()
+    middle = importance @ columns / n
+    mean = float(importance @ response / n)
+    root = np.sqrt(importance)[:, None]
+    x, y = root * (columns - middle), root[:, 0] * (response - mean)
+    unit = max(float(np.sqrt(y @ y / n)), np.finfo(float).tiny)
+    y = y / unit
+    gram, slope, freedom = x.T @ x, x.T @ y, n - 1
+    bent = [_SIZES if (kinds == kind).any() else _SIZES[:1] for kind in (1, 2)]
+    logs, means, factors = [], [], []
+    for first, second in product(*bent):
+        sd = np.array([_FREE, first, second])[kinds]
+        inverse = np.linalg.inv(gram + np.diag(sd**-2.0))
+        weights = inverse @ slope
+        left = max(float(y @ y - weights @ slope), _LEAST * n)
+        sign_and_log = np.linalg.slogdet(np.eye(m) + sd[:, None] * gram * sd)
+        logs.append(-sign_and_log[1] / 2 - freedom / 2 * np.log(left))
+        means.append(unit * weights)
+        factors.append(
+            unit * np.sqrt(left / freedom) * np.linalg.cholesky((inverse + inverse.T) / 2)
+        )
+    share = np.exp(np.array(logs) - max(logs))
+    return Weights(middle, mean, share / share.sum(), np.array(means), np.array(factors), freedom)
 
 
 def fit_number(
     parents: np.ndarray, levels: tuple[int, ...], values: np.ndarray, curved: bool, spread: bool
 ) -> Fitted:
-    """``X := f(Pa) + U``, f curved or lines; or with ``spread`` ``f(Pa) + exp(h(Pa)) U``."""
+    """``X := f(Pa) + U``, f curved or lines; or with ``spread`` ``f(Pa) + h(Pa) U``.
+
+    The spread h, curved, is the regression of the residuals' sizes (Glejser 1969).
+    """
     design, of_size = (Design(parents, levels, bent) for bent in (curved, True))
     columns, of_sizes = design.columns(parents), of_size.columns(parents)
-    location, log_scale = _ridge(columns, values), None
+    location, scale, h = _regressed(columns, design.kinds, values), None, np.ones(len(values))
     for _ in range(_ROUNDS * spread):
-        residual = np.abs(values - location.at(columns))
-        size = np.log(np.maximum(residual, _LEAST * residual.std() + np.finfo(float).tiny))
-        log_scale = _ridge(of_sizes, size)
-        h = log_scale.at(of_sizes)
-        # Nothing is said of spreads beyond those that were seen.
-        ends = h.min(), h.max()
-        location = _ridge(columns, values, np.exp(2 * (h.mean() - h)))
+        size = np.abs(values - location.at(columns))
+        ends = _LEAST_SPREAD * size.mean() + np.finfo(float).tiny, size.max()
+        scale = _regressed(of_sizes, of_size.kinds, size, h**-2)
+        h = np.clip(scale.at(of_sizes), *ends)
+        ends = ends[0], _MOST_SPREAD * h.max()
+        location = _regressed(columns, design.kinds, values, h**-2)
 
-    def of_spread(columns):
-        return 0.0 if log_scale is None else np.clip(log_scale.at(columns), *ends)
+    def of_spread(parents):
+        if scale is None:
+            return 1.0
+        return np.clip(scale.at(of_size.columns(parents)), *ends)
 
-    noise = (values - location.at(columns)) / np.exp(of_spread(of_sizes))
+    noise = (values - location.at(columns)) / h
     sd = max(float(np.sqrt(np.mean(noise**2))), np.finfo(float).tiny)
 
     def loss(parents, values):
-        h = of_spread(of_size.columns(parents))
-        return -stats.norm.logpdf(values, location.at(design.columns(parents)), sd * np.exp(h))
+        centre = location.at(design.columns(parents))
+        return -stats.norm.logpdf(values, centre, sd * of_spread(parents))
 
-    def mechanism_of(intercepts, weights, spreads):
+    def mechanism_of(weights, spreads):
+        intercepts = location.intercept(weights)
         coefficients = jnp.asarray(design.coefficients(intercepts, weights), float)
-        if log_scale is None and design.function.is_linear:
+        if scale is not None:
+            own = of_size.coefficients(scale.intercept(spreads), spreads)
+            own = np.concatenate([np.broadcast_to(ends, (*own.shape[:-1], 2)), own], -1)
+            own, within = jnp.asarray(own, float), Within(of_size.function)
+            return location_scale(coefficients, own, design.function, scale=within)
+        if design.function.is_linear:
             return Mechanism(coefficients[..., 1:])  # the intercept is the noise's mean
-        if log_scale is None:
-            return Mechanism(coefficients, design.function)
-        own = of_size.coefficients(log_scale.intercept, spreads)
-        own = np.concatenate([np.broadcast_to(ends, (*own.shape[:-1], 2)), own], -1)
-        functions = design.function, Within(of_size.function)
-        return location_scale(coefficients, jnp.asarray(own, float), *functions)
+        return Mechanism(coefficients, design.function)
 
     def draws(rng, num):
-        spreads = None if log_scale is None else log_scale.drawn(rng, num)
-        return mechanism_of(location.intercept, location.drawn(rng, num), spreads)
+        spreads = None if scale is None else scale.drawn(rng, num)
+        return mechanism_of(location.drawn(rng, num), spreads)
 
-    spreads = None if log_scale is None else log_scale.mean
-    mechanism = mechanism_of(location.intercept, location.mean, spreads)
+    mechanism = mechanism_of(location.mean, None if scale is None else scale.mean)
     return Fitted(mechanism, draws, loss)
 
 

@@ -184,44 +184,39 @@ def multiplicative(coefficients, function=linear) -> Invertible:
 @dataclass(frozen=True)
 class _Spread:
     location: Callable
-    log_scale: Callable
+    scale: Callable
     num: int
 
     def __call__(self, coefficients, parents, noise):
-        scale = jnp.exp(self.log_scale(coefficients[..., self.num :], parents))
+        scale = self.scale(coefficients[..., self.num :], parents)
         return self.location(coefficients[..., : self.num], parents) + scale * noise
 
 
 @dataclass(frozen=True)
 class _Standardised:
     location: Callable
-    log_scale: Callable
+    scale: Callable
     num: int
 
     def __call__(self, coefficients, parents, value):
-        scale = jnp.exp(self.log_scale(coefficients[..., self.num :], parents))
+        scale = self.scale(coefficients[..., self.num :], parents)
         return (value - self.location(coefficients[..., : self.num], parents)) / scale
 
 
-def location_scale(
-    coefficients, log_scale_coefficients, location=linear, log_scale=linear
-) -> Invertible:
-    """``X_j := f_j(Pa_j) + exp(h_j(Pa_j)) U_j``.
+def location_scale(coefficients, scale_coefficients, location=linear, *, scale) -> Invertible:
+    """``X_j := f_j(Pa_j) + h_j(Pa_j) U_j``; nothing can be abducted where h_j is 0.
 
     Parameters
     ----------
-    coefficients, log_scale_coefficients : Array
+    coefficients, scale_coefficients : Array
         Of f_j and of h_j; shape (k,) and (l,), leading axes for a batch of SCMs.
-    location, log_scale : callable
+    location, scale : callable
         f_j and h_j as of `Mechanism`.
     """
-    first, second = (
-        _checks.reported(value, name)
-        for value, name in (
-            (coefficients, "coefficients"),
-            (log_scale_coefficients, "log_scale_coefficients"),
-        )
-    )
-    functions = location, log_scale, first.shape[-1]
+    named = {"coefficients": coefficients, "scale_coefficients": scale_coefficients}
+    first, second = (_checks.reported(value, name) for name, value in named.items())
+    _checks.function(location, "location", "(coefficients, parents) -> value")
+    _checks.function(scale, "scale", "(coefficients, parents) -> value")
+    functions = location, scale, first.shape[-1]
     both = jnp.concatenate([first, second], -1)
     return Invertible(both, _Spread(*functions), _Standardised(*functions))

@@ -34,8 +34,8 @@ PAIR = jnp.array([0.5, -0.3])
 MECHANISMS |= {
     "bounded": lambda: (pcr.bounded(PAIR / 4, -4.0, 5.0), 2),
     "multiplicative": lambda: (pcr.multiplicative(PAIR, positive), 2),
-    "location and scale": lambda: (pcr.location_scale(PAIR, PAIR / 4), 2),
-    "opposite": lambda: (pcr.location_scale(PAIR, PAIR / 4).inverted(), 2),
+    "location and scale": lambda: (pcr.location_scale(PAIR, PAIR, scale=positive), 2),
+    "opposite": lambda: (pcr.location_scale(PAIR, PAIR, scale=positive).inverted(), 2),
     "ordered": lambda: (pcr.Ordered(2 * PAIR, jnp.array([-4.0, 0.0, 0.5])), 2),
     "ordered inverted": lambda: (pcr.Ordered(PAIR, jnp.array([0.5])).inverted(), 2),
     "categorical": lambda: (pcr.Categorical(jnp.array([[0, 1, 2], [0, 0, 0], [3, -2, -1.0]])), 2),
