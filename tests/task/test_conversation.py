@@ -9,7 +9,7 @@ import pcr_jax as pcr
 from tests.task.population import FEATURES, GRAPH, JOBS, people, pipeline, scm_of
 
 pytest.importorskip("sklearn")
-from sklearn.linear_model import LogisticRegression  # noqa: E402
+from sklearn.linear_model import LogisticRegression
 
 DATA = people()
 MODEL = pipeline(LogisticRegression(max_iter=1000), DATA)
@@ -17,9 +17,7 @@ MODEL = pipeline(LogisticRegression(max_iter=1000), DATA)
 
 @pytest.fixture(scope="module")
 def task():
-    return pcr.Task(
-        model=MODEL, favourable="granted", data=DATA, graph=GRAPH, features=FEATURES
-    )
+    return pcr.Task(model=MODEL, favourable="granted", data=DATA, graph=GRAPH, features=FEATURES)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +75,9 @@ def test_questions_are_in_whole_steps_and_in_words(session, person):
         if session.problem.names[node] == "income":
             assert shift % 100 == 0
             assert 0 <= person.income + shift <= 9000
-            assert "Suppose you raise your monthly income by" in turn.texts[0] or "lower" in (
-                turn.texts[0]
+            assert (
+                "Suppose you raise your monthly income by" in turn.texts[0]
+                or "lower" in (turn.texts[0])
             )
             assert turn.texts[0].endswith("What would your savings and credit rating become?")
         else:

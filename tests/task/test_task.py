@@ -91,9 +91,7 @@ def test_what_it_says_otherwise_is_refused_with_the_row_and_the_column():
             return np.stack([1 - above, above], 1)
 
     task = task_of(Sharp(), data, {"a": pcr.Real()}, "dag { a }", favourable=1)
-    with pytest.raises(
-        ValueError, match=r"row 'z'. It reads {'a': '123456.76 as 123456.8'}"
-    ):
+    with pytest.raises(ValueError, match=r"row 'z'. It reads {'a': '123456.76 as 123456.8'}"):
         task.check(data)
 
 
