@@ -262,7 +262,8 @@ class Real(_Directed):
             return np.zeros(0)
         first, last = ((end - now) / self.step for end in reach)
         steps = np.arange(np.ceil(first - 1e-6), np.floor(last + 1e-6) + 1)
-        return self._allowed(as_written(now + self.step * steps), now)
+        steps = self._allowed(steps, 0.0)
+        return as_written(now + self.step * steps)
 
     @property
     def grid(self):
@@ -369,10 +370,9 @@ class _Named(Feature):
 
     def decode(self, codes, dtype=None):
         """See `Feature.decode`."""
-        names = np.empty(len(self.names), object)  # type: ignore[attr-defined]
-        names[:] = self.names  # type: ignore[attr-defined]
-        values = names[np.round(np.asarray(codes, float)).astype(int)]
-        return pd.Series(values, dtype=object if dtype is None else dtype)
+        names = pd.Series(list(self.names), dtype=dtype or object)  # type: ignore[attr-defined]
+        places = np.round(np.asarray(codes, float)).astype(int)
+        return names.take(places).reset_index(drop=True)
 
     @property
     def grid(self):

@@ -2,8 +2,9 @@
 
 What has a grid is enumerated: values of up to so many features, the cheapest together first, until
 an action meets the requirement. What has none is left to `find_recourse`, which is asked for every
-combination of the others that is cheaper than the best action so far. Interventions are hard: a
-feature is set to the value that is named, and what it causes reacts.
+combination of the others that is cheaper than the best action so far, unless nothing comes of
+amounts that are tried all over the room that is left. Interventions are hard: a feature is set to
+the value that is named, and what it causes reacts.
 
 A requirement is a favourable score, or a probability of one over draws of the person's SCM: then
 some draws are searched, and what is found is judged by the others, as in
@@ -16,6 +17,7 @@ import heapq
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations, islice, product
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.stats import qmc
 
 from pcr_jax._pytree import pytree
 from pcr_jax.actions import Action, Constraints
@@ -35,10 +38,12 @@ from pcr_jax.scores import outside_model
 
 _ATTEMPTS = 12  # at what the judging draws refuse
 _RAISED = 0.5  # of what lacks to the level, so much more is asked of the searched draws
-_WIDE, _FEW = 256, 8  # candidates at once under the first draws, and how many draws these are
+_WIDE = 256  # candidates at once under some of the draws
 _DEEP = 16  # candidates at once under all draws
-_REAL_USERS = 8  # combinations at once that real numbers are sought for
-_REAL_WORTH = 500  # candidates that one of these counts for
+_REAL_USERS = 4  # combinations at once that real numbers are sought for
+_TRIED = {1: 128, 2: 1024, 3: 4096}  # amounts of so many real numbers that are tried before
+_APART = {1: 0.02, 2: 0.1, 3: 0.25}  # by how much of the room for them these differ
+_TRIED_DRAWS, _HOPELESS = 16, 0.25  # draws they are tried in, and what may lack to the level
 
 
 class Choice(NamedTuple):
@@ -238,23 +243,75 @@ _called, _calling = _Called(), threading.Lock()
 
 
 def _with_reals(
-    person: Person, begun: list[_Candidate], blocked: frozenset[int], most: float
+    person: Person,
+    draws: np.ndarray,
+    begun: list[_Candidate],
+    blocked: frozenset[int],
+    most: float,
 ) -> list[_Candidate]:
     """What is found by acting on real numbers after actions on other features, below a cost."""
     reals = [node for node in person.ranges if node not in blocked]
     size = min(person.max_acted, len(reals))
-    users: list[tuple[_Candidate, list[int]]] = []
+    users: list[tuple[_Candidate, tuple[int, ...]]] = []
     for candidate in begun:
         room = min(person.max_acted - int(candidate.acted.sum()), size)
-        users += [(candidate, list(nodes)) for nodes in combinations(reals, room)] if room else []
+        users += [(candidate, nodes) for nodes in combinations(reals, room)] if room else []
+    least = np.zeros(len(users))
+    if np.isfinite(most):
+        least = _least(person, draws, users, most)
     found: list[_Candidate] = []
-    for start in range(0, len(users), _REAL_USERS):
-        some = [user for user in users[start : start + _REAL_USERS] if user[0].cost < most]
-        if some:
-            new = _sought(person, some, size, most)
-            found += new
-            most = min([most, *(candidate.cost for candidate in new)])
+    order = [int(i) for i in np.argsort(least, kind="stable")]
+    while order and least[order[0]] < most:
+        some, order = order[:_REAL_USERS], order[_REAL_USERS:]
+        new = _sought(person, [users[i] for i in some if least[i] < most], size, most)
+        found += new
+        most = min([most, *(candidate.cost for candidate in new)])
     return found
+
+
+@cache
+def _amounts(num: int) -> np.ndarray:
+    """Points that fill the L1 ball of so many dimensions; (n, num)."""
+    if num == 1:
+        return np.linspace(-1.0, 1.0, _TRIED[1] + 1)[:, None]
+    points = 2 * qmc.Halton(num, scramble=False).random(_TRIED[num]) - 1
+    return points[np.abs(points).sum(1) <= 1]
+
+
+def _least(person: Person, draws: np.ndarray, users: list, most: float) -> np.ndarray:
+    """What real numbers may bring the costs (n,) of actions down to; infinite where none will do.
+
+    That is by trial of amounts that are spread over what leaves the costs below ``most``.
+    """
+    costs, values, acts, owners = [], [], [], []
+    for i, (candidate, nodes) in enumerate(users):
+        at, points = list(nodes), _amounts(len(nodes))
+        unit = person.scale[at].astype(float)
+        reached = person.x[at] + (most - candidate.cost) * points * unit
+        ends = np.array([person.ranges[node] for node in nodes])
+        there = ((reached >= ends[:, 0]) & (reached <= ends[:, 1])).all(1)
+        value = np.tile(candidate.value, (int(there.sum()), 1))
+        value[:, at] = reached[there]
+        acted = np.tile(candidate.acted, (len(value), 1))
+        acted[:, at] = True
+        values.append(value)
+        acts.append(acted)
+        costs.append((most - candidate.cost) * np.abs(points[there]).sum(1))
+        owners.append(np.full(len(value), i))
+    cost, value, acted, owner = map(np.concatenate, (costs, values, acts, owners))
+    some = draws[:: max(1, len(draws) // _TRIED_DRAWS)][:_TRIED_DRAWS]
+    parts = [
+        _outcomes(person, some, value[start : start + _WIDE], acted[start : start + _WIDE], _WIDE)
+        for start in range(0, len(value), _WIDE)
+    ]
+    least = np.full(len(users), np.inf)
+    if parts:
+        share = _favourable(person, np.concatenate(parts)).mean(1)
+        asked = 1.0 if person.level is None else person.level - _HOPELESS
+        np.minimum.at(least, owner[share >= asked], cost[share >= asked])
+    begun = np.array([candidate.cost for candidate, _ in users])
+    apart = np.array([_APART[len(nodes)] for _, nodes in users]) * (most - begun)
+    return begun + least - apart
 
 
 def _sought(person, users, size, most) -> list[_Candidate]:
@@ -270,19 +327,15 @@ def _sought(person, users, size, most) -> list[_Candidate]:
             low[i, node], high[i, node] = max(least, now - room), min(largest, now + room)
     low, high = (bound.astype(x.dtype) for bound in (low, high))
     low, high = np.minimum(low, x), np.maximum(high, x)  # to rounding
-    mechanisms = list(person.worlds.mechanisms)
-    num_draws = person.worlds.batch_shape[0]
+    shape = (num_users, person.worlds.batch_shape[0])
     each = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (num_users, *leaf.shape)), tuple(mechanisms)
+        lambda leaf: jnp.broadcast_to(leaf, (num_users, *leaf.shape)), person.worlds.mechanisms
     )
-    held = np.stack([candidate.acted for candidate, _ in users])
-    value = np.stack([candidate.value for candidate, _ in users])
-    mechanisms = list(each)
-    for choice in person.choices:
-        j, shape = choice.node, (num_users, num_draws)
-        at = (jnp.broadcast_to(jnp.asarray(a[:, j, None], float), shape) for a in (held, value))
-        mechanisms[j] = _Held(mechanisms[j], *at)
-    worlds = SCM(person.worlds.graph, tuple(mechanisms), person.worlds.noise)
+    held = np.stack([candidate.acted for candidate, _ in users]).astype(x.dtype)[:, None]
+    value = np.stack([candidate.value for candidate, _ in users]).astype(x.dtype)[:, None]
+    holds = [jnp.broadcast_to(part, (*shape, x.shape[1])) for part in (held, value)]
+    mechanisms = tuple(_Held(m, *(part[..., j] for part in holds)) for j, m in enumerate(each))
+    worlds = SCM(person.worlds.graph, mechanisms, person.worlds.noise)
     if person.level is None:
         worlds = jax.tree.map(lambda leaf: leaf[:, 0], worlds)
     with _calling:
@@ -318,7 +371,7 @@ def _first_that_works(person, draws, needed, candidates) -> int | None:
     """The place of the first candidate that is favourable in so many of the searched draws."""
     value = np.stack([candidate.value for candidate in candidates])
     acted = np.stack([candidate.acted for candidate in candidates])
-    few = draws[:: max(1, len(draws) // _FEW)][:_FEW]
+    few = draws[: len(draws) - needed + _DEEP]  # so many that some candidates are out
     good = _favourable(person, _outcomes(person, few, value, acted, _WIDE))
     left = np.flatnonzero((~good).sum(1) <= len(draws) - needed)
     if len(few) == len(draws):
@@ -347,8 +400,7 @@ def _search(person: Person, draws: np.ndarray, asked: float, blocked: frozenset[
         return np.inf if best is None else best.cost
 
     if open_reals:
-        best = cheaper(_with_reals(person, [nothing], blocked, most()))
-        number += _REAL_WORTH
+        best = cheaper(_with_reals(person, draws, [nothing], blocked, most()))
     choices = tuple(choice for choice in person.choices if choice.node not in blocked)
     ordered = by_cost(choices, person.max_acted)
     while batch := list(islice(ordered, _WIDE)):
@@ -366,8 +418,7 @@ def _search(person: Person, draws: np.ndarray, asked: float, blocked: frozenset[
             best = candidates[first]
         if open_reals:
             begun = [c for c in candidates[:first] if c.acted.sum() < person.max_acted]
-            best = cheaper(_with_reals(person, begun, blocked, most()))
-            number += _REAL_WORTH * len(begun)
+            best = cheaper(_with_reals(person, draws, begun, blocked, most()))
         if first is not None or len(candidates) < len(batch):
             return _Found(best, number, False)
         if number >= person.max_candidates:

@@ -132,6 +132,7 @@ def person_of(
         return np.where(is_forbidden(task.forbidden, outcomes), np.minimum(found, -1.0), found)
 
     size = len(task.features)
+    worlds, units = jax.tree.map(np.asarray, (worlds, units))
     return Person(
         *(x, task.scale, tuple(choices), ranges, margin, worlds, units, level, size, 2**31)
     )

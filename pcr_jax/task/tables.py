@@ -111,17 +111,16 @@ def decoded(
     if len(rows) != len(codes):
         rows = rows.iloc[np.zeros(len(codes), int)]
     rows = rows.reset_index(drop=True)
-    columns = {}
+    columns: dict[Any, Any] = {column: rows[column] for column in rows}
     for j, (column, feature) in enumerate(features.items()):
         same = np.zeros(len(codes), bool) if own is None else codes[:, j] == own[:, j]
         if same.all():
             continue
         new = feature.decode(codes[:, j], rows[column].dtype)
-        if same.any():
-            kept = rows[column].astype(object).astype(new.dtype)
-            new = new.where(~same, kept)
+        if feature.kind == "real":  # all else is what it was to the last digit
+            new = new.where(~same, rows[column].to_numpy(float))
         columns[column] = new
-    return rows.assign(**columns) if columns else rows
+    return pd.DataFrame(columns)
 
 
 class Decoded:
