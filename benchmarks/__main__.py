@@ -40,6 +40,7 @@ COMMANDS = {
         "decisions",
         "honesty",
         "malformed",
+        "mixed",
         "optimality",
         "posterior",
         "questions",

@@ -36,8 +36,6 @@ def worlds_of(
         Shape (people, d).
     """
     num = len(x)
-    if hasattr(by, "belief"):
-        by = by.belief.posteriors
     if hasattr(by, "scms"):
         by = by.scms(None if level is None else draws)
     elif hasattr(by, "prior") and hasattr(by, "scm"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +11,12 @@ import pandas as pd
 
 from pcr_jax import _checks
 from pcr_jax.actions import set_name
+from pcr_jax.batching import take
 from pcr_jax.features import Feature, as_written, plain
 from pcr_jax.recourse.mixed import Advice
 from pcr_jax.recourse.plan import PlanStatus
+from pcr_jax.scm import SCM
+from pcr_jax.task.report import Report, letter, report
 
 if TYPE_CHECKING:
     from pcr_jax.task.task import Task
@@ -44,6 +47,8 @@ class TaskPlan:
         What people's SCMs were.
     settings : dict
         Of `Task.recourse`.
+    conversation : dict, optional
+        The key of the session that ``by`` comes from, and its questions and answers.
     """
 
     task: Task
@@ -52,6 +57,7 @@ class TaskPlan:
     level: float | None
     by: Any
     settings: dict[str, Any]
+    conversation: dict[str, Any] | None = None
 
     @property
     def first(self) -> list[Advice | None]:
@@ -103,10 +109,53 @@ class TaskPlan:
         together = pd.concat(parts, names=["level", self.rows.index.name or "row"]).swaplevel()
         return together.iloc[np.arange(len(together)).reshape(len(parts), -1).T.ravel()]
 
-    def sentence(self, row: int, plan: int = 0) -> str:
-        """What the person at a position of the rows should do and expect, in plain words."""
-        plans = self.advice[row]
-        return self._sentence(row, None if plans is None else plans[plan])
+    def only(self, row: int) -> TaskPlan:
+        """That of the person at one position of the rows."""
+        by = self.by
+        if hasattr(by, "scms") and len(self.rows) > 1:
+            by = by.scms(None if self.level is None else self.settings["draws"])
+        if isinstance(by, SCM) and by.batch_shape:
+            by = take(by, slice(row, row + 1))
+        return replace(self, rows=self.rows.iloc[[row]], advice=self.advice[row : row + 1], by=by)
+
+    def letter(self, row: Any = None) -> str:
+        """Half a page of plain text for one person.
+
+        Parameters
+        ----------
+        row : optional
+            The person's label in the rows' index; may lack if there is one person.
+        """
+        return letter(self, self._position(row))
+
+    def report(self, row: Any = None) -> Report:
+        """One page about one person, in HTML, and the same in strict JSON.
+
+        What causes what, what was asked and answered and what that taught (of advice that comes
+        from a session), plans with their probabilities, what certainty costs, versions and keys.
+
+        Parameters
+        ----------
+        row : optional
+            See `letter`.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If jinja2 is not installed.
+        """
+        return report(self, self._position(row))
+
+    def _position(self, row: Any) -> int:
+        index = self.rows.index
+        if row is None and len(index) == 1:
+            return 0
+        places = [] if row is None else np.flatnonzero(index == row).tolist()
+        if len(places) != 1:
+            raise ValueError(
+                f"Expected row to be one of {index[:10].tolist()}, there once; got {row!r}."
+            )
+        return int(places[0])
 
     def __repr__(self):
         counts = pd.Series([_status(advice).name for advice in self.first]).value_counts()
@@ -133,10 +182,11 @@ class TaskPlan:
             columns[f"{column} (action)"] = _entry(feature, advice.value[j]) if is_set else None  # type: ignore[union-attr]
             middle = now[j] if advice is None else _middle(feature, advice.after[:, j])[0]
             columns[f"{column} (expected)"] = _entry(feature, middle)
-        columns["sentence"] = self._sentence(i, advice)
+        columns["sentence"] = self.phrase(i, advice)
         return columns
 
-    def _sentence(self, i: int, advice: Advice | None) -> str:
+    def phrase(self, i: int, advice: Advice | None) -> str:
+        """All that one person is told, in a sentence."""
         status = _status(advice)
         if advice is None or not advice.acted.any():
             return _UNABLE[status]

@@ -49,7 +49,19 @@ class TaskSession(Session):
     def recommend(self, *, level: float | None = None, **settings) -> TaskPlan:  # type: ignore[override]
         """What the person is advised, as things stand: see `Task.recourse`."""
         settings = {"draws": self.draws, **settings}
-        return self.task.recourse(self.row, self.belief.posteriors, level=level, **settings)
+        return self.task.recourse(self.row, self, level=level, **settings)
+
+    def conversation(self) -> dict[str, Any]:
+        """The key, and the questions so far as they were put, with the answers' entries."""
+        questions = []
+        for turn in self._state.told:
+            answer = {
+                column: feature.decode(turn.answer[0, [j]], self.task.dtypes[column]).iloc[0]
+                for j, (column, feature) in enumerate(self.task.features.items())
+                if turn.answer is not None and not np.isnan(turn.answer[0, j])
+            }
+            questions.append({"question": turn.texts[0], "answer": answer})
+        return {"key": self.key, "questions": questions}
 
     def _numbers_of(self, answer: dict) -> np.ndarray:
         found = np.full((1, len(self.task.features)), np.nan)

@@ -404,6 +404,8 @@ class Task:
             _checks.between_0_and_1(level, "level")
         key = jax.random.key(0) if key is None else key
         _checks.key(key)
+        conversation = by.conversation() if hasattr(by, "conversation") else None
+        by = by.belief.posteriors if hasattr(by, "belief") else by
         worlds, units = worlds_of(self, by, x, level, draws, key)
         advice: list[Any] = []
         for i in range(len(x)):
@@ -416,7 +418,7 @@ class Task:
             person = replace(person, max_acted=max_acted, max_candidates=max_candidates)
             advice.append(alternatives(person, k))
         settings = {**most, "draws": draws, "key": key}
-        return TaskPlan(self, rows, tuple(advice), level, by, settings)
+        return TaskPlan(self, rows, tuple(advice), level, by, settings, conversation)
 
     def evaluate(self, plan: TaskPlan, truth: SCM) -> pd.DataFrame:
         """What comes of each person's first plan under the true SCM.

@@ -1,5 +1,8 @@
 """What data and a person teach of a task's SCM, in the words of its features."""
 
+import html
+import json
+
 import jax
 import numpy as np
 import pandas as pd
@@ -127,3 +130,14 @@ def test_the_data_alone_are_draws_enough_for_a_level(task, learnt, person):
     both = task.recourse(DATA.loc[[DATA.index[0], person.name]], learnt, level=0.8, draws=300)
     pd.testing.assert_series_equal(both.to_frame().iloc[1], table.iloc[0])
     assert set(JOBS) >= set(table["job (expected)"])
+
+
+def test_a_report_has_what_was_asked_answered_and_taught(session):
+    pytest.importorskip("jinja2")
+    report = session.recommend(level=0.9).report()
+    content = json.loads(report.json)
+    assert len(content["questions"]) == 3
+    assert set(content["questions"][0]["answer"]) >= {"savings", "rating"}
+    assert content["questions"][0]["question"] in html.unescape(report.html)
+    assert set(session.task.graph.edge_names) <= set(content["taught"])
+    assert set(content["seeds"]) == {"draws", "session"}
