@@ -54,6 +54,13 @@ class Linear:
         effects = self.effects(weights)
         return Walkers(weights, unknowns, effects, self.expected(effects))
 
+    def zs(self, walkers: Walkers) -> Array:
+        """All that is unknown, flat: as a `Target` has it; (W, dim)."""
+        blocks, weights = self.person.blocks, walkers.weights
+        there = blocks >= 0
+        theta = jnp.zeros((there.sum(), weights.shape[-1])).at[blocks[there]].set(weights[there])
+        return jnp.concatenate([theta.T, walkers.unknowns], -1)
+
     def effects(self, weights):
         """See `Walkers`."""
         num, _, num_walkers = weights.shape
@@ -100,8 +107,9 @@ class Linear:
         unit = jax.vmap(lambda key: jax.random.uniform(key, (num, most + 2), minval=tiny))(k_draw)
         unit = jnp.moveaxis(unit, 0, -1)
         effects = rose = walkers.effects
+        start = jnp.eye(num)
         if not self.by_node:
-            rose = jnp.einsum("tn,niw->tiw", person.passed, effects)
+            start, rose = person.passed, jnp.einsum("tn,niw->tiw", person.passed, effects)
         left = pull - size * rose.swapaxes(0, 1)
         weights = walkers.weights
         for nodes in np.array_split(person.order, max(1, min(_LOOPS, num // _NODES_OF_A_LOOP))):
@@ -127,7 +135,8 @@ class Linear:
                 rise = sum(changed[m] * parents[:, m] for m in range(most))
                 left = left - own * rise * gains[i][:, None]
                 pull = dot(left, gains[jnp.minimum(i + 1, len(numbers) - 1)])
-                return weights.at[j].set(drawn), rose.at[:last, j].add(rise), left, pull
+                now = sum(drawn[m] * parents[:, m] for m in range(most)) + start[:last, j, None]
+                return weights.at[j].set(drawn), rose.at[:last, j].set(now), left, pull
 
             carry = weights, rose, left[:, :last], dot(left[:, :last], gains[0])
             weights, rose, done, _ = jax.lax.fori_loop(0, len(nodes), body, carry)
