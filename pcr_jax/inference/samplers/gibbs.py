@@ -40,6 +40,8 @@ from pcr_jax.surrogates.regression import is_regression, padded_parents
 _IN_ORDER = 32
 # Times the numbers that are reported, what particles there are by default, within limits.
 _PARTICLE_NUMBERS, _FEWEST, _MOST = 2**18, 128, 2048
+# Sweeps that are dropped of walkers that were draws before the last answers.
+_WARMUP_OF_RESUMED = 2
 # Draws for each walker, of which those in the prior's box are chosen, if there are any: others
 # weigh so many powers of e less.
 _DRAWN = 4
@@ -255,9 +257,9 @@ class Person:
     def filtered(self, key, names, num_particles: int) -> tuple[_Particles, Array]:
         """Particles after all answers, one at a time in some order, and their log evidence.
 
-        They are of equal weight; their pattern adds the ``names`` (T,) of right answers. What the first answers in an order make unlikely may have died
-        out when the last ones speak for it: filters of several orders are to be weighed by their
-        evidence.
+        They are of equal weight; their pattern adds the ``names`` (T,) of right answers. What the
+        first answers in an order make unlikely may have died out when the last ones speak for it:
+        filters of several orders are to be weighed by their evidence.
         """
         history, questions = self.history, self.history.questions
         values, usable, features = self.reported()
@@ -402,16 +404,11 @@ def systematic(key: Array, log_weight: Array, num: int) -> Array:
     return jnp.clip(jnp.searchsorted(ends, places), 0, len(ends) - 1)
 
 
-def affordable(num_numbers: int) -> int:
-    """Particles of a filter over so many reported numbers."""
-    return int(np.clip(_PARTICLE_NUMBERS // num_numbers, _FEWEST, _MOST))
-
-
 @dataclass(frozen=True)
 class Gibbs:
     """Gibbs sampling for `mixture` and mechanisms that are linear in their numbers.
 
-    It finds its own starting points: those of ``infer(starts=)`` are not used.
+    It finds its own starting points, or goes on from draws of ``infer(starts=)``.
 
     Parameters
     ----------
@@ -449,6 +446,17 @@ class Gibbs:
     num_starts = 0
     # A user's walkers are batch enough, and one person need not wait for others.
     users_at_once = 1
+
+    @property
+    def resumes(self) -> tuple[int, int]:
+        """Chains, and walkers of each, that may start from earlier draws."""
+        return self.num_chains, self.num_walkers
+
+    def particles(self, num_numbers: int) -> int:
+        """Of a filter over so many reported numbers."""
+        if self.num_particles is not None:
+            return self.num_particles
+        return int(np.clip(_PARTICLE_NUMBERS // num_numbers, max(_FEWEST, self.num_walkers), _MOST))
 
     def __post_init__(self):
         for field in ("num_chains", "num_walkers", "num_steps", "thin"):
@@ -495,10 +503,14 @@ class Gibbs:
         person = Person(target)
         chains, each = self.num_chains, self.num_walkers
         k_begin, k_steps = jax.random.split(key)
-        k_begin = jax.random.split(k_begin, chains)
-        num_particles = self.num_particles or affordable(person.answer.size)
-        begun = jax.vmap(lambda key: person.begun(key, max(num_particles, each), each))(k_begin)
-        weights, unknowns = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun)
+        if len(starts):
+            num_particles, num_warmup = 0, min(self.num_warmup, _WARMUP_OF_RESUMED)
+            weights, unknowns = apart(person.blocks, starts)
+        else:
+            num_particles, num_warmup = self.particles(person.answer.size), self.num_warmup
+            k_begin = jax.random.split(k_begin, chains)
+            begun = jax.vmap(lambda key: person.begun(key, num_particles, each))(k_begin)
+            weights, unknowns = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun)
         model = person if person.surrogate.curved else Linear(person)
         log_likelihoods = jax.vmap(person.own.log_prob, (0, 0, None))
 
@@ -514,13 +526,13 @@ class Gibbs:
             fit = log_likelihoods(walkers.unknowns, walkers.x, person.answer)
             return walkers, (z, fit + jax.vmap(target.log_prior)(z))
 
-        thinning = jnp.full(self.num_steps, self.thin).at[0].add(self.num_warmup)
+        thinning = jnp.full(self.num_steps, self.thin).at[0].add(num_warmup)
         keys = jax.random.split(k_steps, self.num_steps)
         _, found = jax.lax.scan(kept, model.walkers(weights, unknowns), (keys, thinning))
         draws, log_density = (
             leaf.reshape(self.num_steps, chains, each, *leaf.shape[2:]).swapaxes(0, 1)
             for leaf in found
         )
-        num_sweeps = self.num_warmup + self.num_steps * self.thin
+        num_sweeps = num_warmup + self.num_steps * self.thin
         spent = chains * (each * num_sweeps + num_particles)
         return Samples(draws, log_density, draws[:, :0], jnp.asarray(spent))

@@ -189,7 +189,10 @@ class Linear:
         for m in range(len(weights)):
             size = jnp.maximum(matrix[m, m], 1e-12)
             sd = 1 / jnp.sqrt(size)
-            mean = weights[m] + (vector[m] - sum(matrix[m, n] * weights[n] for n in range(len(weights)))) / size
+            mean = (
+                weights[m]
+                + (vector[m] - sum(matrix[m, n] * weights[n] for n in range(len(weights)))) / size
+            )
             ends = low[j, m], high[j, m]
             drawn = mean + sd * truncated_normal(unit[m], *((end - mean) / sd for end in ends))
             # Of what no answer tells anything, the box alone does.
