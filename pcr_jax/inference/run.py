@@ -58,8 +58,14 @@ class _Inference(Starting):
 
     def sample(self, keys, users, starts) -> Iterator[np.ndarray]:
         """Sample the users, yielding those that are done."""
+        if self.earlier is not None and hasattr(self.sampler, "resumes"):
+            k_resume = jax.vmap(partial(jax.random.fold_in, data=3))(keys)
+            resumed, points = self.resumed(k_resume, users)
+            yield from self.sample_chunks(keys[resumed], users[resumed], points)
+            left = np.setdiff1d(np.arange(len(users)), resumed)
+            keys, users, starts = keys[left], users[left], starts[left]
         sample = self.sample_one_by_one if self.sampler.host_only else self.sample_chunks
-        return sample(keys, users, starts)
+        yield from sample(keys, users, starts)
 
     def sample_one_by_one(self, keys, users, starts) -> Iterator[np.ndarray]:
         """`sample` with a sampler that runs in Python."""
@@ -276,6 +282,8 @@ def infer(
     starts : Posteriors, optional
         Earlier posteriors of the same users, as before their last answers. Draws that are possible
         still are the starting points, and nothing is searched for users for whom they suffice.
+        ``"gibbs"`` goes on from draws, weighted by up to four answers that are new, where those
+        are no surprise to them.
     max_prior_draws : int
         How many prior draws may be searched for starting points, per user; whom they do not serve
         is given as many from boxes that cover what is possible.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -11,15 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from pcr_jax.batching import chunks_of, over_devices, take, width
-from pcr_jax.inference.chunks import CHUNK, on_all_devices, run_chunk
+from pcr_jax.inference.chunks import CHUNK, at_once, on_all_devices, run_chunk
 from pcr_jax.inference.cover import seek
 from pcr_jax.inference.samplers import Samples, Smc
+from pcr_jax.inference.samplers.gibbs import systematic
 from pcr_jax.inference.search import can_search, evaluate, rotations, search_priors, users_cells
 from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.inference.target import Target
 from pcr_jax.likelihoods import has_hard_support
-from pcr_jax.surrogates import for_users
+from pcr_jax.surrogates import for_users, in_scale
 
+# Earlier draws are weighted by so many new answers at most, and go on if they are worth such a
+# share of independent ones, and no new answer is so probably wrong: it may be right where earlier
+# ones are wrong, of which there may be no draw.
+_NEW = 4
+_LEAST_SHARE = 0.25
+_MOST_WRONG = 0.2
 # Users searched at once by each device, for each unit of `width`, who share random numbers.
 _SEARCHED = 16
 # Every user is given so many prior draws, and whom they do not serve as many as are allowed: those
@@ -71,6 +79,86 @@ def _prior_chunk(likelihood, users, keys, num):
         return target.from_unit(jax.random.uniform(key, (num, target.dim)))
 
     return jax.vmap(one)(users, keys)
+
+
+@partial(jax.jit, static_argnums=(5, 6))
+def _weighed_chunk(likelihood, users, news, zs, keys, chains, walkers):
+    """Several users' draws zs (user, n, dim) after new answers, a sequential Monte Carlo step.
+
+    ``news`` are histories of those alone. Walkers (user, chains * walkers, dim), each chain's from
+    its own part of the draws; what share of the draws is left in weight; and how probably the most
+    doubtful answer is wrong.
+    """
+
+    def one(user, new, zs, key):
+        surrogate, history, box = user
+        target = Target(surrogate, likelihood, replace(history, **new), box)
+
+        def told(z):
+            _, unknowns = target.split(z)
+            of_answers = unknowns, target.expected(z), target.history.answer
+            return target.own.log_prob(*of_answers), target.own.wrong_probability(*of_answers)
+
+        log_weights, wrong = jax.vmap(told)(zs)
+        weights = jax.nn.softmax(log_weights)
+        by_chain = log_weights.reshape(chains, -1)
+        kept = jax.vmap(systematic, (0, 0, None))(jax.random.split(key, chains), by_chain, walkers)
+        kept += by_chain.shape[1] * jnp.arange(chains)[:, None]
+        return zs[kept.ravel()], 1 / jnp.sum(weights**2) / len(zs), (weights @ wrong).max()
+
+    return jax.vmap(one)(users, news, zs, keys)
+
+
+def _same(one, other) -> bool:
+    """Whether two pytrees are equal."""
+    leaves, structure = jax.tree.flatten(one)
+    others, other_structure = jax.tree.flatten(other)
+    return structure == other_structure and all(map(np.array_equal, leaves, others))
+
+
+def _rows(history) -> np.ndarray:
+    """All that is asked and told, one row for each answer; (user, T, numbers)."""
+    answer, half_width = np.asarray(history.answer), history.half_width
+    questions = [np.asarray(leaf)[..., None] for leaf in jax.tree.leaves(history.questions)]
+    width = np.zeros_like(answer) if half_width is None else np.asarray(half_width)
+    return np.concatenate([answer, *questions, width], -1)
+
+
+def new_answers(before, now) -> tuple[np.ndarray, np.ndarray]:
+    """Which answers a later history has more: rows (user, _NEW), T for none; and whose are no more.
+
+    Nothing else may differ; (user,).
+    """
+    num_users, num, d = np.shape(now.answer)
+    known, rows = _rows(before), _rows(now)
+    if known.shape[1] > num:
+        return np.full((num_users, _NEW), num), np.zeros(num_users, bool)
+    nobody = np.full((num_users, num - known.shape[1], known.shape[2]), np.nan)
+    known = np.concatenate([known, nobody], 1)
+    was, is_now = (~np.isnan(of[..., :d]).all(-1) for of in (known, rows))
+    equal = ((known == rows) | (np.isnan(known) & np.isnan(rows))).all(-1)
+    new = is_now & ~was
+    order = np.argsort(~new, axis=1, kind="stable")[:, :_NEW]
+    order = np.where(np.take_along_axis(new, order, 1), order, num)
+    padded = np.full((num_users, _NEW), num)
+    padded[:, : order.shape[1]] = order
+    alike = (np.asarray(before.x) == np.asarray(now.x)).all(-1)
+    return padded, alike & (equal | ~was).all(1) & (new.sum(1) <= _NEW)
+
+
+def _told(history, rows) -> dict:
+    """Questions, answers and their half widths of users' ``rows``; T: nothing was said."""
+    num = history.answer.shape[1]
+    there, rows = rows < num, np.minimum(rows, num - 1)
+
+    def of(leaf):
+        leaf = np.asarray(leaf)
+        return np.take_along_axis(leaf, rows.reshape(*rows.shape, *[1] * (leaf.ndim - 2)), 1)
+
+    told = {"questions": jax.tree.map(of, history.questions), "half_width": history.half_width}
+    if history.half_width is not None:
+        told["half_width"] = of(history.half_width)
+    return told | {"answer": np.where(there[..., None], of(history.answer), np.nan)}
 
 
 def _spread(points: np.ndarray, wanted: int) -> np.ndarray:
@@ -176,6 +264,42 @@ class Starting:
             ):
                 found.num[i] = mine.sum()
                 found.points[i, : found.num[i]] = points[mine]
+
+    def resumed(self, keys, users) -> tuple[np.ndarray, np.ndarray]:
+        """Whose earlier draws, weighted by what was answered since, are walkers; and those.
+
+        For samplers that need none, but can go on from some, ``sampler.resumes``.
+        """
+        chains, walkers = self.sampler.resumes
+        nobody = np.zeros(0, int), np.zeros((0, chains * walkers, self.dim), self.dtype)
+        if self.earlier is None or self.earlier.draws.shape[1] != chains:
+            return nobody
+        before = in_scale(self.earlier.surrogate, self.earlier.history)
+        model = (self.surrogate, self.likelihood), (before[0], self.earlier.likelihood)
+        if not _same(*model) or not hasattr(self.likelihood, "wrong_probability"):
+            return nobody
+        rows, serves = new_answers(before[1], self.history)
+        zs = self.earlier.flat
+        serves &= np.isfinite(zs).all((1, 2))
+        new = _told(self.history, rows)
+        places, points = [], []
+        able = np.flatnonzero(serves[users])
+        for some, padded in chunks_of(able, on_all_devices(at_once(self.sampler))):
+            chunk = users[padded]
+            found = _weighed_chunk(
+                self.likelihood,
+                self.of(chunk),
+                take(new, chunk),
+                zs[chunk],
+                keys[padded],
+                chains,
+                walkers,
+            )
+            walk, share, wrong = take(jax.device_get(found), slice(len(some)))
+            good = (share >= _LEAST_SHARE) & (wrong <= _MOST_WRONG)
+            places.append(some[good])
+            points.append(walk[good])
+        return (np.concatenate(places), np.concatenate(points)) if places else nobody
 
     def search(self, key, keys, users, found: _Starts) -> None:
         """Possible draws of each user, or the proof that there are none."""

@@ -123,20 +123,22 @@ class Target:
 
     def path(self, z: Array) -> Array:
         """The log likelihood where there is any, and a finite slope towards it elsewhere; ()."""
-        theta, unknowns = self.split(z)
-        return self.own.path(unknowns, self._expected(theta), self.history.answer)
+        _, unknowns = self.split(z)
+        return self.own.path(unknowns, self.expected(z), self.history.answer)
 
     def log_likelihood(self, z: Array) -> Array:
         """Log likelihood of the answers; shape ()."""
-        theta, unknowns = self.split(z)
-        return self.own.log_prob(unknowns, self._expected(theta), self.history.answer)
+        _, unknowns = self.split(z)
+        return self.own.log_prob(unknowns, self.expected(z), self.history.answer)
 
     @property
     def own(self) -> Likelihood:
         """The likelihood of this user's answers."""
         return self.likelihood.bound(self.surrogate, self.history)
 
-    def _expected(self, theta):
+    def expected(self, z: Array) -> Array:
+        """The answers that ``z`` leads to be expected; (T, d)."""
+        theta, _ = self.split(z)
         return self.surrogate.expected(theta, self.history.questions, self.history.x)
 
 

@@ -262,10 +262,10 @@ class Mixture(Likelihood):
 
     def augment(self, key: Array, unknowns: Array, expected: Array, answer: Array) -> Augmented:
         """Which answers are wrong, and given that error rate and noise; see `Augmented`."""
-        (num, _), size = answer.shape, answer.size
+        num, size = len(answer), answer.size
         # All at once: of a program, random numbers are what takes longest to compile.
         is_told_between = self.about.half_width is not None
-        lengths = np.cumsum([num, 2 * (num + 1) + 1, size // 2 + 3, size * is_told_between])
+        lengths = np.cumsum([num, 2 * (num + 1) + 1, 3, size * is_told_between])
         unit = jax.random.uniform(key, (int(lengths[-1]),), minval=jnp.finfo(expected.dtype).tiny)
         of_wrong, of_rate, of_noise, of_answer = jnp.split(unit, lengths[:-1])
         is_wrong = of_wrong < self.wrong_probability(unknowns, expected, answer)
@@ -307,20 +307,28 @@ class Mixture(Likelihood):
     def _noise(self, unit, noise, num, squares):
         """A Metropolis step of the noise, given squares of ``num`` gaps; ().
 
-        Proposed as under a flat prior of its logarithm, or, of no gap, from the prior.
+        Proposed nearly as under a flat prior of its logarithm, where the sum of squares over the
+        variance is chi-square: by the cube root of that over ``num``, which is nearly normal
+        (Wilson & Hilferty 1931). Or, of no gap, from the prior.
         """
         some = (num > 0) & (squares > 0)
-        of_odd, of_prior, of_step = jnp.unstack(unit[-3:])
-        # Pairs of squared normal numbers are exponential.
-        number, pairs = jnp.where(some, num, 1), -2 * jnp.log(unit[:-3])
-        chi_square = jnp.sum(jnp.where(np.arange(len(pairs)) < number // 2, pairs, 0.0))
-        chi_square += jnp.where(number % 2 == 1, ndtri(of_odd) ** 2, 0.0)
-        fitted = jnp.sqrt(jnp.where(some, squares, 1.0) / chi_square)
+        of_root, of_prior, of_step = jnp.unstack(unit)
+        number, squares = jnp.where(some, num, 1), jnp.where(some, squares, 1.0)
+        spread = 2 / (9 * number)
+        root = 1 - spread + jnp.sqrt(spread) * ndtri(of_root)
+        fitted = jnp.sqrt(squares / (number * jnp.maximum(root, 1e-3) ** 3))
         from_prior = self.prior.median * jnp.exp(self.prior.spread * ndtri(of_prior))
         proposed = jnp.where(some, fitted, from_prior)
         log_prior = self.prior._log_noise
-        ratio = jnp.where(some, log_prior(jnp.log(proposed)) - log_prior(jnp.log(noise)), 0.0)
-        accepted = jnp.log(of_step) < ratio
+
+        def advantage(noise):
+            """Log density over the proposal's, of the cube root; up to a constant."""
+            root = (squares / (number * noise**2)) ** (1 / 3)
+            log_density = (1.5 * number - 1) * jnp.log(root) - number * root**3 / 2
+            return log_density + (root - 1 + spread) ** 2 / (2 * spread) + log_prior(jnp.log(noise))
+
+        ratio = jnp.where(some, advantage(proposed) - advantage(noise), 0.0)
+        accepted = (jnp.log(of_step) < ratio) & ((root > 1e-3) | ~some)
         return jnp.where(accepted & jnp.isfinite(proposed) & (proposed > 0), proposed, noise)
 
     def _within(self, unit, noise, expected, answer, right):

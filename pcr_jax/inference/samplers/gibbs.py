@@ -30,14 +30,18 @@ from jax.scipy.stats import norm
 from pcr_jax import _checks
 from pcr_jax.history import History, Questions
 from pcr_jax.inference.samplers.base import Samples
+from pcr_jax.inference.samplers.linear_sweeps import Linear
 from pcr_jax.inference.target import Target
 from pcr_jax.likelihoods import Likelihood
-from pcr_jax.likelihoods.mixture import truncated_normal
 from pcr_jax.surrogates import Surrogate
 from pcr_jax.surrogates.regression import is_regression, padded_parents
 
 # Particles that take the answers in one order.
 _IN_ORDER = 32
+# Times the numbers that are reported, what particles there are by default, within limits.
+_PARTICLE_NUMBERS, _FEWEST, _MOST = 2**18, 128, 2048
+# Sweeps that are dropped of walkers that were draws before the last answers.
+_WARMUP_OF_RESUMED = 2
 # Draws for each walker, of which those in the prior's box are chosen, if there are any: others
 # weigh so many powers of e less.
 _DRAWN = 4
@@ -80,8 +84,7 @@ def _normals(target: Target, blocks: np.ndarray) -> _Normals:
 
 class _Walker(NamedTuple):
     """``weights`` (d, M) of the mechanisms; ``unknowns`` of the likelihood; ``x`` (T, d): what all
-    of that leads to be expected; ``precision`` and ``answer`` (T, d): see `Augmented`; ``effects``
-    (d, d): what each node rises by if the one of a column rises by one, where all is linear.
+    of that leads to be expected; ``precision`` and ``answer`` (T, d): see `Augmented`.
     """
 
     weights: Array
@@ -89,15 +92,17 @@ class _Walker(NamedTuple):
     x: Array
     precision: Array
     answer: Array
-    effects: Array | None
 
 
 class _Particles(NamedTuple):
-    """``mean`` (N, d, M) and ``covariance`` (N, d, M, M) of weights; ``unknowns`` (N, u)."""
+    """``mean`` (N, M, d) and ``covariance`` (N, M, M, d) of weights; ``unknowns`` (N, u);
+    ``pattern`` (N,): a number for each set of answers that are right.
+    """
 
     mean: Array
     covariance: Array
     unknowns: Array
+    pattern: Array
 
 
 class Person:
@@ -152,15 +157,6 @@ class Person:
 
         return self.each(body, self.base if x is None else x, after)
 
-    def effects(self, weights):
-        """Of linear mechanisms, see `_Walker`; (d, d)."""
-        parents = jnp.asarray(self.parents)
-
-        def body(j, effects):
-            return effects.at[j].add(weights[j] @ jnp.take(effects, parents[j], axis=0))
-
-        return self.each(body, jnp.eye(len(self.parents)))
-
     def gains(self, j, weights, x):
         """What each node rises by if node j rises by one, answer by answer; (T, d)."""
         parents = jnp.asarray(self.parents)
@@ -174,15 +170,12 @@ class Person:
     def regression(self, j, walker: _Walker):
         """Of mechanism j: its features' matrix (M, M) and vector (M,), as if all were affine."""
         features = self.features(j, walker.x)
-        if walker.effects is None:
-            gains = self.gains(j, walker.weights, walker.x)
-        else:
-            gains = walker.effects[:, j][None]
+        gains = self.gains(j, walker.weights, walker.x)
         gap = walker.answer - walker.x
         size = jnp.sum(walker.precision * gains**2, -1)
         pull = jnp.sum(walker.precision * gains * gap, -1)
         matrix = features.T @ (size[:, None] * features)
-        return matrix, features.T @ pull + matrix @ walker.weights[j], features, gains
+        return matrix, features.T @ pull + matrix @ walker.weights[j], features
 
     def normals(self, j, matrix, vector):
         """The conditional's C normals: log weights, means, factors of precisions."""
@@ -195,50 +188,20 @@ class Person:
         fit = jnp.sum(mean * (pulled + vector), -1) - jnp.sum(prior_mean * pulled, -1)
         return log_weights + prior_log_det - log_det + fit / 2, mean, factor
 
-    def in_box(self, unit, j, weights, matrix, vector):
-        """Mechanism j's weights one by one, each within the prior's box."""
-        low, high = (
-            jnp.where(self.blocks >= 0, end[self.blocks], 0.0)
-            for end in jnp.asarray(self.target.reach.box)
-        )
-        there = jnp.asarray(self.blocks >= 0)
-        for m in range(self.blocks.shape[1]):
-            size = matrix[m, m]
-            sd = 1 / jnp.sqrt(jnp.maximum(size, 1e-12))
-            mean = weights[m] + (vector[m] - matrix[m] @ weights) / jnp.maximum(size, 1e-12)
-            ends = low[j, m], high[j, m]
-            drawn = mean + sd * truncated_normal(unit[m], *((end - mean) / sd for end in ends))
-            # Of what no answer tells anything, the box alone does.
-            flat = unit[m] * (ends[1] - ends[0]) + ends[0]
-            drawn = jnp.clip(jnp.where(sd > 1e2 * (ends[1] - ends[0]), flat, drawn), *ends)
-            weights = weights.at[m].set(jnp.where(there[j, m], drawn, 0.0))
-        return weights
-
     def update(self, unit, j, walker: _Walker) -> _Walker:
         """Mechanism j drawn from its conditional; ``unit`` (M + 2,) is uniform in (0, 1)."""
-        matrix, vector, features, gains = self.regression(j, walker)
-        if self.target.reach.box is not None:
-            drawn = self.in_box(unit, j, walker.weights[j], matrix, vector)
-        else:
-            log_weights, mean, factor = self.normals(j, matrix, vector)
-            ends = jnp.cumsum(jax.nn.softmax(log_weights))
-            which = jnp.minimum(jnp.searchsorted(ends, unit[-2]), len(ends) - 1)
-            normal = ndtri(unit[:-2])
-            drawn = mean[which] + solve_triangular(factor[which], normal, lower=True, trans=1)
-            drawn = jnp.where(jnp.asarray(self.blocks >= 0)[j], drawn, 0.0)
+        matrix, vector, features = self.regression(j, walker)
+        log_weights, mean, factor = self.normals(j, matrix, vector)
+        ends = jnp.cumsum(jax.nn.softmax(log_weights))
+        which = jnp.minimum(jnp.searchsorted(ends, unit[-2]), len(ends) - 1)
+        normal = ndtri(unit[:-2])
+        drawn = mean[which] + solve_triangular(factor[which], normal, lower=True, trans=1)
+        drawn = jnp.where(jnp.asarray(self.blocks >= 0)[j], drawn, 0.0)
         weights = walker.weights.at[j].set(drawn)
-        if walker.effects is not None:
-            change = jnp.where(jnp.asarray(self.blocks >= 0)[j], drawn - walker.weights[j], 0.0)
-            passed_on = change @ jnp.take(walker.effects, jnp.asarray(self.parents)[j], axis=0)
-            return walker._replace(
-                weights=weights,
-                x=walker.x + (features @ change)[:, None] * gains,
-                effects=walker.effects + walker.effects[:, j][:, None] * passed_on,
-            )
         rise = features @ drawn + self.base[:, j]
         x = self.expected(weights, put(walker.x, j, rise), after=j)
         other = walker._replace(weights=weights, x=x)
-        matrix_back, vector_back, _, _ = self.regression(j, other)
+        matrix_back, vector_back, _ = self.regression(j, other)
         back, _, _ = self.normals(j, matrix_back, vector_back)
 
         def offered(weights, matrix, vector, log_weights):
@@ -256,27 +219,29 @@ class Person:
         gap = walker.answer - walker.x
         return -jnp.sum(walker.precision * gap**2) / 2
 
-    def sweep(self, key, walker: _Walker) -> _Walker:
-        """What is unknown of the answers, then every mechanism."""
-        effects = None
-        if self.surrogate.curved:
-            x = self.expected(walker.weights)
-        else:
-            effects = self.effects(walker.weights)
-            x = self.begin + self.passed @ effects.T
+    def walkers(self, weights, unknowns) -> _Walker:
+        """From weights (W, d, M)."""
+        x = jax.vmap(self.expected)(weights)
+        return _Walker(weights, unknowns, x, x, x)
+
+    def sweep(self, keys, walkers: _Walker) -> _Walker:
+        """What is unknown of the answers, then every mechanism; ``keys`` (W,)."""
+        return jax.vmap(self.swept)(keys, walkers)
+
+    def swept(self, key, walker: _Walker) -> _Walker:
+        """One walker, see `sweep`."""
+        x = self.expected(walker.weights)
         k_augment, key = jax.random.split(key)
         unknowns, precision, answer = self.own.augment(k_augment, walker.unknowns, x, self.answer)
         answer = jnp.where(precision > 0, answer, 0.0)
-        walker = _Walker(walker.weights, unknowns, x, precision, answer, effects)
+        walker = _Walker(walker.weights, unknowns, x, precision, answer)
         num, most = self.blocks.shape
         unit = jax.random.uniform(key, (num, most + 2), minval=jnp.finfo(x.dtype).tiny)
         return self.each(lambda j, walker: self.update(unit[j], j, walker), walker)
 
-    def z(self, walker: _Walker) -> Array:
-        """All that is unknown, flat: as a `Target` has it."""
-        there = self.blocks >= 0
-        theta = jnp.zeros(there.sum()).at[self.blocks[there]].set(walker.weights[there])
-        return jnp.concatenate([theta, walker.unknowns])
+    def zs(self, walkers: _Walker) -> Array:
+        """All that is unknown, flat: as a `Target` has it; (W, dim)."""
+        return flat(self.blocks, walkers.weights, walkers.unknowns)
 
     def reported(self) -> tuple[Array, Array, Array]:
         """Values (T, d) as they were reported, which of them tell of their own mechanism (T, d),
@@ -289,12 +254,12 @@ class Person:
         usable = reported & self.descends & (known[:, self.parents] | ~has).all(-1)
         return values, usable, jax.vmap(lambda j: self.features(j, values))(np.arange(len(has)))
 
-    def filtered(self, key, num_particles: int) -> tuple[_Particles, Array]:
+    def filtered(self, key, names, num_particles: int) -> tuple[_Particles, Array]:
         """Particles after all answers, one at a time in some order, and their log evidence.
 
-        They are of equal weight. What the first answers in an order make unlikely may have died
-        out when the last ones speak for it: filters of several orders are to be weighed by their
-        evidence.
+        They are of equal weight; their pattern adds the ``names`` (T,) of right answers. What the
+        first answers in an order make unlikely may have died out when the last ones speak for it:
+        filters of several orders are to be weighed by their evidence.
         """
         history, questions = self.history, self.history.questions
         values, usable, features = self.reported()
@@ -302,39 +267,46 @@ class Person:
         has = of_parents >= 0
         noisy = self.descends[:, of_parents] & has
         gaps = jnp.where(usable, values - self.base, 0.0)
-        slopes = jax.vmap(self.surrogate.slopes, (0, 0, None))
+        features = features.transpose(1, 2, 0)
+        slopes = jax.vmap(self.surrogate.slopes, (0, -1, None), -1)
         k_init, k_unknown, k_steps, k_order = jax.random.split(key, 4)
+        nodes, most = np.arange(len(has)), self.blocks.shape[1]
         which = jax.random.categorical(
             k_init, self.prior.log_weights, shape=(num_particles, len(has))
         )
-        eye = jnp.eye(self.blocks.shape[1])
-        covariance = jnp.linalg.inv(self.prior.precision) if len(eye) else self.prior.precision
-        nodes = np.arange(len(has))
+        covariance = jnp.linalg.inv(self.prior.precision) if most else self.prior.precision
         unit = jax.random.uniform(k_unknown, (num_particles, len(self.own.names)))
-        unknowns = unit if self.own.prior is None else self.own.prior.from_unit(unit)
-        start = _Particles(self.prior.mean[which, nodes], covariance[which, nodes], unknowns)
+        start = _Particles(
+            self.prior.mean[which, nodes].swapaxes(-1, -2),
+            covariance[which, nodes].transpose(0, 2, 3, 1),
+            unit if self.own.prior is None else self.own.prior.from_unit(unit),
+            jnp.zeros(num_particles),
+        )
 
         def weigh(particle: _Particles, row, psi, gap, usable, noisy, value):
             own = self.own.bound(self.surrogate, row)
             rate, noise = own.split(particle.unknowns)
             noise = jnp.broadcast_to(noise, gap.shape)
             steep = slopes(nodes, particle.mean, value)
-            from_parents = jnp.sum(jnp.where(noisy, steep * noise[of_parents], 0.0) ** 2, -1)
-            gain = jnp.einsum("jmn,jn->jm", particle.covariance, psi)
-            variance = noise**2 + from_parents + jnp.sum(gain * psi, -1)
+            from_parents = sum(
+                jnp.where(noisy[:, p], steep[p] * noise[of_parents[:, p]], 0.0) ** 2
+                for p in range(has.shape[1])
+            )
+            gain = sum(particle.covariance[:, m] * psi[m] for m in range(most))
+            variance = noise**2 + from_parents + sum(gain[m] * psi[m] for m in range(most))
             length = jnp.ones_like(variance)
             if row.half_width is not None:  # as if uniform within
                 variance += row.half_width[0] ** 2 / 3
                 length = jnp.where(row.half_width[0] > 0, 2 * row.half_width[0], 1.0)
-            residual = gap - jnp.sum(psi * particle.mean, -1)
+            residual = gap - sum(psi[m] * particle.mean[m] for m in range(most))
             right = norm.logpdf(residual, 0.0, jnp.sqrt(variance)) + jnp.log(length)
             right = jnp.where(usable, right, 0.0).sum()
             wrong = own.wrong_numbers(particle.unknowns, row.answer)[0]
             wrong = jnp.where(usable, wrong, 0.0).sum()
             right, wrong = jnp.log1p(-rate) + right, jnp.log(rate) + wrong
-            step = jnp.where(usable, 1.0 / variance, 0.0)[:, None] * gain
-            mean = particle.mean + step * residual[:, None]
-            covariance = particle.covariance - step[:, :, None] * gain[:, None]
+            step = jnp.where(usable, 1.0 / variance, 0.0) * gain
+            mean = particle.mean + step * residual
+            covariance = particle.covariance - step[:, None] * gain
             return jnp.logaddexp(right, wrong), jax.nn.sigmoid(right - wrong), mean, covariance
 
         def step(particles, inputs):
@@ -343,7 +315,7 @@ class Person:
             at = jax.tree.map(lambda leaf: leaf[t][None], (questions, history.answer))
             width = None if history.half_width is None else history.half_width[t][None]
             row = History(Questions(*jax.tree.leaves(at[0])), at[1], history.x, width)
-            of_answer = features[:, t], gaps[t], usable[t], noisy[t], values[t]
+            of_answer = features[t], gaps[t], usable[t], noisy[t], values[t]
             log_weight, is_right, mean, covariance = jax.vmap(
                 lambda particle: weigh(particle, row, *of_answer)
             )(particles)
@@ -352,6 +324,7 @@ class Person:
                 jnp.where(right[:, None, None], mean, particles.mean),
                 jnp.where(right[:, None, None, None], covariance, particles.covariance),
                 particles.unknowns,
+                particles.pattern + jnp.where(right, names[t], 0.0),
             )
             kept = systematic(k_keep, log_weight, num_particles)
             evidence = jax.nn.logsumexp(log_weight)
@@ -377,18 +350,22 @@ class Person:
         inside = jnp.where(there, jnp.clip(weights, low, high), 0.0)
         return inside[kept], unknowns[kept]
 
-    def begun(self, key, num_particles: int, num_walkers: int) -> _Walker:
-        """Walkers from the filter's particles, to be swept."""
-        k_filter, k_keep, k_draw = jax.random.split(key, 3)
+    def begun(self, key, num_particles: int, num_walkers: int) -> tuple[Array, Array]:
+        """Walkers from the filter's particles, to be swept: weights (W, d, M), unknowns (W, u)."""
+        k_filter, k_names, k_keep, k_draw = jax.random.split(key, 4)
         num_orders = max(1, num_particles // _IN_ORDER)
         each = num_particles // num_orders
         keys = jax.random.split(k_filter, num_orders)
-        particles, evidence = jax.vmap(lambda key: self.filtered(key, each))(keys)
+        names = jax.random.uniform(k_names, (len(self.answer),))
+        particles, evidence = jax.vmap(lambda key: self.filtered(key, names, each))(keys)
         boxed = self.target.reach.box is not None
         num_drawn = _DRAWN * num_walkers if boxed else num_walkers
-        some = systematic(k_keep, jnp.repeat(evidence, each), num_drawn)
+        # Each set of answers that may be right gets its share of the walkers.
+        rank = jnp.argsort(particles.pattern.ravel())
+        some = rank[systematic(k_keep, jnp.repeat(evidence, each)[rank], num_drawn)]
         places = some // each, some % each
-        mean, covariance, unknowns = jax.tree.map(lambda leaf: leaf[places], particles)
+        mean, covariance, unknowns, _ = jax.tree.map(lambda leaf: leaf[places], particles)
+        mean, covariance = mean.swapaxes(-1, -2), covariance.transpose(0, 3, 1, 2)
         spread = jnp.diagonal(covariance, axis1=-2, axis2=-1)
         ridge = 1e-6 * jnp.maximum(spread, 1e-8)[..., None] * jnp.eye(spread.shape[-1])
         factor = jnp.linalg.cholesky((covariance + covariance.swapaxes(-1, -2)) / 2 + ridge)
@@ -399,11 +376,20 @@ class Person:
         if boxed:
             k_box = jax.random.fold_in(k_keep, 1)
             weights, unknowns = self.boxed(k_box, weights, unknowns, num_walkers)
-        nothing = jnp.zeros((num_walkers, *self.answer.shape))
-        effects = (
-            None if self.surrogate.curved else jnp.zeros((num_walkers, *2 * self.parents.shape[:1]))
-        )
-        return _Walker(weights, unknowns, nothing, nothing, nothing, effects)
+        return weights, unknowns
+
+
+def flat(blocks: np.ndarray, weights: Array, unknowns: Array) -> Array:
+    """Weights (W, d, M) where there are some, and unknowns (W, u), as a `Target` has them."""
+    there = blocks >= 0
+    theta = jnp.zeros((len(weights), there.sum())).at[:, blocks[there]].set(weights[:, there])
+    return jnp.concatenate([theta, unknowns], -1)
+
+
+def apart(blocks: np.ndarray, z: Array) -> tuple[Array, Array]:
+    """The inverse of `flat`."""
+    k = np.sum(blocks >= 0)
+    return jnp.where(blocks >= 0, z[:, :k][:, blocks], 0.0), z[:, k:]
 
 
 def put(x, j, column):
@@ -422,7 +408,7 @@ def systematic(key: Array, log_weight: Array, num: int) -> Array:
 class Gibbs:
     """Gibbs sampling for `mixture` and mechanisms that are linear in their numbers.
 
-    It finds its own starting points: those of ``infer(starts=)`` are not used.
+    It finds its own starting points, or goes on from draws of ``infer(starts=)``.
 
     Parameters
     ----------
@@ -431,7 +417,8 @@ class Gibbs:
     num_walkers : int
         Of each chain.
     num_particles : int
-        Of the filter that each chain's walkers begin with.
+        Of the filter that each chain's walkers begin with. None, the default: 2,048, or fewer where
+        there are many answers about many nodes.
     num_warmup : int
         Sweeps of each walker that are dropped.
     num_steps : int
@@ -447,7 +434,7 @@ class Gibbs:
 
     num_chains: int = 4
     num_walkers: int = 64
-    num_particles: int = 512
+    num_particles: int | None = None
     num_warmup: int = 6
     num_steps: int = 8
     thin: int = 1
@@ -460,10 +447,22 @@ class Gibbs:
     # A user's walkers are batch enough, and one person need not wait for others.
     users_at_once = 1
 
+    @property
+    def resumes(self) -> tuple[int, int]:
+        """Chains, and walkers of each, that may start from earlier draws."""
+        return self.num_chains, self.num_walkers
+
+    def particles(self, num_numbers: int) -> int:
+        """Of a filter over so many reported numbers."""
+        if self.num_particles is not None:
+            return self.num_particles
+        return int(np.clip(_PARTICLE_NUMBERS // num_numbers, max(_FEWEST, self.num_walkers), _MOST))
+
     def __post_init__(self):
         for field in ("num_chains", "num_walkers", "num_steps", "thin"):
             _checks.count(getattr(self, field), field)
-        _checks.count(self.num_particles, "num_particles", minimum=self.num_walkers)
+        if self.num_particles is not None:
+            _checks.count(self.num_particles, "num_particles", minimum=self.num_walkers)
         _checks.count(self.num_warmup, "num_warmup", minimum=0)
 
     def check(self, surrogate: Surrogate, likelihood: Likelihood) -> None:
@@ -502,32 +501,38 @@ class Gibbs:
     def run(self, key: Array, target: Target, starts: Array) -> Samples:
         """Sample one user's posterior; see `pcr_jax.inference.Sampler`."""
         person = Person(target)
-        sweep = jax.vmap(person.sweep)
+        chains, each = self.num_chains, self.num_walkers
+        k_begin, k_steps = jax.random.split(key)
+        if len(starts):
+            num_particles, num_warmup = 0, min(self.num_warmup, _WARMUP_OF_RESUMED)
+            weights, unknowns = apart(person.blocks, starts)
+        else:
+            num_particles, num_warmup = self.particles(person.answer.size), self.num_warmup
+            k_begin = jax.random.split(k_begin, chains)
+            begun = jax.vmap(lambda key: person.begun(key, num_particles, each))(k_begin)
+            weights, unknowns = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun)
+        model = person if person.surrogate.curved else Linear(person)
+        log_likelihoods = jax.vmap(person.own.log_prob, (0, 0, None))
 
-        def chain(key):
-            k_begin, k_steps = jax.random.split(key)
-            walkers = person.begun(k_begin, self.num_particles, self.num_walkers)
+        def kept(walkers, inputs):
+            key, num = inputs
 
-            def kept(walkers, inputs):
-                key, num = inputs
+            def body(i, walkers):
+                keys = jax.random.split(jax.random.fold_in(key, i), chains * each)
+                return model.sweep(keys, walkers)
 
-                def body(i, walkers):
-                    keys = jax.random.split(jax.random.fold_in(key, i), self.num_walkers)
-                    return sweep(keys, walkers)
+            walkers = jax.lax.fori_loop(0, num, body, walkers)
+            z = model.zs(walkers)
+            fit = log_likelihoods(walkers.unknowns, walkers.x, person.answer)
+            return walkers, (z, fit + jax.vmap(target.log_prior)(z))
 
-                walkers = jax.lax.fori_loop(0, num, body, walkers)
-                z = jax.vmap(person.z)(walkers)
-                log_likelihood = jax.vmap(person.own.log_prob, (0, 0, None))(
-                    walkers.unknowns, walkers.x, person.answer
-                )
-                return walkers, (z, log_likelihood + jax.vmap(target.log_prior)(z))
-
-            thinning = jnp.full(self.num_steps, self.thin).at[0].add(self.num_warmup)
-            keys = jax.random.split(k_steps, self.num_steps)
-            _, found = jax.lax.scan(kept, walkers, (keys, thinning))
-            return found
-
-        draws, log_density = jax.vmap(chain)(jax.random.split(key, self.num_chains))
-        num_sweeps = self.num_warmup + self.num_steps * self.thin
-        spent = self.num_chains * (self.num_walkers * num_sweeps + self.num_particles)
+        thinning = jnp.full(self.num_steps, self.thin).at[0].add(num_warmup)
+        keys = jax.random.split(k_steps, self.num_steps)
+        _, found = jax.lax.scan(kept, model.walkers(weights, unknowns), (keys, thinning))
+        draws, log_density = (
+            leaf.reshape(self.num_steps, chains, each, *leaf.shape[2:]).swapaxes(0, 1)
+            for leaf in found
+        )
+        num_sweeps = num_warmup + self.num_steps * self.thin
+        spent = chains * (each * num_sweeps + num_particles)
         return Samples(draws, log_density, draws[:, :0], jnp.asarray(spent))

@@ -1,0 +1,207 @@
+"""Sweeps of `gibbs` over linear mechanisms: all walkers at once.
+
+The effect of a change on an answer goes through a mechanism as a product: what the change does to
+the mechanism's parents, and what its node does to what is reported. Mechanisms are drawn in the
+order of the graph, so the latter depends on those alone that are not drawn yet, and stays as it is
+until its turn. Walkers are the last axis of every array: what is summed, over answers and nodes, is
+summed for many walkers with one instruction.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.lax.linalg import cholesky, triangular_solve
+from jax.scipy.special import ndtri
+
+from pcr_jax.likelihoods.mixture import truncated_normal
+
+# Mechanisms are drawn in so many loops at most, each over what can differ from 0 in it.
+_LOOPS = 4
+_NODES_OF_A_LOOP = 5
+
+
+class Walkers(NamedTuple):
+    """W walkers: ``weights`` (d, M, W) of the mechanisms; ``unknowns`` (W, u) of the likelihood;
+    ``effects`` (d, d, W): what every node rises by if the one of a row rises by one; ``x``
+    (W, T, d): what is expected.
+    """
+
+    weights: Array
+    unknowns: Array
+    effects: Array
+    x: Array
+
+
+class Linear:
+    """One user's walkers, of whose mechanisms none is curved."""
+
+    def __init__(self, person: Any):
+        self.person = person
+        self.there = jnp.asarray(person.blocks >= 0)
+        self.parents = jnp.asarray(np.maximum(person.parents, 0))
+        num_answers, num_nodes = person.answer.shape
+        # Answers to questions about one node then count as one, if no other number is passed on.
+        self.by_node = person.surrogate.centre is not None and num_answers > num_nodes
+
+    def walkers(self, weights, unknowns) -> Walkers:
+        """From weights (W, d, M)."""
+        weights = jnp.moveaxis(weights, 0, -1)
+        effects = self.effects(weights)
+        return Walkers(weights, unknowns, effects, self.expected(effects))
+
+    def zs(self, walkers: Walkers) -> Array:
+        """All that is unknown, flat: as a `Target` has it; (W, dim)."""
+        blocks, weights = self.person.blocks, walkers.weights
+        there = blocks >= 0
+        theta = jnp.zeros((there.sum(), weights.shape[-1])).at[blocks[there]].set(weights[there])
+        return jnp.concatenate([theta.T, walkers.unknowns], -1)
+
+    def effects(self, weights):
+        """See `Walkers`."""
+        num, _, num_walkers = weights.shape
+        start = jnp.broadcast_to(jnp.eye(num)[..., None], (num, num, num_walkers))
+
+        def body(j, effects):
+            passed = jnp.sum(weights[j] * effects[:, self.parents[j]], 1)
+            return effects.at[:, j].add(passed)
+
+        return self.person.each(body, start)
+
+    def expected(self, effects):
+        """What is expected; (W, T, d)."""
+        person, effects = self.person, jnp.moveaxis(effects, -1, 0)
+        if not self.by_node:
+            return person.begin + jnp.einsum("tn,wni->wti", person.passed, effects)
+        node = jnp.asarray(person.history.questions.node)
+        return person.begin + person.passed.sum(1)[:, None] * effects[:, node]
+
+    def rows(self, precision, gap):
+        """Answers (W, T, d) and their precision as regressions on what was changed.
+
+        Of R rows, answers, or all those about one node: precision, and precision times what each
+        node rose by; (d, R, W).
+        """
+        pull = precision * gap
+        if self.by_node:
+            passed = self.person.passed
+            precision = jnp.einsum("tr,wti->wri", passed**2, precision)
+            pull = jnp.einsum("tr,wti->wri", passed, pull)
+        return precision.transpose(2, 1, 0), pull.transpose(2, 1, 0)
+
+    def sweep(self, keys, walkers: Walkers) -> Walkers:
+        """What is unknown of the answers, then every mechanism; ``keys`` (W,)."""
+        person = self.person
+        k_augment, k_draw = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        unknowns, precision, answer = jax.vmap(person.own.augment, (0, 0, 0, None))(
+            k_augment, walkers.unknowns, walkers.x, person.answer
+        )
+        gap = jnp.where(precision > 0, answer - person.begin, 0.0)
+        size, pull = self.rows(precision, gap)
+        num, most = self.there.shape
+        tiny = jnp.finfo(size.dtype).tiny
+        unit = jax.vmap(lambda key: jax.random.uniform(key, (num, most + 2), minval=tiny))(k_draw)
+        unit = jnp.moveaxis(unit, 0, -1)
+        effects = rose = walkers.effects
+        start = jnp.eye(num)
+        if not self.by_node:
+            start, rose = person.passed, jnp.einsum("tn,niw->tiw", person.passed, effects)
+        left = pull - size * rose.swapaxes(0, 1)
+        weights = walkers.weights
+        for nodes in np.array_split(person.order, max(1, min(_LOOPS, num // _NODES_OF_A_LOOP))):
+            first, last = nodes[0], nodes[-1] if self.by_node else len(rose)
+            below, numbers = num - first, jnp.asarray(nodes)
+            size, left = size[-below:], left[-below:]
+            own, gains = size[:, :last], effects[nodes, first:]
+            strength = sum(own[i] * gains[:, i, None] ** 2 for i in range(below))
+
+            def body(i, carry, own=own, gains=gains, strength=strength, last=last, numbers=numbers):
+                weights, rose, left, pull = carry
+                j = numbers[i]
+                parents = [
+                    jnp.where(
+                        self.there[j, m],
+                        jax.lax.dynamic_index_in_dim(rose[:last], self.parents[j, m], 1, False),
+                        0.0,
+                    )
+                    for m in range(most)
+                ]
+                parents = jnp.stack(parents, 1)
+                drawn, changed = self.drawn(j, unit[j], weights[j], parents, strength[i], pull)
+                rise = sum(changed[m] * parents[:, m] for m in range(most))
+                left = left - own * rise * gains[i][:, None]
+                pull = dot(left, gains[jnp.minimum(i + 1, len(numbers) - 1)])
+                now = sum(drawn[m] * parents[:, m] for m in range(most)) + start[:last, j, None]
+                return weights.at[j].set(drawn), rose.at[:last, j].set(now), left, pull
+
+            carry = weights, rose, left[:, :last], dot(left[:, :last], gains[0])
+            weights, rose, done, _ = jax.lax.fori_loop(0, len(nodes), body, carry)
+            left = jnp.concatenate([done, left[:, last:]], 1)
+        effects = rose if self.by_node else self.effects(weights)
+        return Walkers(weights, unknowns, effects, self.expected(effects))
+
+    def drawn(self, j, unit, weights, parents, strength, pull):
+        """Mechanism j's weights (M, W) from their conditional, and what they changed by."""
+        most = len(weights)
+        matrix = sum(s * row[:, None] * row for s, row in zip(strength, parents, strict=True))
+        vector = sum(p * row for p, row in zip(pull, parents, strict=True))
+        vector = vector + sum(matrix[m] * weights[m] for m in range(most))
+        there = self.there[j][:, None]
+        if self.person.target.reach.box is not None:
+            drawn = self.in_box(unit, j, weights, matrix, vector)
+        else:
+            drawn = jnp.where(there, self.normal(unit, j, matrix, vector), 0.0)
+        return drawn, jnp.where(there, drawn - weights, 0.0)
+
+    def normal(self, unit, j, matrix, vector):
+        """From a mixture of normals."""
+        log_weights, *of_all = self.person.prior
+        mean, precision, log_det = (leaf[:, j] for leaf in of_all)
+        pulled = jnp.einsum("cmn,cn->cm", precision, mean)
+        factor = cholesky(precision[:, None] + jnp.moveaxis(matrix, -1, 0), symmetrize_input=False)
+        half = triangular_solve(
+            factor, (pulled[:, None] + vector.T)[..., None], left_side=True, lower=True
+        )
+        normal = ndtri(unit[:-2]).T[..., None]
+        drawn = triangular_solve(
+            factor, half + normal, left_side=True, lower=True, transpose_a=True
+        )[..., 0]
+        if len(log_weights) == 1:
+            return drawn[0].T
+        log_dets = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+        fit = (half[..., 0] ** 2).sum(-1) - jnp.sum(mean * pulled, -1)[:, None]
+        log_weights = (log_weights + log_det)[:, None] - log_dets + fit / 2
+        ends = jnp.cumsum(jax.nn.softmax(log_weights, 0), 0)
+        which = jnp.minimum(jnp.sum(ends < unit[-2], 0), len(ends) - 1)
+        return jnp.take_along_axis(drawn, which[None, :, None], 0)[0].T
+
+    def in_box(self, unit, j, weights, matrix, vector):
+        """One by one, each within the prior's box."""
+        person = self.person
+        low, high = (
+            jnp.where(self.there, end[person.blocks], 0.0)
+            for end in jnp.asarray(person.target.reach.box)
+        )
+        for m in range(len(weights)):
+            size = jnp.maximum(matrix[m, m], 1e-12)
+            sd = 1 / jnp.sqrt(size)
+            mean = (
+                weights[m]
+                + (vector[m] - sum(matrix[m, n] * weights[n] for n in range(len(weights)))) / size
+            )
+            ends = low[j, m], high[j, m]
+            drawn = mean + sd * truncated_normal(unit[m], *((end - mean) / sd for end in ends))
+            # Of what no answer tells anything, the box alone does.
+            flat = unit[m] * (ends[1] - ends[0]) + ends[0]
+            drawn = jnp.clip(jnp.where(sd > 1e2 * (ends[1] - ends[0]), flat, drawn), *ends)
+            weights = weights.at[m].set(jnp.where(self.there[j, m], drawn, 0.0))
+        return weights
+
+
+def dot(rows: Array, gains: Array) -> Array:
+    """The sum of rows (n, R, W), each times its gain (n, W); (R, W)."""
+    return sum(row * gain for row, gain in zip(rows, gains, strict=True))
