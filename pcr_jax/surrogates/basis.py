@@ -39,6 +39,12 @@ _CURVATURES = ((0.01, 0.01), (0.3, 0.01), (0.01, 0.5), (0.01, 1.5))
 _PROBABILITIES = (0.5, 0.2, 0.15, 0.15)
 
 
+def bent_square(parents: Array) -> Array:
+    """Squares, which far from the centre go on as lines."""
+    inside = jnp.clip(parents, -_REACH, _REACH)
+    return inside * (2 * parents - inside)
+
+
 @dataclass(frozen=True)
 class _Basis:
     """Functions of one node's parents: parents, their squares, bumps, products of each pair.
@@ -68,8 +74,7 @@ class _Basis:
     def of(self, parents: Array) -> Array:
         """All functions at ``parents`` (..., P), in scales from their centres; (..., M)."""
         bumps = jnp.exp(-(((parents[..., None] - self.places) / self.width) ** 2) / 2)
-        inside = jnp.clip(parents, -_REACH, _REACH)
-        parts = [parents, inside * (2 * parents - inside), bumps.reshape(*parents.shape[:-1], -1)]
+        parts = [parents, bent_square(parents), bumps.reshape(*parents.shape[:-1], -1)]
         if self.products:
             pairs = combinations(range(parents.shape[-1]), 2)
             parts += [(parents[..., a] * parents[..., b])[..., None] for a, b in pairs]
