@@ -73,14 +73,14 @@ def judged(posteriors: Posteriors) -> Fit:
     """
     num_users = len(posteriors.draws)
     wrong = np.zeros(num_users)
-    answered = ~np.isnan(np.asarray(posteriors.history.answer)).all((1, 2))
-    answered &= np.isfinite(posteriors.log_density[:, 0, 0])
-    if not answered.any() or not can_judge(posteriors):
+    told = ~np.isnan(np.asarray(posteriors.history.answer)).all((1, 2))
+    told &= np.isfinite(posteriors.draws).all((1, 2, 3))
+    if not told.any() or not can_judge(posteriors):
         return Fit(wrong, None)
     surrogate, history = in_scale(posteriors.surrogate, posteriors.history)
     model = for_users(surrogate, num_users), history, _keys(posteriors)
     weights = None
-    for users, padded in chunks_of(np.flatnonzero(answered), _USERS * width()):
+    for users, padded in chunks_of(np.flatnonzero(told), _USERS * width()):
         found = _compared(posteriors.likelihood, *take(model, padded))
         log_odds, own = (np.asarray(leaf)[: len(users)] for leaf in found)
         if weights is None:
