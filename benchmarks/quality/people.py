@@ -16,7 +16,6 @@ import numpy as np
 import pcr_jax as pcr
 from benchmarks.problems import SIGMA, histories, surrogate
 from pcr_jax.experiments import PAPER
-from pcr_jax.inference.fit import LEAST_PROBABLE, fit_probabilities
 from pcr_jax.inference.mixing import MAX_RHAT, rank_rhat
 from pcr_jax.surrogates.linear import edge_units
 
@@ -168,7 +167,7 @@ def misfit_rows(num_people: int) -> list[dict]:
         x, history = asked(truth, units, num_people, **errors)
         posteriors = infer(surrogates(graph, units)["linear"], history)
         found = predicted(posteriors, truth, x, units["scale"])
-        found["poorly_fitting"] = float((fit_probabilities(posteriors) < LEAST_PROBABLE).mean())
+        found["poorly_fitting"] = float((posteriors.fit.wrong > 0.5).mean())
         rows.append({"case": name, **found, **of_answers(posteriors)})
     return rows
 

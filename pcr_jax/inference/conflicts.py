@@ -106,12 +106,14 @@ def ask_again(posteriors: Posteriors, user: int) -> str | None:
         said.append(f"{name} would become {number}" if not said else f"{name} {number}")
     *others, last = said
     reported = f"{', '.join(others)} and {last}" if others else last
-    on_average = "" if np.asarray(history.questions.individual)[user, t] else ", on average,"
+    whose, average, theirs = "", "", ""
+    if not np.asarray(history.questions.individual)[user, t]:
+        whose, average, theirs = "for people like you ", ", on average,", " for them"
     moved = "rose" if worst["shift"] >= 0 else "fell"
     return (
-        f"Your answer to question {t + 1}, that{on_average} {reported} if {worst['node']} {moved} "
-        f"by {_written(abs(worst['shift']))}, does not fit your other answers: please think about "
-        "it again."
+        f"Your answer to question {t + 1}, that {whose}{reported}{average} if {worst['node']} "
+        f"{moved} by {_written(abs(worst['shift']))}{theirs}, does not fit your other answers: "
+        "please think about it again."
     )
 
 

@@ -12,7 +12,6 @@ import pandas as pd
 from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
 from pcr_jax.inference.arviz_data import coefficients_of, rhat_and_ess
-from pcr_jax.inference.fit import LEAST_PROBABLE, can_judge, fit_probabilities
 from pcr_jax.inference.mixing import MAX_RHAT
 from pcr_jax.inference.posteriors import Posteriors
 from pcr_jax.inference.status import PosteriorStatus
@@ -72,10 +71,8 @@ def diagnose(posteriors) -> pd.DataFrame:
     if isinstance(posteriors, Posteriors):
         unknown = np.concatenate([posteriors.draws, posteriors.unknowns], -1)
         users, codes = np.arange(len(unknown)), posteriors.status
-        if can_judge(posteriors):
-            draws = np.isin(codes, (PosteriorStatus.ok, PosteriorStatus.poorly_mixed))
-            misfit = draws & (fit_probabilities(posteriors) < LEAST_PROBABLE)
-            codes = np.where(misfit, PosteriorStatus.poorly_fitting, codes)
+        misfit = posteriors.fit.wrong > 0.5
+        codes = np.where(misfit, PosteriorStatus.poorly_fitting, codes)
         num_walkers = posteriors.info["num_walkers"]
     else:
         unknown = np.moveaxis(coefficients_of(posteriors), 2, 0)

@@ -1,105 +1,177 @@
-"""Whether any SCM of the surrogate can fit a person's answers: a test of lack of fit.
+"""Whether any SCM of the surrogate fits a person's answers, and what to believe where none does.
 
-Given its parents as they were reported, a node's answers are a regression on the mechanism's
-features, whatever its numbers. If they also follow other features of nodes that come before it
-(their changes and the squares of these: edges that the graph lacks, curves that the mechanism
-lacks), no numbers fit: the F test of nested regressions (Draper & Smith, "Applied Regression
-Analysis", ch. 1 and 6), node by node.
+The surrogate is held against itself expanded by edges and curves (`pcr_jax.surrogates.expanded`),
+by the evidence of the answers under both (Kass & Raftery, "Bayes Factors", 1995), from the filter
+of `Gibbs`. Where the expanded one is believed, an SCM of the surrogate that is handed on answers
+one question at random as that does: no such SCM is right about all, and over the draws they are as
+far apart as the surrogate is wrong.
 """
 
 from __future__ import annotations
 
-import jax
-import numpy as np
-from scipy.stats import f as f_distribution
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pcr_jax.batching import chunks_of, take, width
-from pcr_jax.inference.posteriors import Posteriors
-from pcr_jax.inference.samplers.gibbs import Person
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pcr_jax.batching import chunks_of, take, user_keys, width
+from pcr_jax.history import History, Questions
+from pcr_jax.inference.samplers.gibbs import Gibbs, Person, systematic
 from pcr_jax.inference.target import Target
 from pcr_jax.surrogates import for_users, in_scale
-from pcr_jax.surrogates.regression import is_regression
+from pcr_jax.surrogates.expanded import expanded
+from pcr_jax.surrogates.regression import padded_parents
 
-LEAST_PROBABLE = 0.01
-"""Answers fit poorly if a well-specified person's would so rarely lack as much."""
+if TYPE_CHECKING:
+    from pcr_jax.inference.posteriors import Posteriors
 
-_CHUNK = 32
-_NUM_DRAWS = 256  # over which probabilities of being wrong are averaged
-# An answer is left out if it is so probably wrong. Where nothing fits, right ones are doubted too:
-# a lower bound would leave out what tells.
-_WRONG = 0.95
-# Of a regressor, what counts as none.
-_RANK = 1e-4
+# Of the surrogate being wrong, before anything is answered.
+_WRONG = 0.02
+# Filters, each of which takes the answers in an order of its own; particles of each.
+_ORDERS, _PARTICLES = 16, 32
+# Draws of the expanded surrogate's weights.
+_DRAWN = 64
+# How far the questions at random go, in scales.
+_REACH = 3.0
+# Coefficients are given what causes leave unexplained as if those moved by that share of the
+# question's shift at least.
+_LEAST = 0.25
+# Users whose answers, and whose draws, are looked at at once, for each unit of `width`.
+_USERS, _CHUNK = 8, 32
+
+
+class Fit(NamedTuple):
+    """Of each user: ``wrong`` (users,), how probably no SCM of the surrogate fits; ``weights``
+    (users, some draws, d, M) of the expanded surrogate.
+    """
+
+    wrong: np.ndarray
+    weights: np.ndarray | None
 
 
 def can_judge(posteriors: Posteriors) -> bool:
-    """Whether mechanisms are sums over features, and which answers are right is known."""
-    judges = hasattr(posteriors.likelihood, "wrong_probability")
-    return judges and is_regression(posteriors.surrogate)
+    """Whether `Gibbs` suits surrogate and likelihood, whose filter judges."""
+    return Gibbs().unsuited(posteriors.surrogate, posteriors.likelihood) is None
 
 
-def fit_probabilities(posteriors: Posteriors) -> np.ndarray:
-    """How probably well-specified people's answers would fit no better than each user's.
+def _keys(posteriors: Posteriors) -> Array:
+    """A key for each user, from that of `infer`."""
+    words = jnp.asarray(posteriors.info["key"], jnp.uint32).ravel()[-2:]
+    key = jax.random.fold_in(jax.random.wrap_key_data(words, impl="threefry2x32"), 3)
+    return user_keys(key, len(posteriors.draws))
 
-    A p-value, of the answers that are not almost surely wrong, with Bonferroni's correction for the
-    number of nodes. 1 where there is nothing to judge by.
+
+def judged(posteriors: Posteriors) -> Fit:
+    """How well each user's answers fit; 0 is how probably they do not where nothing can be said.
 
     Parameters
     ----------
     posteriors : Posteriors
-        See `can_judge`.
-
-    Returns
-    -------
-    array
-        Shape (num_users,).
     """
+    num_users = len(posteriors.draws)
+    wrong = np.zeros(num_users)
+    told = ~np.isnan(np.asarray(posteriors.history.answer)).all((1, 2))
+    told &= np.isfinite(posteriors.draws).all((1, 2, 3))
+    if not told.any() or not can_judge(posteriors):
+        return Fit(wrong, None)
     surrogate, history = in_scale(posteriors.surrogate, posteriors.history)
-    num = min(_NUM_DRAWS, posteriors.flat.shape[1])
-    wrong = posteriors.of_answers("wrong_probability", num).mean(1)
-    model, everybody = (for_users(surrogate, len(wrong)), history), np.arange(len(wrong))
-    found = np.ones(len(wrong))
-    for users, padded in chunks_of(everybody, _CHUNK * width()):
-        regressions = _regressions(posteriors.likelihood, *take(model, padded))
-        each = zip(*map(np.asarray, regressions), strict=True)
-        for i, (changes, gaps, usable, features) in zip(users, each, strict=False):
-            found[i] = _probability(changes, gaps, usable, features, ~(wrong[i] > _WRONG))
-    return found
+    model = for_users(surrogate, num_users), history, _keys(posteriors)
+    weights = None
+    for users, padded in chunks_of(np.flatnonzero(told), _USERS * width()):
+        found = _compared(posteriors.likelihood, *take(model, padded))
+        log_odds, own = (np.asarray(leaf)[: len(users)] for leaf in found)
+        if weights is None:
+            weights = np.zeros((num_users, *own.shape[1:]), own.dtype)
+        wrong[users] = 1 / (1 + np.exp(-(log_odds + np.log(_WRONG / (1 - _WRONG)))))
+        weights[users] = own
+    return Fit(wrong, weights)
 
 
 @jax.jit
-def _regressions(likelihood, surrogates, histories):
-    """Of each user: changes (T, d), which tell of their node (T, d), features (d, T, M)."""
+def _compared(likelihood, surrogates, histories, keys):
+    """Of each user the logarithm of the Bayes factor, and weights of the expanded surrogate."""
 
-    def one(surrogate, history):
-        person = Person(Target(surrogate, likelihood, history))
-        values, usable, features = person.reported()
-        return values - person.begin, values - person.base, usable, features
+    def one(surrogate, history, key):
+        def filtered(share, key):
+            person = Person(Target(expanded(surrogate, share), likelihood, history))
+            of_order = partial(person.filtered, num_particles=_PARTICLES)
+            return jax.vmap(of_order)(jax.random.split(key, _ORDERS))
 
-    return jax.vmap(one)(surrogates, histories)
+        k_filter, k_keep, k_draw = jax.random.split(key, 3)
+        both = jnp.array([0.0, 1.0]), jax.random.split(k_filter)
+        found = jax.lax.map(lambda of: filtered(*of), both)  # vmap takes longer to compile
+        particles, evidence = take(found, 1)
+        some = systematic(k_keep, jnp.repeat(evidence, _PARTICLES), _DRAWN)
+        places = some // _PARTICLES, some % _PARTICLES
+        mean, covariance = particles.mean[places], particles.covariance[places]
+        log_odds = jnp.subtract(*jax.nn.logsumexp(found[1], -1)[::-1])
+        return log_odds, _normal(k_draw, mean, covariance)
 
-
-def _probability(changes, gaps, usable, features, right) -> float:
-    """The smallest p-value of a user's nodes, times their number."""
-    found = []
-    for j, own in enumerate(features.astype(float)):
-        rows = usable[:, j] & right
-        before = changes[rows, :j].astype(float)
-        every = np.concatenate([own[rows], before, before**2], 1)
-        (least, few), (less, many) = (
-            _left(some, gaps[rows, j].astype(float)) for some in (own[rows], every)
-        )
-        if few < many < rows.sum():
-            ratio = (least - less) / (many - few) / max(less / (rows.sum() - many), 1e-12)
-            found.append(f_distribution.sf(ratio, many - few, rows.sum() - many))
-    return min(1.0, len(found) * min(found)) if found else 1.0
+    return jax.lax.map(lambda user: one(*user), (surrogates, histories, keys), batch_size=width())
 
 
-def _left(features, gaps) -> tuple[float, int]:
-    """The sum of squares that a regression leaves, and its rank."""
-    size = np.abs(features).max(0, initial=0.0)
-    kept = features[:, size > 0] / size[size > 0]
-    if not kept.size:
-        return float(gaps @ gaps), 0
-    weights, _, rank, _ = np.linalg.lstsq(kept, gaps, rcond=_RANK)
-    return float(np.sum((gaps - kept @ weights) ** 2)), int(rank)
+def _normal(key, mean, covariance):
+    """A draw from each normal; (n, d, M)."""
+    spread = jnp.diagonal(covariance, axis1=-2, axis2=-1)
+    ridge = 1e-6 * jnp.maximum(spread, 1e-8)[..., None] * jnp.eye(spread.shape[-1])
+    factor = jnp.linalg.cholesky((covariance + covariance.swapaxes(-1, -2)) / 2 + ridge)
+    factor = jnp.where(jnp.isfinite(factor), factor, 0.0)
+    return mean + jnp.einsum("njkm,njm->njk", factor, jax.random.normal(key, mean.shape))
+
+
+def with_misfit(posteriors: Posteriors, theta: Array) -> Array:
+    """Draws theta (user, n, k), as many as are believed to be wrong moved by how much they are.
+
+    Parameters
+    ----------
+    posteriors : Posteriors
+    theta : Array
+        Shape (num_users, n, k).
+    """
+    fit, num = posteriors.fit, theta.shape[1]
+    keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, num)))(_keys(posteriors))
+    unit = jax.vmap(lambda key: jax.random.uniform(key, (num,)))(keys[:, 0])
+    moves = np.asarray(unit) < fit.wrong[:, None]
+    out = np.array(theta)
+    surrogate, history = in_scale(posteriors.surrogate, posteriors.history)
+    model = for_users(surrogate, len(out)), history.x, keys[:, 1], out, fit.weights
+    for users, padded in chunks_of(np.flatnonzero(moves.any(1)), _CHUNK * width()):
+        moved = np.asarray(_moved(posteriors.likelihood, *take(model, padded)))[: len(users)]
+        out[users] = np.where(moves[users][..., None], moved, out[users])
+    return jnp.asarray(out)
+
+
+@jax.jit
+def _moved(likelihood, surrogates, x, keys, thetas, weights):
+    """Every theta (user, n, k) such that it answers one question as the expanded surrogate does."""
+
+    def one(surrogate, x, key, theta, weights):
+        graph, blocks = surrogate.graph, surrogate.blocks
+        parents = padded_parents(graph)
+        k_node, k_shift = jax.random.split(key)
+        node = jax.random.choice(k_node, jnp.asarray(np.flatnonzero(graph.descendants.any(1))))
+        shift = jax.random.uniform(k_shift, (), x.dtype, -_REACH, _REACH)
+        question = Questions(node[None], shift[None], jnp.ones(1, bool))
+        history = History(question, jnp.full((1, len(x)), jnp.nan), x)
+        person = Person(Target(expanded(surrogate, jnp.ones(())), likelihood, history))
+        values, base = person.expected(weights)[0], person.base[0]
+        features: Any = jax.vmap(surrogate.features, (0, None))
+        nodes = np.arange(len(x))
+        rise = features(nodes, values) - features(nodes, x)
+        own = jnp.where(blocks >= 0, theta[blocks], 0.0)
+        left = values - base - jnp.sum(own * rise, -1)
+        changes = jnp.where(parents >= 0, (values - x)[parents], 0.0)
+        size = jnp.maximum(jnp.sum(changes**2, -1), (_LEAST * shift) ** 2)
+        step = (left / size)[:, None] * changes
+        return theta.at[blocks[:, : parents.shape[1]]].add(step)
+
+    def of_user(surrogate, x, key, thetas, weights):
+        num = len(thetas)
+        some = (np.arange(num) * 7) % len(weights)
+        each = jax.vmap(one, (None, None, 0, 0, 0))
+        return each(surrogate, x, jax.random.split(key, num), thetas, weights[some])
+
+    return jax.vmap(of_user)(surrogates, x, keys, thetas, weights)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,9 @@ from pcr_jax.history import History
 from pcr_jax.likelihoods import Likelihood
 from pcr_jax.scm import SCM
 from pcr_jax.surrogates import Surrogate, for_users, in_scale
+
+if TYPE_CHECKING:
+    from pcr_jax.inference.fit import Fit
 
 _CHUNK = 32  # users whose predictions are made at once, for each unit of `width`
 _MAPPED = 64  # draws of each of them whose answers are looked at at once
@@ -86,6 +89,13 @@ class Posteriors:
         z = np.concatenate([self.draws, self.unknowns], -1)
         return _by_walker(z, self.info["num_walkers"])
 
+    @cached_property
+    def fit(self) -> Fit:
+        """How probably no SCM of the surrogate fits each user's answers, see `Fit`."""
+        from pcr_jax.inference.fit import judged  # which imports what imports this module
+
+        return judged(self)
+
     @nan_is_a_value
     def scms(self, draws: int | None = None) -> SCM:
         """The users' SCMs under their posteriors.
@@ -108,6 +118,10 @@ class Posteriors:
             If ``draws`` is no number of draws that there are.
         """
         theta = reduced(self.draws, self.info["num_walkers"], draws)
+        if draws is not None and self.fit.wrong.any():
+            from pcr_jax.inference.fit import with_misfit  # which imports what imports this module
+
+            theta = with_misfit(self, theta)
 
         def one(surrogate, theta):
             return surrogate.scm(theta)

@@ -2,7 +2,7 @@
 
 A generalized additive model (Hastie & Tibshirani 1986) for each node, with products of pairs of
 parents where wanted. How free a mechanism is, is averaged by evidence: its prior is a mixture of
-normals, from next to no curvature to much ("spike and slab", George & McCulloch 1993), so that a
+normals, of a line, a parabola, or any steps ("spike and slab", George & McCulloch 1993), so that a
 linear person costs little and a curved one is followed. Eq. 3 of the paper is the case without any
 functions.
 """
@@ -31,17 +31,25 @@ from pcr_jax.surrogates.linear import set_units
 from pcr_jax.surrogates.priors import NormalMixture, Prior
 from pcr_jax.surrogates.regression import padded_parents
 
-# Bumps are placed so far to both sides of the centre, in scales: beyond, mechanisms are linear.
+# Steps are placed so far to both sides of the centre, in scales; beyond, parabolas are lines.
 _REACH = 2.5
-# Standard deviations of the weights of squares and products, and of bumps, and how probable each
-# pair is: a linear mechanism, a bent one, one of a gentle and one of any shape.
-_CURVATURES = ((0.01, 0.01), (0.3, 0.01), (0.01, 0.5), (0.01, 1.5))
-_PROBABILITIES = (0.5, 0.2, 0.15, 0.15)
+# How wide a step is, of the distance to the next.
+_WIDTH = 0.7
+# Standard deviations of the weights of lines, of squares and products, and of steps, and how
+# probable each normal is: a line, a parabola, a curve that comes to an end on both sides.
+_SHAPES = ((1.0, 0.01, 0.01), (1.0, 0.3, 0.01), (0.01, 0.01, 0.5))
+_PROBABILITIES = (0.7, 0.15, 0.15)
+
+
+def bent_square(parents: Array) -> Array:
+    """Squares, which far from the centre go on as lines."""
+    inside = jnp.clip(parents, -_REACH, _REACH)
+    return inside * (2 * parents - inside)
 
 
 @dataclass(frozen=True)
 class _Basis:
-    """Functions of one node's parents: parents, their squares, bumps, products of each pair.
+    """Functions of one node's parents: parents, their squares, steps, products of each pair.
 
     As the function of a `Mechanism` its coefficients are weights, then each parent's centre and
     scale, then the node's own scale.
@@ -52,13 +60,13 @@ class _Basis:
 
     @property
     def places(self) -> np.ndarray:
-        """Where bumps are; (num_functions,)."""
+        """Where steps are; (num_functions,)."""
         return np.linspace(-_REACH, _REACH, self.num_functions)
 
     @property
     def width(self) -> float:
-        """Of a bump: the distance to the next."""
-        return 2 * _REACH / max(self.num_functions - 1, 1)
+        """Of a step."""
+        return _WIDTH * 2 * _REACH / max(self.num_functions - 1, 1)
 
     def num_weights(self, num_parents: int) -> int:
         """How many functions there are of so many parents."""
@@ -67,9 +75,8 @@ class _Basis:
 
     def of(self, parents: Array) -> Array:
         """All functions at ``parents`` (..., P), in scales from their centres; (..., M)."""
-        bumps = jnp.exp(-(((parents[..., None] - self.places) / self.width) ** 2) / 2)
-        inside = jnp.clip(parents, -_REACH, _REACH)
-        parts = [parents, inside * (2 * parents - inside), bumps.reshape(*parents.shape[:-1], -1)]
+        steps = jnp.tanh((parents[..., None] - self.places) / self.width)
+        parts = [parents, bent_square(parents), steps.reshape(*parents.shape[:-1], -1)]
         if self.products:
             pairs = combinations(range(parents.shape[-1]), 2)
             parts += [(parents[..., a] * parents[..., b])[..., None] for a, b in pairs]
@@ -209,12 +216,12 @@ class BasisSurrogate:
 def _places_of(num_parents: int, most: int, basis: _Basis) -> np.ndarray:
     """Where, among the functions of ``most`` parents, those of the first few are."""
     linear = np.arange(num_parents)
-    bumps = 2 * most + np.arange(num_parents * basis.num_functions)
+    steps = 2 * most + np.arange(num_parents * basis.num_functions)
     if not basis.products:
-        return np.concatenate([linear, most + linear, bumps])
+        return np.concatenate([linear, most + linear, steps])
     begin = most * (2 + basis.num_functions)
     pairs = [i for i, (_, b) in enumerate(combinations(range(most), 2)) if b < num_parents]
-    return np.concatenate([linear, most + linear, bumps, begin + np.array(pairs, int)])
+    return np.concatenate([linear, most + linear, steps, begin + np.array(pairs, int)])
 
 
 def basis_names(graph: Graph, basis: _Basis) -> tuple[str, ...]:
@@ -223,9 +230,9 @@ def basis_names(graph: Graph, basis: _Basis) -> tuple[str, ...]:
     for child, parents in zip(graph.nodes, graph.parents, strict=True):
         causes = [graph.nodes[p] for p in parents]
         names += [f"{child} <- {cause}" for cause in causes]
-        bumps = range(1, basis.num_functions + 1)
+        steps = range(1, basis.num_functions + 1)
         names += [f"{child} <- {cause} ^ 2" for cause in causes]
-        names += [f"{child} <- {cause} [{i}]" for cause in causes for i in bumps]
+        names += [f"{child} <- {cause} [{i}]" for cause in causes for i in steps]
         if basis.products:
             names += [f"{child} <- {a} * {b}" for a, b in combinations(causes, 2)]
     return tuple(names)
@@ -236,11 +243,11 @@ def basis_surrogate(
     *,
     scale: Sequence[float],
     centre: Sequence[float],
-    num_functions: int = 6,
+    num_functions: int = 8,
     products: bool = False,
     prior: Prior | None = None,
 ) -> BasisSurrogate:
-    """Mechanisms linear in a basis: for every parent a linear term, a square and some bumps.
+    """Mechanisms linear in a basis: for every parent a linear term, a square and some steps.
 
     Parameters
     ----------
@@ -249,13 +256,13 @@ def basis_surrogate(
     scale, centre : sequence of float
         Of the population, natural units, one per node: standard deviations and means, such as.
     num_functions : int
-        Gaussian bumps for every parent, evenly placed within 2.5 scales of its centre.
+        Steps (tanh) for every parent, evenly placed within 2.5 scales of its centre.
     products : bool
         Whether products of two parents are functions too.
     prior : Prior, optional
-        Of all weights, in units of ``scale``. By default linear effects are N(0, 1); squares and
-        products of a mechanism, and its bumps, are normal with mean 0 and standard deviations of
-        (.01, .01), (.3, .01), (.01, .5) or (.01, 1.5), of probabilities .5, .2, .15 and .15.
+        Of all weights, in units of ``scale``. By default those of a mechanism are normal with mean
+        0; lines, squares and products, and steps have standard deviations of (1, .01, .01),
+        (1, .3, .01) or (.01, .01, .5), of probabilities .7, .15 and .15.
 
     Raises
     ------
@@ -288,10 +295,10 @@ def _of_any_shape(graph: Graph, basis: _Basis) -> NormalMixture:
     blocks: list[int] = []
     for parents in filter(None, graph.parents):
         num, total = len(parents), basis.num_weights(len(parents))
-        num_bumps = num * basis.num_functions
-        kinds += [0] * num + [1] * num + [2] * num_bumps + [1] * (total - 2 * num - num_bumps)
+        num_steps = num * basis.num_functions
+        kinds += [0] * num + [1] * num + [2] * num_steps + [1] * (total - 2 * num - num_steps)
         blocks += [max(blocks, default=-1) + 1] * total
-    sds = [np.array([1.0, *pair])[kinds] for pair in _CURVATURES]
+    sds = [np.array(of_kinds)[kinds] for of_kinds in _SHAPES]
     factor: Any = np.stack([np.diag(sd) for sd in sds])
     weights: Any = np.array(_PROBABILITIES)
     mean: Any = np.zeros(factor.shape[:-1])

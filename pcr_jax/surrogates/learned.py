@@ -15,10 +15,6 @@ from pcr_jax.surrogates.base import check_surrogate
 from pcr_jax.surrogates.priors import NormalMixture, Prior
 from pcr_jax.surrogates.regression import Regression, is_regression, padded_parents
 
-# Of the deviation of a linear term, that of other terms where they are largest. Bumps overlap:
-# independent weights of sd s give a curve that departs by 1.9 s between distant places, which for
-# half of the deviation is about what the line departs by over one scale.
-_OTHER = 0.5
 # Prior draws whose moments are taken: variances to about 1 %.
 _NUM_DRAWS = 2**14
 # Residual variance, at least, as a share of all: mechanisms may fit to rounding.
@@ -79,11 +75,20 @@ def prior_moments(prior: Prior, k: int) -> tuple[np.ndarray, np.ndarray]:
     return draws.mean(0), draws.std(0)
 
 
+def _normals(prior: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations (C, k) of the prior's normals, or of one with its moments."""
+    if not hasattr(prior, "factor"):
+        mean, sd = prior_moments(prior, k)
+        return mean[None], sd[None]
+    mean, factor = np.asarray(prior.mean, np.float64), np.asarray(prior.factor, np.float64)
+    return mean, np.sqrt((factor**2).sum(-1))
+
+
 def _regressed(features, response, mean, sd):
-    """Moments of the weights of a linear regression with an intercept: (M,) and (M, M).
+    """Moments of the weights of a linear regression with an intercept: (M,), (M, M); evidence.
 
     Conjugate: weights are N(mean, sd^2) beforehand, and the residual variance is that of least
-    squares.
+    squares. The evidence is the logarithm, up to a constant.
     """
     features, response = features - features.mean(0), response - response.mean()
     fitted, _, rank, _ = np.linalg.lstsq(features, response)
@@ -92,10 +97,13 @@ def _regressed(features, response, mean, sd):
     variance = max(variance, _LEAST * np.mean(response**2), np.finfo(float).tiny)
     ridge = np.sqrt(variance) / sd
     design = np.concatenate([features, np.diag(ridge)])
+    target = np.concatenate([response, ridge * mean])
     orthogonal, upper = np.linalg.qr(design)
-    weights = np.linalg.solve(upper, orthogonal.T @ np.concatenate([response, ridge * mean]))
+    weights = np.linalg.solve(upper, orthogonal.T @ target)
     inverse = np.linalg.inv(upper)
-    return weights, variance * inverse @ inverse.T
+    squares = np.sum((target - design @ weights) ** 2) / variance
+    evidence = np.log(ridge / np.abs(np.diag(upper))).sum() - squares / 2
+    return weights, variance * inverse @ inverse.T, evidence
 
 
 def learned_prior(surrogate: Any, rows, *, deviation: float = 0.3) -> Any:
@@ -103,8 +111,9 @@ def learned_prior(surrogate: Any, rows, *, deviation: float = 0.3) -> Any:
 
     Every mechanism is regressed on the features of its parents, with an intercept, by Bayesian
     linear regression under the surrogate's own prior (Gelman et al., "Bayesian Data Analysis",
-    ch. 14), of which means and variances count. People are the population on average, and deviate
-    from it: the prior is the weights' normal with the deviation's variance added.
+    ch. 14), of which means and variances count: of several normals those of the one for which the
+    evidence is largest. People are the population on average, and deviate from it: the prior is
+    the weights' normal with the deviation's variance added.
 
     Parameters
     ----------
@@ -115,8 +124,9 @@ def learned_prior(surrogate: Any, rows, *, deviation: float = 0.3) -> Any:
         Shape (n, d), natural units: of anybody, refused or not. They have to come from an SCM on
         the surrogate's graph, without hidden common causes.
     deviation : float
-        Standard deviation, over people, of a linear effect, in units of ``scale``; half as much of
-        every other term where it is largest. `refit_prior` learns it from people's answers.
+        Standard deviation, over people, of a linear effect, in units of ``scale``; of every other
+        term so many of its own standard deviations. Of terms for which the chosen normal leaves
+        little room, as little is left. `refit_prior` learns it from people's answers.
 
     Returns
     -------
@@ -148,16 +158,19 @@ def learned_prior(surrogate: Any, rows, *, deviation: float = 0.3) -> Any:
     features = jax.vmap(surrogate_in_scale.features, (0, None))(np.arange(len(blocks)), rows)
     features, rows = (np.asarray(values, np.float64) for values in (features, rows))
     check_free(surrogate)
-    before, sd = prior_moments(surrogate.prior, k)
+    before, sd = _normals(surrogate.prior, k)
+    room = np.where(sd > 0, sd / sd.max(0), 1.0)
     mean, covariance = np.zeros(k), np.zeros((k, k))
     is_linear = np.arange(blocks.shape[1]) < padded_parents(graph).shape[1]
     for j, row in enumerate(blocks):
         if not (there := row >= 0).any():
             continue
         numbers = row[there]
-        prior = before[numbers], sd[numbers]
-        mean[numbers], of_weights = _regressed(features[j][:, there], rows[:, j], *prior)
-        largest = np.maximum(np.abs(features[j][:, there]).max(0), 1.0)
-        personal = deviation * np.where(is_linear[there], 1.0, _OTHER / largest)
+        given = features[j][:, there], rows[:, j]
+        normals = zip(before[:, numbers], sd[:, numbers], strict=True)
+        found = [_regressed(*given, *normal) for normal in normals]
+        best = int(np.argmax([evidence for *_, evidence in found]))
+        mean[numbers], of_weights, _ = found[best]
+        personal = deviation * np.where(is_linear[there], room[best, numbers], sd[best, numbers])
         covariance[np.ix_(numbers, numbers)] = of_weights + np.diag(personal**2)
     return with_normal(surrogate, mean, covariance)

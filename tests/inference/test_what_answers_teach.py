@@ -128,6 +128,15 @@ def test_of_two_answers_that_contradict_each_other_one_is_asked_again(posteriors
     assert ("rose by 20,000" in sentence) != ("fell by 30,000" in sentence)
 
 
+def test_a_question_about_people_like_somebody_is_asked_again_in_its_own_words(posteriors):
+    history = posteriors.history
+    questions = replace(history.questions, individual=np.zeros(history.questions.node.shape, bool))
+    about = replace(posteriors, history=replace(history, questions=questions))
+    sentence = pcr.ask_again(about, 4)
+    assert "that for people like you X2 would become between 1.9 and 2.1, on" in sentence
+    assert " for them, does not fit" in sentence
+
+
 def test_misuse_of_posteriors_is_refused(posteriors):
     for function in (pcr.conflicts, pcr.taught, pcr.refit_prior):
         with pytest.raises(TypeError, match="posteriors to be a Posteriors"):
