@@ -7,6 +7,7 @@ other sign, noise that is 20 % larger, and twice as many wrong answers than are 
 """
 
 from functools import partial
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -106,9 +107,8 @@ def ranked(sampler, prior, likelihood, num_people: int, bug: str = "none", seed:
     return below, held, names, posteriors.status
 
 
-def calibration_row(label: dict, *settings, **more) -> list[dict]:
+def calibration_row(label: dict, below, held, names, status) -> list[dict]:
     """A row per quantity: the chi-square of its ranks, and how many intervals held the truth."""
-    below, held, names, status = ranked(*settings, **more)
     num = len(below)
     rows = []
     for q, name in enumerate(names):
@@ -124,6 +124,21 @@ def calibration_row(label: dict, *settings, **more) -> list[dict]:
         row["poorly_mixed"] = float((status == pcr.PosteriorStatus.poorly_mixed).mean())
         rows.append(row)
     return rows
+
+
+def distribution_functions(ranks: dict[str, np.ndarray]):
+    """ArviZ's figure of how far the ranks' are from a uniform one's (Säilynoja et al. 2022)."""
+    import arviz_plots
+    import xarray
+
+    rng = np.random.default_rng(0)
+    values = {
+        name: ("sample", (below + rng.uniform(size=len(below))) / (RANKED + 1))
+        for name, below in ranks.items()
+    }
+    data = xarray.DataTree.from_dict({"prior_sbc": xarray.Dataset(values)})
+    drawn = arviz_plots.plot_ecdf_pit(data, sample_dims=["sample"], backend="matplotlib")
+    return drawn.viz["figure"].item()
 
 
 def verdict(rows: list[dict]) -> dict:
@@ -143,7 +158,10 @@ PARTS = (*SAMPLERS, "bugs")
 
 
 def measure(options):
-    """Every sampler, with rates and noise fixed and inferred, from a box and a learnt prior."""
+    """Every sampler, with rates and noise fixed and inferred, from a box and a learnt prior.
+
+    Where there is ArviZ 1.x, with a figure for each.
+    """
     num_people = 100 if options.quick else 1000
     everything = [
         row for name, rows in options.recorded.items() if name in SAMPLERS for row in rows
@@ -151,19 +169,22 @@ def measure(options):
     for name in options.part:
         if name == "bugs":
             continue
-        rows = []
+        rows, ranks = [], {}
         for of, prior in PRIORS.items():
             for how, likelihood in LIKELIHOODS.items():
                 label = {"sampler": name, "prior": of, "noise and rate": how}
-                settings = SAMPLERS[name], prior, likelihood(), num_people
-                rows += calibration_row(label, *settings)
+                found = ranked(SAMPLERS[name], prior, likelihood(), num_people)
+                rows += calibration_row(label, *found)
+                ranks |= {f"{q}\n{of}, {how}": found[0][:, i] for i, q in enumerate(found[2])}
         everything += rows
         yield name, rows
+        if find_spec("arviz_plots"):
+            yield f"calibration_{name}.png", distribution_functions(ranks)
     if everything:
         yield "verdict", verdict(everything)
     if "bugs" in options.part:
         for bug in BUGS:
             settings = SAMPLERS["gibbs"], PRIORS["box"], LIKELIHOODS["fixed"](), num_people, bug
-            rows = calibration_row({"bug": bug}, *settings, seed=1)
+            rows = calibration_row({"bug": bug}, *ranked(*settings, seed=1))
             yield "bugs", rows
             yield f"verdict, bug {bug}", verdict(rows)
