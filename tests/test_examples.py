@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-NEEDS = {"recourse_for_your_model": "sklearn"}
+NEEDS = {"credit": "sklearn", "recourse_for_your_model": "sklearn"}
 
 
 def test_there_are_examples():
@@ -31,5 +31,7 @@ def test_the_example_runs_without_a_warning(path, capsys, monkeypatch, tmp_path)
     printed = capsys.readouterr()
     assert printed.out.strip()
     assert not printed.err
-    if "table" in values:
+    if "plan" in values and "task" in values:
+        assert "this is enough in" in values["plan"].letter()
+    elif "table" in values:
         keeps_to_the_constraints(values["table"], printed.out)
