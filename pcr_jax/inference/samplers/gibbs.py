@@ -510,7 +510,9 @@ class Gibbs:
             num_particles, num_warmup = self.particles(person.answer.size), self.num_warmup
             k_begin = jax.random.split(k_begin, chains)
             begun = jax.vmap(lambda key: person.begun(key, num_particles, each))(k_begin)
-            weights, unknowns = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun)
+            weights, unknowns = jax.tree.map(
+                lambda leaf: leaf.reshape(chains * each, *leaf.shape[2:]), begun
+            )
         model = person if person.surrogate.curved else Linear(person)
         log_likelihoods = jax.vmap(person.own.log_prob, (0, 0, None))
 
