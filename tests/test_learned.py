@@ -89,9 +89,9 @@ def test_a_curve_is_learnt_and_nothing_is_believed_of_it_beyond():
         found = np.asarray(jax.jit(jax.vmap(one))(thetas))
         error[name] = np.abs(found.mean(0) - true)[:, 1].max()
         spread = found.std(0)
-    # In scales, where X2 rises by 2.4 in all, and as bumps one scale apart can follow it.
+    # In scales, where X2 rises by 2.4 in all, and as steps .7 scales apart can follow it.
     assert error["learnt"] < 0.2 < 1.5 < error["before"]
-    # What people deviate by: a tenth over a scale, and about that more as curves.
+    # What people deviate by: a tenth of what each step may be, of which some are passed.
     assert (np.abs(spread[[0, -1], 1] / 0.1 - 2.0) < 1.0).all()
 
 

@@ -137,7 +137,10 @@ def distribution_functions(ranks: dict[str, np.ndarray]):
         for name, below in ranks.items()
     }
     data = xarray.DataTree.from_dict({"prior_sbc": xarray.Dataset(values)})
-    drawn = arviz_plots.plot_ecdf_pit(data, sample_dims=["sample"], backend="matplotlib")
+    size = {"figsize": (12, 2.2 * -(-len(ranks) // 4))}
+    drawn = arviz_plots.plot_ecdf_pit(
+        data, sample_dims=["sample"], backend="matplotlib", figure_kwargs=size
+    )
     return drawn.viz["figure"].item()
 
 
@@ -175,7 +178,7 @@ def measure(options):
                 label = {"sampler": name, "prior": of, "noise and rate": how}
                 found = ranked(SAMPLERS[name], prior, likelihood(), num_people)
                 rows += calibration_row(label, *found)
-                ranks |= {f"{q}\n{of}, {how}": found[0][:, i] for i, q in enumerate(found[2])}
+                ranks |= {f"{q} ({of}, {how})": found[0][:, i] for i, q in enumerate(found[2])}
         everything += rows
         yield name, rows
         if find_spec("arviz_plots"):

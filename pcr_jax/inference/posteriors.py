@@ -104,7 +104,9 @@ class Posteriors:
         ----------
         draws : int, optional
             How many per user, evenly taken over chains, walkers and steps. None, the default: one
-            SCM per user, with the posterior mean of the surrogate's numbers.
+            SCM per user, with the posterior mean of the surrogate's numbers. Of users whose answers
+            no SCM of the surrogate fits, so many are moved as that is probable (`fit`), each to
+            answer one question at random as an SCM that fits.
 
         Returns
         -------
