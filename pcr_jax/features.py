@@ -213,13 +213,11 @@ class Real(_Directed):
         for name in ("low", "high", "step"):
             value = getattr(self, name)
             if value is not None:
-                _checks.number(value, name)
-                if not np.isfinite(value):
-                    raise ValueError(f"Expected {name} to be finite, or None; got {value}.")
+                check = _checks.positive if name == "step" else _checks.on_host
+                check(value, name, ())
+                object.__setattr__(self, name, float(value))
         if None not in (self.low, self.high) and not self.low < self.high:  # type: ignore[operator]
             raise ValueError(f"Expected low < high; got low={self.low}, high={self.high}.")
-        if self.step is not None and not self.step > 0:
-            raise ValueError(f"Expected step > 0; got {self.step}.")
 
     @property
     def continuous(self) -> bool:  # type: ignore[override]
@@ -349,6 +347,8 @@ class _Named(Feature):
 
     def _check_names(self, names: Any) -> tuple:
         found = tuple(_checks.listed(names, "names"))
+        if not all(pd.api.types.is_scalar(name) for name in found):
+            raise TypeError(f"Expected names to be entries of a column; got {found}.")
         if isinstance(names, str | bytes | set | frozenset) or len(found) < 2:
             raise ValueError(f"Expected two names at least; got {_checks.shown(names)}.")
         if len(set(found)) != len(found):
@@ -458,11 +458,12 @@ class Nominal(_Named):
         super().__post_init__()
         object.__setattr__(self, "names", self._check_names(self.names))
         pairs = [
-            tuple(_checks.listed(pair, "a forbidden pair"))
+            tuple(_checks.listed(pair, "each pair of forbidden"))
             for pair in _checks.listed(self.forbidden, "forbidden")
         ]
         for pair in pairs:
-            if len(pair) != 2 or not set(pair) <= set(self.names):
+            known = all(pd.api.types.is_scalar(name) and name in self.names for name in pair)
+            if len(pair) != 2 or not known:
                 raise ValueError(f"Expected forbidden pairs of {list(self.names)}; got {pair}.")
         object.__setattr__(self, "forbidden", tuple(pairs))
 

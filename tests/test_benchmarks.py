@@ -18,6 +18,7 @@ import pcr_jax as pcr
 from benchmarks import __main__, plain, records, timing
 from benchmarks.peers import PEERS, dice_actions, sample, scipy_multi_start, torch_optimiser
 from benchmarks.problems import DATA, density
+from benchmarks.quality import mixed
 from benchmarks.speed import scale, stages
 from benchmarks.speed.inference import quality
 from benchmarks.speed.limits import counted
@@ -228,3 +229,16 @@ def test_parts_that_are_not_measured_again_stay_as_recorded(tmp_path):
     records.write_record(path, {"quick": False, "a": [{"x": 1}], "b": [{"x": 2}]})
     assert kept(False) == {"b": [{"x": 2}]}
     assert kept(True) == {}
+
+
+@pytest.mark.parametrize("kind", mixed.KINDS)
+def test_mixed_advice_is_held_against_an_exhaustive_search_of_its_own(kind):
+    drawn = mixed.random_task(3, kind)
+    now = dict(zip(drawn.task.features, drawn.task.encode(drawn.person)[0], strict=True))
+    nothing = dict.fromkeys(now, np.full(1, np.nan))
+    after = mixed.followed(drawn, now, nothing, drawn.effects)
+    assert {node: float(value[0]) for node, value in after.items()} == now
+    assert not mixed.favourable(drawn, after).any()
+    row = mixed.summary(kind, None, [mixed.found(seed, kind, None) for seed in (3, 4)])
+    assert (row["feasible"], row["validity"], row["misplaced"]) == (2, 1.0, 0)
+    assert row["cost_ratio"] == pytest.approx(1.0, abs=1e-5)

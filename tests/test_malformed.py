@@ -14,7 +14,8 @@ from benchmarks.quality.malformed import Case, Worker, outcome
 # Values that only the package makes, and NumPy's own words about wrong ones are to be expected.
 MADE = {"PlanStatus", "PosteriorStatus", "PosteriorWarning", "Population", "ExactPosterior"}
 MADE |= {"Report", "Plan", "Posteriors", "Belief", "Outlook", "Samples", "Target"}
-MADE |= {"BasisSurrogate", "FittedSCM", "Mixture"}  # by functions, which are tried
+MADE |= {"TaskPlan", "TaskSession", "FittedSCM"}
+MADE |= {"BasisSurrogate", "Mixture"}  # by functions, which are tried
 MADE |= {"Likelihood", "Prior", "Sampler", "Surrogate", "Wrong"}  # contracts
 
 

@@ -341,6 +341,8 @@ def cases() -> dict[str, Case]:
         return case(type(value), *more, **{name: getattr(value, name) for name in names})
 
     flags = dict.fromkeys(("increase_only", "decrease_only"), jnp.zeros((3, 3), bool))
+    listed = NAMES | {"list of text", "networkx"}
+    switches = {"actionable": True, "immutable": False, "protected": False}
     first = one_history.answer
     counterfactual, draw = partial(truth.counterfactual, x), lambda scm: scm.sample(key, 2)
     answers = lambda wrong: pcr.SimulatedUser(truth, wrong=wrong).answer(key, questions, x)  # noqa: E731
@@ -510,6 +512,42 @@ def cases() -> dict[str, Case]:
             **{"history": room, "posteriors": None},
         ),
         "pose": case(pcr.pose, digits=3, cost="l1", intervention="soft", max_set_size=3),
+        "Real": case(
+            pcr.Real,
+            {
+                "low": NONE | {"minus one", "zero", "rank 0", "1e-40", "decimal"},
+                "high": NONE | POSITIVE | {"1e-40"},
+                **{"step": NONE | POSITIVE, "unit": NONE | {"text", "number as text"}},
+                **{"label": NONE | {"text", "number as text"}, "direction": NONE},
+                **{name: {"True"} for name in switches},
+            },
+            **{"low": 0.0, "high": 0.75, "step": 0.5, "unit": None, "direction": None},
+            **{"label": None, **switches},
+        ),
+        "Integer": case(
+            pcr.Integer,
+            {"low": NONE | {"minus one", "zero"}, "high": NONE | ONE | {"10**30"}, "step": LIMIT},
+            **{"low": 0, "high": 1, "step": 1, "only": ("low", "high", "step")},
+        ),
+        "Levels": case(
+            pcr.Levels, {"names": listed | {"array of bool"}}, names=["a", "b"], only=("names",)
+        ),
+        "Nominal": case(
+            pcr.Nominal,
+            {"names": listed, "forbidden": EMPTY},
+            **{"names": ["a", "b"], "forbidden": [], "only": ("names", "forbidden")},
+        ),
+        "Task": case(
+            pcr.Task,
+            {
+                **{"favourable": COUNT | NONE | {"True"}, "threshold": NONE | INSIDE},
+                **{"graph": EMPTY, "scale": NONE, "forbidden": NONE | FUNCTION | EMPTY},
+            },
+            known_as="data",
+            **{"model": model, "data": pd.DataFrame(x, columns=nodes), "graph": edges},
+            **{"features": {"X1": pcr.Real(low=-2.0, high=2.0)}, "favourable": 1},
+            **{"threshold": 0.5, "scale": {"X1": 1.0}, "forbidden": [{"X2": 1.0}]},
+        ),
         "Session": case(
             pcr.Session,
             {"likelihood": NONE, "sampler": NONE, "path": PATH, "digits": ONE},

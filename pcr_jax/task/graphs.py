@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
@@ -40,10 +41,14 @@ def as_graph(graph: Any, more: Iterable[str] = ()) -> Graph:
     elif hasattr(graph, "nodes"):
         return as_graph(Graph.from_networkx(graph), more)
     else:
-        edges = [tuple(_checks.listed(e, "an edge")) for e in _checks.listed(graph, "graph")]
+        edges = [
+            tuple(_checks.listed(e, "each edge of graph")) for e in _checks.listed(graph, "graph")
+        ]
         if any(len(edge) != 2 for edge in edges):
             raise ValueError(f"Expected graph to be (parent, child) pairs; got {edges}.")
         nodes = [end for edge in edges for end in edge]
+    for node in nodes:
+        _checks.instance(node, str | numbers.Real, "each node of graph")
     nodes = list(dict.fromkeys([*nodes, *more]))
     causes = {node: [parent for parent, child in edges if child == node] for node in nodes}
     try:

@@ -116,7 +116,7 @@ class Task:
         _checks.instance(data, pd.DataFrame, "data")
         _checks.instance(features, Mapping, "features")
         for column, feature in features.items():
-            _checks.instance(feature, Feature, f"feature of {column!r}", " See pcr_jax.Real.")
+            _checks.instance(feature, Feature, f"features[{column!r}]", " See pcr_jax.Real.")
         acted = [column for column, feature in features.items() if feature.acted]
         if not acted:
             raise ValueError("Expected features of which one can be acted on; got none.")
@@ -177,7 +177,10 @@ class Task:
 
     def _check_forbidden(self) -> None:
         """Raise unless it is a function, or combinations of columns."""
-        if self.forbidden is None or callable(self.forbidden):
+        if self.forbidden is None:
+            return
+        if callable(self.forbidden):
+            _checks.function(self.forbidden, "forbidden", "(rows) -> boolean")
             return
         for combination in _checks.listed(self.forbidden, "forbidden"):
             _checks.instance(combination, Mapping, "each of forbidden")

@@ -110,7 +110,7 @@ def test_numbers_have_no_noise():
     [
         (lambda: pcr.Real(low=1.0, high=0.0), "low < high"),
         (lambda: pcr.Real(step=0.0), "step > 0"),
-        (lambda: pcr.Real(low=np.inf), "low to be finite"),
+        (lambda: pcr.Real(low=np.inf), "finite values for low"),
         (lambda: pcr.Real(direction="up"), "direction"),
         (lambda: pcr.Integer(step=0.5), "step to be whole"),
         (lambda: pcr.Levels(["a"]), "two names"),
