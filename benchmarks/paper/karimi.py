@@ -40,6 +40,7 @@ PUBLISHED = {
     ("loan", "mlp"): ((100, 11.0), (80, 11.0), (100, 11.7)),
     ("loan", "forest"): ((100, 15.2), (94, 15.6), (100, 16.3)),
 }
+FITS = ["truth", "linear", "splines", "splines, asked"]
 SOLVER = Optimal(max_cost=4.0, first_level=0.02)
 
 
@@ -157,13 +158,8 @@ def rows_of(scm: str, model: str, num_people: int, seed: int, fits) -> list[dict
         "splines": lambda: setting.plan(fitted.scms(setting.key, num_people, DRAWS), level=LEVEL),
         "splines, asked": lambda: setting.plan(setting.asked(fitted), level=LEVEL),
     }
-    theirs = dict(
-        zip(
-            ("truth", "linear", "splines", "splines, asked"),
-            (*PUBLISHED[scm, model], PUBLISHED[scm, model][-1]),
-            strict=True,
-        )
-    )
+    truths, of_lines, gaussian = PUBLISHED[scm, model]
+    theirs = dict(zip(FITS, (truths, of_lines, gaussian, gaussian), strict=True))
     best, rows = None, []
     for fit in fits:
         plan = made[fit]()
@@ -178,14 +174,8 @@ def rows_of(scm: str, model: str, num_people: int, seed: int, fits) -> list[dict
             row["cost_by_truths"] = float(cost[both].mean() / best[both].mean())
         if fit.startswith("splines"):
             row["stated"] = float(np.nanmean(plan.p_valid))
-        row |= {"acted": float(acted.mean())}
-        row |= dict(
-            zip(
-                ("their_validity", "their_cost"),
-                (theirs[fit][0] / 100, theirs[fit][1]),
-                strict=True,
-            )
-        )
+        row |= {"acted": float(acted.mean()), "their_validity": theirs[fit][0] / 100}
+        row["their_cost"] = theirs[fit][1]
         rows.append(row)
     return rows
 
@@ -201,7 +191,6 @@ def measure(options):
 
 
 NAMES = [f"{scm}-{model}" for scm, models in CASES.items() for model in models]
-FITS = ["truth", "linear", "splines", "splines, asked"]
 OPTIONS = {
     "--people": {"type": int, "default": 100, "help": "of each repetition"},
     "--seeds": {"type": int, "default": 1, "help": "repetitions"},
