@@ -20,7 +20,8 @@ def test_the_forest_is_scikit_learns():
 
 @pytest.mark.slow
 def test_a_plan_of_the_true_scm_works_and_costs_the_least():
-    truth, linear, splines = rows_of("lin", "logistic", 6, 0, ["truth", "linear", "splines"])
+    fits = ["truth", "linear", "splines"]
+    truth, linear, splines = rows_of("lin", "logistic", 6, 0, fits)
     assert truth["validity"] == 1.0
     assert splines["validity"] == 1.0
     assert splines["cost_by_truths"] > 0.99

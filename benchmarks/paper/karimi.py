@@ -9,6 +9,7 @@ questions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -147,7 +148,7 @@ class Setting:
         return pcr.infer(k_infer, surrogate, history, pcr.mixture()).scms(draws=DRAWS)
 
 
-def rows_of(scm: str, model: str, num_people: int, seed: int, fits) -> list[dict]:
+def rows_of(scm: str, model: str, num_people: int, seed: int, fits) -> Iterator[dict]:
     """A row for each of what is known."""
     setting = Setting(scm, model, num_people, seed)
     fitted = pcr.fit_scm(np.asarray(setting.rows), setting.truth.graph)
@@ -160,7 +161,7 @@ def rows_of(scm: str, model: str, num_people: int, seed: int, fits) -> list[dict
     }
     truths, of_lines, gaussian = PUBLISHED[scm, model]
     theirs = dict(zip(FITS, (truths, of_lines, gaussian, gaussian), strict=True))
-    best, rows = None, []
+    best = None
     for fit in fits:
         plan = made[fit]()
         report = pcr.evaluate(plan, setting.truth)
@@ -176,8 +177,7 @@ def rows_of(scm: str, model: str, num_people: int, seed: int, fits) -> list[dict
             row["stated"] = float(np.nanmean(plan.p_valid))
         row |= {"acted": float(acted.mean()), "their_validity": theirs[fit][0] / 100}
         row["their_cost"] = theirs[fit][1]
-        rows.append(row)
-    return rows
+        yield row
 
 
 def measure(options):
@@ -187,7 +187,8 @@ def measure(options):
         for model in models:
             if f"{scm}-{model}" in options.case:
                 for seed in range(options.seeds):
-                    yield "table", rows_of(scm, model, num, seed, options.fit)
+                    for row in rows_of(scm, model, num, seed, options.fit):
+                        yield "table", [row]
 
 
 NAMES = [f"{scm}-{model}" for scm, models in CASES.items() for model in models]
