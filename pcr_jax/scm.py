@@ -334,6 +334,9 @@ def scenarios(key: Array, scm: SCM, num_users: int, draws: int | None = None) ->
 
     Of a node of some levels, abduction leaves a distribution. Every scenario is a draw of it, and
     counterfactuals under one scenario belong together. For `pcr_jax.find_recourse` with a level.
+    With an ``epsilon`` perturbed features are abducted by the same rank, which may be another
+    noise; and of levels there is no E[U], from which answers to questions "on average" are
+    predicted.
 
     Parameters
     ----------

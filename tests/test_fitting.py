@@ -28,9 +28,8 @@ def test_coefficients_are_what_the_weights_of_the_columns_are(curved):
     parents = np.column_stack([30_000 + 8_000 * rng.normal(size=60), rng.integers(0, 3, 60)])
     parents = np.column_stack([parents, rng.exponential(size=60), rng.integers(0, 2, 60)])
     design = Design(parents, (0, 3, 0, 0), curved)
-    assert [kind for kind, _ in design.function.parts] == (
-        ["spline", "levels", "spline", "line"] if curved else ["line", "levels", "line", "line"]
-    )
+    assert design.function.bent == ((0, 2) if curved else ())
+    assert design.function.products == (((0, 2), (0, 3), (2, 3)) if curved else ())
     new = parents + [20_000, 0, -3, 0] * rng.normal(size=(60, 1))  # beyond the splines' ends too
     columns = design.columns(new)
     weights = rng.normal(size=(2, columns.shape[1]))

@@ -9,6 +9,7 @@ questions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -40,6 +41,7 @@ PUBLISHED = {
     ("loan", "mlp"): ((100, 11.0), (80, 11.0), (100, 11.7)),
     ("loan", "forest"): ((100, 15.2), (94, 15.6), (100, 16.3)),
 }
+FITS = ["truth", "linear", "splines", "splines, asked"]
 SOLVER = Optimal(max_cost=4.0, first_level=0.02)
 
 
@@ -146,7 +148,7 @@ class Setting:
         return pcr.infer(k_infer, surrogate, history, pcr.mixture()).scms(draws=DRAWS)
 
 
-def rows_of(scm: str, model: str, num_people: int, seed: int, fits) -> list[dict]:
+def rows_of(scm: str, model: str, num_people: int, seed: int, fits) -> Iterator[dict]:
     """A row for each of what is known."""
     setting = Setting(scm, model, num_people, seed)
     fitted = pcr.fit_scm(np.asarray(setting.rows), setting.truth.graph)
@@ -157,14 +159,9 @@ def rows_of(scm: str, model: str, num_people: int, seed: int, fits) -> list[dict
         "splines": lambda: setting.plan(fitted.scms(setting.key, num_people, DRAWS), level=LEVEL),
         "splines, asked": lambda: setting.plan(setting.asked(fitted), level=LEVEL),
     }
-    theirs = dict(
-        zip(
-            ("truth", "linear", "splines", "splines, asked"),
-            (*PUBLISHED[scm, model], PUBLISHED[scm, model][-1]),
-            strict=True,
-        )
-    )
-    best, rows = None, []
+    truths, of_lines, gaussian = PUBLISHED[scm, model]
+    theirs = dict(zip(FITS, (truths, of_lines, gaussian, gaussian), strict=True))
+    best = None
     for fit in fits:
         plan = made[fit]()
         report = pcr.evaluate(plan, setting.truth)
@@ -178,16 +175,9 @@ def rows_of(scm: str, model: str, num_people: int, seed: int, fits) -> list[dict
             row["cost_by_truths"] = float(cost[both].mean() / best[both].mean())
         if fit.startswith("splines"):
             row["stated"] = float(np.nanmean(plan.p_valid))
-        row |= {"acted": float(acted.mean())}
-        row |= dict(
-            zip(
-                ("their_validity", "their_cost"),
-                (theirs[fit][0] / 100, theirs[fit][1]),
-                strict=True,
-            )
-        )
-        rows.append(row)
-    return rows
+        row |= {"acted": float(acted.mean()), "their_validity": theirs[fit][0] / 100}
+        row["their_cost"] = theirs[fit][1]
+        yield row
 
 
 def measure(options):
@@ -197,11 +187,11 @@ def measure(options):
         for model in models:
             if f"{scm}-{model}" in options.case:
                 for seed in range(options.seeds):
-                    yield "table", rows_of(scm, model, num, seed, options.fit)
+                    for row in rows_of(scm, model, num, seed, options.fit):
+                        yield "table", [row]
 
 
 NAMES = [f"{scm}-{model}" for scm, models in CASES.items() for model in models]
-FITS = ["truth", "linear", "splines", "splines, asked"]
 OPTIONS = {
     "--people": {"type": int, "default": 100, "help": "of each repetition"},
     "--seeds": {"type": int, "default": 1, "help": "repetitions"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -19,19 +19,15 @@ _QUANTILES, _BEYOND = (0.05, 0.275, 0.5, 0.725, 0.95), 0.75
 
 @dataclass(frozen=True)
 class _Line:
-    """A parent's line."""
+    """A number's line."""
 
     middle: float
     unit: float
 
-    part = ("line", 0)
-    kinds = (0,)
+    kinds: tuple[int, ...] = field(default=(0,), init=False)
 
     def columns(self, x):
         return ((x - self.middle) / self.unit)[:, None]
-
-    def numbers(self, weights):
-        return weights / self.unit
 
 
 @dataclass(frozen=True)
@@ -41,57 +37,47 @@ class _Levels:
     num: int
 
     @property
-    def part(self):
-        return ("levels", self.num)
-
-    @property
     def kinds(self):
         return (0,) * (self.num - 1)
 
     def columns(self, x):
         return (np.round(x)[:, None] == np.arange(1, self.num)).astype(float)
 
-    def numbers(self, weights):
-        return weights
 
-
-class _Spline:
+class _Spline(_Line):
     """A line, a parabola and a cubic B-spline; all go on as lines beyond the spline's ends."""
 
-    part = ("spline", len(_QUANTILES))
     kinds = (0, 1, *[2] * (len(_QUANTILES) + 3))
 
-    def __init__(self, x, knots, line: _Line):
-        self.line = line
+    def __init__(self, x, knots, middle, unit):
+        super().__init__(middle, unit)
         with extra("fit"):
             from sklearn.preprocessing import SplineTransformer
         settings = {"degree": 3, "extrapolation": "linear"}
-        self.transformer = SplineTransformer(knots=knots[:, None], **settings).fit(x[:, None])
+        transformer = SplineTransformer(knots=knots[:, None], **settings).fit(x[:, None])
         grid = np.linspace(knots[0], knots[-1], 50)
-        basis = self.transformer.transform(grid[:, None])
-        self.parabola = np.linalg.lstsq(basis, ((grid - line.middle) / line.unit) ** 2)[0]
+        basis = transformer.transform(grid[:, None])
+        parabola = np.linalg.lstsq(basis, ((grid - middle) / unit) ** 2)[0]
+        vars(self).update(transformer=transformer, parabola=parabola, knots=knots)
 
     def columns(self, x):
         basis = self.transformer.transform(x[:, None])
-        square = (basis @ self.parabola)[:, None]
         # One less than all, which add up to 1.
-        return np.concatenate([self.line.columns(x), square, basis[:, :-1]], 1)
+        return np.column_stack([super().columns(x), basis @ self.parabola, basis[:, :-1]])
 
     def numbers(self, weights):
-        (spline,) = self.transformer.bsplines_
-        knots = spline.t[3:-3]
+        """Lower end, width, knots, powers and changes; (..., 1), ..., (..., m)."""
+        knots, shape = self.knots, weights.shape[:-1]
         low, width = knots[0], knots[-1] - knots[0]
-        last = np.zeros((*weights.shape[:-1], 1))
-        own = np.concatenate([weights[..., 2:], last], -1)
-        own = own + weights[..., 1:2] * self.parabola
-        curve = BSpline(spline.t, np.moveaxis(own, -1, 0), 3)
-        powers = np.stack([curve(low, k) * width**k / k for k in (1, 2)])
-        third = curve((knots[1:] + knots[:-1]) / 2, 3) * width**3 / 6
-        bends = np.concatenate([powers, third[:1], np.diff(third, axis=0)])
-        places = np.array([low, width, *(knots[1:-1] - low) / width])
-        places = np.broadcast_to(places, (*weights.shape[:-1], len(places)))
-        slope = self.line.numbers(weights[..., :1])
-        return np.concatenate([slope, places, np.moveaxis(bends, 0, -1)], -1)
+        own = np.concatenate([weights[..., 2:], np.zeros((*shape, 1))], -1)
+        own = np.moveaxis(own + weights[..., 1:2] * self.parabola, -1, 0)
+        curve = BSpline(self.transformer.bsplines_[0].t, own, 3)
+        powers = [np.asarray(curve(low, k)) * width**k / k for k in (1, 2)]
+        third = np.asarray(curve((knots[1:] + knots[:-1]) / 2, 3)) * width**3 / 6
+        places = [np.full((*shape, 1), low), np.full((*shape, 1), width)]
+        places.append(np.broadcast_to((knots[1:-1] - low) / width, (*shape, len(knots) - 2)))
+        bends = [power[..., None] for power in (*powers, third[0])]
+        return [*places, *bends, np.moveaxis(np.diff(third, axis=0), 0, -1)]
 
 
 class Design:
@@ -104,27 +90,26 @@ class Design:
     def __init__(self, parents: np.ndarray, levels: tuple[int, ...], curved: bool):
         middle, unit = parents.mean(0), parents.std(0)
         unit = np.where(unit > 0, unit, 1.0)
+        self.levels, self.middle, self.unit = levels, middle, unit
         self.parts: list[Any] = []
         for x, num, *of_line in zip(parents.T, levels, middle, unit, strict=True):
-            line = _Line(*of_line)
-            far = _BEYOND * line.unit
-            knots = np.quantile(x, _QUANTILES)
-            knots = np.unique([x.min() - far, *knots, x.max() + far])
+            far = _BEYOND * of_line[1]
+            knots = np.unique([x.min() - far, *np.quantile(x, _QUANTILES), x.max() + far])
             if num:
                 self.parts.append(_Levels(num))
             elif curved and len(knots) == 2 + len(_QUANTILES):
-                self.parts.append(_Spline(x, knots, line))
+                self.parts.append(_Spline(x, knots, *of_line))
             else:
-                self.parts.append(line)
+                self.parts.append(_Line(*of_line))
         numbers = [p for p, num in enumerate(levels) if not num]
         self.products = list(combinations(numbers, 2)) if curved else []
-        self.middle, self.unit = middle, unit
         self.first: Any = parents[:1]
 
     @property
     def function(self) -> Sum:
         """Of coefficients and parents."""
-        return Sum(tuple(part.part for part in self.parts), tuple(self.products))
+        bent = tuple(p for p, part in enumerate(self.parts) if isinstance(part, _Spline))
+        return Sum(self.levels, bent, len(_QUANTILES) if bent else 0, tuple(self.products))
 
     @property
     def kinds(self) -> np.ndarray:
@@ -141,15 +126,23 @@ class Design:
 
     def coefficients(self, intercept: Any, weights: np.ndarray) -> np.ndarray:
         """Of `function`, from an intercept (...) and weights (..., M) of the columns."""
-        sizes = [len(part.kinds) for part in self.parts] + [1] * len(self.products)
-        each = np.split(weights, np.cumsum(sizes)[:-1], -1) if sizes else []
-        numbers = [part.numbers(w) for part, w in zip(self.parts, each, strict=False)]
-        for (a, b), weight in zip(self.products, each[len(self.parts) :], strict=True):
-            centres = np.broadcast_to(self.middle[[a, b]], (*weights.shape[:-1], 2))
-            numbers.append(np.concatenate([centres, weight / (self.unit[a] * self.unit[b])], -1))
+        shape, function = weights.shape[:-1], self.function
+        ends = np.cumsum([len(part.kinds) for part in self.parts])
+        each = np.split(weights, ends, -1)
+        lines = [
+            each[p][..., :1] / part.unit for p, part in enumerate(self.parts) if not self.levels[p]
+        ]
+        effects = [w for w, num in zip(each, self.levels, strict=False) if num]
+        splines = [self.parts[p].numbers(each[p]) for p in function.bent]
+        numbers = [*lines, *effects]
+        for same in zip(*splines, strict=True):
+            numbers += same
+        if self.products:
+            a, b = np.array(self.products).T
+            centres = (np.broadcast_to(self.middle[ends], (*shape, len(a))) for ends in (a, b))
+            numbers += [*centres, each[-1] / (self.unit[a] * self.unit[b])]
         # The function has its parts' zeros elsewhere than the columns: they agree at a row.
+        coefficients: Any = np.concatenate([np.zeros((*shape, 1)), *numbers], -1)
         there = intercept + weights @ self.columns(self.first)[0]
-        nothing = np.zeros((*weights.shape[:-1], 1))
-        coefficients: Any = np.concatenate([nothing, *numbers], -1)
-        coefficients[..., 0] = there - np.asarray(self.function(coefficients, self.first[0]))
+        coefficients[..., 0] = there - np.asarray(function(coefficients, self.first[0]))
         return coefficients

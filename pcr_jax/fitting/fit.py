@@ -29,6 +29,8 @@ from pcr_jax.surrogates.learned import learned_prior
 _FOLDS = 5
 _SUPPORTED = 20.0
 """How much more probable people left out have to be with an edge than without it."""
+_UNEVEN = 1e4
+"""The same with noise that differs, for it to be said."""
 # Whether curved, and whether noise differs; how much there is of curves, the evidence says.
 _FORMS = {
     "linear": (False, False),
@@ -63,7 +65,7 @@ class FittedSCM:
 
         ``mechanism`` is its form; ``explained`` what the causes explain, by log probabilities of
         people left out, in five parts: as R^2 is for numbers, 1 - exp(-2 gain), negative where
-        nothing is. ``noise_sd`` is in natural units, or relative where noise is uneven.
+        nothing is. ``noise_sd`` is in natural units; where noise is uneven, of the average person.
         ``normal_p`` is the p-value of Shapiro and Wilk's test of residuals; ``uneven_p`` of
         Spearman's between their sizes and causes, times the number of causes: small where noise
         depends on them as the mechanism does not say. ``unsupported`` names the causes without
@@ -223,8 +225,7 @@ def _best(causes, of_causes, values, num: int, kind: str, forms) -> tuple[str, n
     """The form that predicts people left out best, and their losses."""
     if kind in KINDS[:2]:
         tried = {form: _left_out(form, causes, of_causes, values, num) for form in forms}
-        # That noise is uneven is said where it is more than likely.
-        doubts = {form: np.log(_SUPPORTED) * ("uneven" in form) for form in forms}
+        doubts = {form: np.log(_UNEVEN) * ("uneven" in form) for form in forms}
         form = min(tried, key=lambda form: tried[form].sum() + doubts[form])
         return form, tried[form]
     nominal = kind == "nominal" and num > 2

@@ -27,6 +27,7 @@ _LEAST_P = 0.01
 # Standard deviations of weights by that of the noise: of lines, and those that are tried of others.
 _FREE, _SIZES = 100.0, np.geomspace(0.03, 30, 8)
 _ROUNDS = 2  # of location and spread, each given the other
+_HEAVY = 4  # degrees of freedom: few people who are far off do not decide between forms
 _LEAST = 1e-6  # of the variance that is left, by all
 _LEAST_SPREAD, _MOST_SPREAD = 0.05, 3.0  # by that in the mean, and by the largest of those seen
 
@@ -138,7 +139,8 @@ def fit_number(
     location, scale, h = _regressed(columns, design.kinds, values), None, np.ones(len(values))
     for _ in range(_ROUNDS * spread):
         size = np.abs(values - location.at(columns))
-        ends = _LEAST_SPREAD * size.mean() + np.finfo(float).tiny, size.max()
+        size = size / max(size.mean(), np.finfo(float).tiny)
+        ends = _LEAST_SPREAD, size.max()
         scale = _regressed(of_sizes, of_size.kinds, size, h**-2)
         h = np.clip(scale.at(of_sizes), *ends)
         ends = ends[0], _MOST_SPREAD * h.max()
@@ -154,7 +156,7 @@ def fit_number(
 
     def loss(parents, values):
         centre = location.at(design.columns(parents))
-        return -stats.norm.logpdf(values, centre, sd * of_spread(parents))
+        return -stats.t.logpdf(values, _HEAVY, centre, sd * of_spread(parents))
 
     def mechanism_of(weights, spreads):
         intercepts = location.intercept(weights)

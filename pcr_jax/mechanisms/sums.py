@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -12,65 +13,70 @@ from jax import Array
 class Sum:
     """The function of a `Mechanism`: an intercept, a part for each parent, and products.
 
-    Its coefficients are the intercept, then each part's numbers, then of each product the two
-    centres and a weight.
+    Its coefficients are the intercept; the slopes of numbers; effects of levels but the first,
+    parent by parent; of all cubic splines, which go on as lines beyond their ends, the lower ends,
+    the distances to the upper ones, the places of the knots between them, from 0 to 1, spline by
+    spline, the coefficients of the first, second and third powers, and the changes of the third at
+    the knots, spline by spline; and of all products the first's and the second's centres, and the
+    weights.
 
     Parameters
     ----------
-    parts : tuple of (str, int)
-        For each parent ``("line", 0)``, whose number is its slope; ``("spline", m)``, a cubic
-        spline with m knots between its ends, beyond which it is a line: a slope, the lower end, the
-        distance to the upper one, the knots' places between 0 and 1, the coefficients of the first
-        three powers, and the changes of the third at the knots; or ``("levels", K)``, with the
-        effects of levels 1, ..., K - 1.
+    levels : tuple of int
+        Of each parent; 0 of a number.
+    bent : tuple of int
+        Parents that have a spline beside their slope.
+    num_knots : int
+        Of each spline.
     products : tuple of (int, int)
-        Parents by position.
     """
 
-    parts: tuple[tuple[str, int], ...]
+    levels: tuple[int, ...]
+    bent: tuple[int, ...] = ()
+    num_knots: int = 0
     products: tuple[tuple[int, int], ...] = ()
 
     @property
     def is_linear(self) -> bool:
-        """Whether there are lines alone."""
-        return not self.products and all(kind == "line" for kind, _ in self.parts)
+        """Whether there are slopes alone."""
+        return not (self.products or self.bent or any(self.levels))
 
     def __call__(self, coefficients: Array, parents: Array) -> Array:
         """Of parents (..., num_parents); shape (...)."""
-        numbers = iter(jnp.unstack(coefficients, axis=-1))
-        columns = jnp.unstack(parents, axis=-1)
-        total = next(numbers)
-        for (kind, size), x in zip(self.parts, columns, strict=True):
-            if kind == "line":
-                total = total + next(numbers) * x
-            elif kind == "levels":
-                effects = [next(numbers) for _ in range(size - 1)]
-                level = jnp.round(x)
-                for k, effect in enumerate(effects, 1):
-                    total = total + jnp.where(level == k, effect, 0.0)
-            else:
-                total = total + _spline(numbers, size, x)
-        for a, b in self.products:
-            first, second, weight = (next(numbers) for _ in range(3))
-            total = total + weight * (columns[a] - first) * (columns[b] - second)
+        begin = 0
+
+        def numbers(*shape):
+            nonlocal begin
+            begin, end = begin + math.prod(shape), begin
+            part = coefficients[..., end:begin]
+            return part.reshape(*part.shape[:-1], *shape)
+
+        def of(which):
+            return parents[..., list(which)]
+
+        total = numbers(1)[..., 0]
+        if lines := [p for p, num in enumerate(self.levels) if not num]:
+            total = total + (numbers(len(lines)) * of(lines)).sum(-1)
+        for p, num in enumerate(self.levels):
+            if num:
+                is_level = jnp.round(parents[..., p, None]) == jnp.arange(1, num)
+                total = total + (numbers(num - 1) * is_level).sum(-1)
+        if num := len(self.bent):
+            low, width, knots = numbers(num), numbers(num), numbers(num, self.num_knots)
+            first, second, third = (numbers(num) for _ in range(3))
+            changes = numbers(num, self.num_knots)
+            place = (of(self.bent) - low) / width
+            t = jnp.clip(place, 0.0, 1.0)
+            past = jnp.maximum(t[..., None] - knots, 0.0)
+            squares = changes * past**2
+            value = t * (first + t * (second + t * third)) + (squares * past).sum(-1)
+            steep = first + t * (2 * second + 3 * t * third) + 3 * squares.sum(-1)
+            total = total + (value + steep * (place - t)).sum(-1)
+        if num := len(self.products):
+            first, second, weight = (numbers(num) for _ in range(3))
+            a, b = zip(*self.products, strict=True)
+            total = total + (weight * (of(a) - first) * (of(b) - second)).sum(-1)
         return total
-
-
-def _spline(numbers, num_knots: int, x: Array) -> Array:
-    """One parent's spline; ``numbers`` are its coefficients and those after it."""
-    slope, low, width = (next(numbers) for _ in range(3))
-    knots = [next(numbers) for _ in range(num_knots)]
-    first, second, third = (next(numbers) for _ in range(3))
-    changes = [next(numbers) for _ in range(num_knots)]
-    place = (x - low) / width
-    t = jnp.clip(place, 0.0, 1.0)
-    value = t * (first + t * (second + t * third))
-    steep = first + t * (2 * second + 3 * t * third)
-    for knot, change in zip(knots, changes, strict=True):
-        past = jnp.maximum(t - knot, 0.0)
-        value = value + change * past**3
-        steep = steep + 3 * change * past**2
-    return slope * x + value + steep * (place - t)
 
 
 @dataclass(frozen=True)
