@@ -113,7 +113,9 @@ def _same(one, other) -> bool:
     """Whether two pytrees are equal."""
     leaves, structure = jax.tree.flatten(one)
     others, other_structure = jax.tree.flatten(other)
-    return structure == other_structure and all(map(np.array_equal, leaves, others))
+    if structure != other_structure:  # type: ignore[operator]
+        return False
+    return all(map(np.array_equal, leaves, others))
 
 
 def _rows(history) -> np.ndarray:

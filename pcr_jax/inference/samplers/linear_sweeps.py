@@ -200,4 +200,5 @@ def dot(*factors: Array) -> Array:
     """The sum over the first axis of a product; few terms one by one, which is faster."""
     if len(factors[0]) > _FEW:
         return jnp.sum(math.prod(factors), 0)
-    return sum(map(math.prod, zip(*factors, strict=True)))
+    first, *others = (math.prod(each) for each in zip(*factors, strict=True))
+    return sum(others, first)
