@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,8 +113,9 @@ def _same(one, other) -> bool:
     """Whether two pytrees are equal."""
     leaves, structure = jax.tree.flatten(one)
     others, other_structure = jax.tree.flatten(other)
-    equal: Any = structure == other_structure  # type: ignore[operator]
-    return equal and all(map(np.array_equal, leaves, others))
+    if structure != other_structure:  # type: ignore[operator]
+        return False
+    return all(map(np.array_equal, leaves, others))
 
 
 def _rows(history) -> np.ndarray:

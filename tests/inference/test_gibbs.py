@@ -9,6 +9,8 @@ import pytest
 from scipy.stats import kstest, norm, truncnorm
 
 import pcr_jax as pcr
+from pcr_jax.inference.samplers.gibbs import Person
+from pcr_jax.inference.samplers.linear_sweeps import Linear
 from pcr_jax.likelihoods.mixture import truncated_normal
 
 PAIR = pcr.Graph.fully_connected(2)
@@ -63,6 +65,73 @@ def test_draws_are_from_the_posterior(prior, half_width):
     # means all keep but once in 290,000 seeds.
     assert (np.abs(flat.mean(1) - mean) <= 5 * sd / 20).all()
     assert np.allclose(flat.std(1), sd, rtol=0.25)
+
+
+def test_it_goes_on_from_draws_that_the_next_answer_does_not_surprise():
+    prior, likelihood = pcr.Box([-1.0], [1.0]), pcr.mixture(0.1, 0.2)
+    surrogate, history = pcr.linear_surrogate(PAIR, prior=prior), asked(SAID)
+    answer = np.array(history.answer)
+    answer[:, 3] = np.nan
+    first = replace(history, answer=answer)
+    before = pcr.infer(KEY, surrogate, first, likelihood, sampler=SAMPLER)
+    after = pcr.infer(KEY, surrogate, history, likelihood, sampler=SAMPLER, starts=before)
+    filtered = pcr.infer(KEY, surrogate, history, likelihood, sampler=SAMPLER)
+    resumed = after.num_evaluations < filtered.num_evaluations
+    # The third's last answer is another than the first three, which may have been wrong.
+    assert resumed.tolist() == [True, False, False]
+    mean, sd = by_integration(history, likelihood, prior)
+    flat = after.draws.reshape(3, -1)
+    # As above, for 3 means.
+    assert (np.abs(flat.mean(1) - mean) <= 5 * sd / 20).all()
+    assert np.allclose(flat.std(1), sd, rtol=0.25)
+    # Nobody is known to have said the same before: all are filtered, and have the same draws.
+    other = replace(before, history=replace(first, x=first.x + 1.0))
+    again = pcr.infer(KEY, surrogate, history, likelihood, sampler=SAMPLER, starts=other)
+    np.testing.assert_array_equal(again.draws, filtered.draws)
+
+
+def test_walkers_keep_account_of_what_their_weights_lead_to():
+    graph = pcr.Graph.from_edges(
+        [f"X{j}" for j in range(10)],
+        [(f"X{i}", f"X{j}") for j in range(10) for i in range(j) if (i + 2 * j) % 3 == 0],
+    )
+    prior = pcr.normal_prior(np.zeros(len(graph.edges)), np.ones(len(graph.edges)))
+    theta = np.random.default_rng(0).uniform(-0.8, 0.8, len(graph.edges))
+    user = pcr.SimulatedUser(pcr.linear_scm(graph, theta), error_rate=0.0, noise=0.05)
+    history = pcr.elicit(KEY, user, jnp.ones((1, 10)), num_queries=12)
+    one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], history)
+    swept = {}
+    for centre in (None, np.zeros(10)):  # answers one by one, and all those about a node as one
+        surrogate = pcr.linear_surrogate(graph, prior=prior, centre=centre)
+        person = Person(pcr.Target(surrogate, pcr.mixture(), one))
+        model = Linear(person)
+        assert model.by_node == (centre is not None)
+        blocks = person.blocks
+        weights = jnp.where(blocks >= 0, jnp.asarray(theta)[blocks], 0.0)[None].repeat(4, 0)
+        walkers = model.walkers(weights, jnp.full((4, 2), 0.1))
+        walkers = jax.jit(model.sweep)(jax.random.split(KEY, 4), walkers)
+        for z, x in zip(model.zs(walkers), walkers.x, strict=True):
+            np.testing.assert_allclose(x, person.target.expected(z), atol=1e-4)
+        swept[model.by_node] = np.asarray(model.zs(walkers))
+        assert np.abs(swept[model.by_node][:, : len(theta)] - theta).max() > 1e-3
+    np.testing.assert_allclose(swept[True], swept[False], atol=1e-3)
+
+
+@pytest.mark.parametrize("num", [1, 7])
+def test_a_step_of_the_noise_leaves_its_distribution_as_it_is(num):
+    likelihood, squares = pcr.mixture(error_rate=0.1), 0.03 * num
+    grid = np.linspace(-7.0, 5.0, 20_001)  # of its logarithm
+    log_prior = norm.logpdf(grid, np.log(0.1), 1.0)
+    density = np.exp(log_prior - num * grid - squares * np.exp(-2 * grid) / 2)
+    below = np.cumsum(density) / density.sum()
+    k_start, k_step = jax.random.split(KEY)
+    exact = np.interp(jax.random.uniform(k_start, (20_000,)), below, grid)
+    unit = jax.random.uniform(k_step, (20_000, 3), minval=1e-7)
+    step = jax.vmap(likelihood._noise, (0, 0, None, None))
+    after = np.log(np.asarray(step(unit, jnp.exp(exact), jnp.asarray(num), squares), float))
+    assert (np.abs(after - exact) > 1e-4).mean() > 0.5
+    # Kolmogorov and Smirnov's test: each fails once in a million seeds.
+    assert kstest(after, lambda x: np.interp(x, grid, below)).pvalue > 1e-6
 
 
 @pytest.mark.slow

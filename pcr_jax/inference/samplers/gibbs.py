@@ -95,7 +95,7 @@ class _Walker(NamedTuple):
 
 
 class _Particles(NamedTuple):
-    """``mean`` (N, M, d) and ``covariance`` (N, M, M, d) of weights; ``unknowns`` (N, u);
+    """``mean`` (N, d, M) and ``covariance`` (N, d, M, M) of weights; ``unknowns`` (N, u);
     ``pattern`` (N,): a number for each set of answers that are right.
     """
 
@@ -254,7 +254,7 @@ class Person:
         usable = reported & self.descends & (known[:, self.parents] | ~has).all(-1)
         return values, usable, jax.vmap(lambda j: self.features(j, values))(np.arange(len(has)))
 
-    def filtered(self, key, names, num_particles: int) -> tuple[_Particles, Array]:
+    def filtered(self, key, num_particles: int, names=0.0) -> tuple[_Particles, Array]:
         """Particles after all answers, one at a time in some order, and their log evidence.
 
         They are of equal weight; their pattern adds the ``names`` (T,) of right answers. What the
@@ -267,6 +267,7 @@ class Person:
         has = of_parents >= 0
         noisy = self.descends[:, of_parents] & has
         gaps = jnp.where(usable, values - self.base, 0.0)
+        # Here nodes come last: XLA's loops are over them.
         features = features.transpose(1, 2, 0)
         slopes = jax.vmap(self.surrogate.slopes, (0, -1, None), -1)
         k_init, k_unknown, k_steps, k_order = jax.random.split(key, 4)
@@ -331,11 +332,14 @@ class Person:
             return jax.tree.map(lambda leaf: leaf[kept], updated), evidence
 
         num_answers = len(self.answer)
+        names = jnp.broadcast_to(jnp.asarray(names), (num_answers,))
         order = jax.random.permutation(k_order, num_answers)
         particles, evidence = jax.lax.scan(
             step, start, (jax.random.split(k_steps, num_answers), order)
         )
-        return particles, evidence.sum()
+        mean, covariance = particles.mean, particles.covariance
+        mean, covariance = mean.swapaxes(-1, -2), covariance.transpose(0, 3, 1, 2)
+        return particles._replace(mean=mean, covariance=covariance), evidence.sum()
 
     def boxed(self, key, weights, unknowns, num_walkers: int):
         """So many of the draws, resampled from the filter's normal prior to the box."""
@@ -357,7 +361,7 @@ class Person:
         each = num_particles // num_orders
         keys = jax.random.split(k_filter, num_orders)
         names = jax.random.uniform(k_names, (len(self.answer),))
-        particles, evidence = jax.vmap(lambda key: self.filtered(key, names, each))(keys)
+        particles, evidence = jax.vmap(lambda key: self.filtered(key, each, names))(keys)
         boxed = self.target.reach.box is not None
         num_drawn = _DRAWN * num_walkers if boxed else num_walkers
         # Each set of answers that may be right gets its share of the walkers.
@@ -365,7 +369,6 @@ class Person:
         some = rank[systematic(k_keep, jnp.repeat(evidence, each)[rank], num_drawn)]
         places = some // each, some % each
         mean, covariance, unknowns, _ = jax.tree.map(lambda leaf: leaf[places], particles)
-        mean, covariance = mean.swapaxes(-1, -2), covariance.transpose(0, 3, 1, 2)
         spread = jnp.diagonal(covariance, axis1=-2, axis2=-1)
         ridge = 1e-6 * jnp.maximum(spread, 1e-8)[..., None] * jnp.eye(spread.shape[-1])
         factor = jnp.linalg.cholesky((covariance + covariance.swapaxes(-1, -2)) / 2 + ridge)

@@ -9,6 +9,7 @@ summed for many walkers with one instruction.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,8 @@ from pcr_jax.likelihoods.mixture import truncated_normal
 # Mechanisms are drawn in so many loops at most, each over what can differ from 0 in it.
 _LOOPS = 4
 _NODES_OF_A_LOOP = 5
+# Terms that are added one by one, at most: each is compiled.
+_FEW = 32
 
 
 class Walkers(NamedTuple):
@@ -117,28 +120,20 @@ class Linear:
             below, numbers = num - first, jnp.asarray(nodes)
             size, left = size[-below:], left[-below:]
             own, gains = size[:, :last], effects[nodes, first:]
-            strength = sum(own[i] * gains[:, i, None] ** 2 for i in range(below))
+            strength = dot(own[:, None], gains.swapaxes(0, 1)[:, :, None] ** 2)
 
             def body(i, carry, own=own, gains=gains, strength=strength, last=last, numbers=numbers):
                 weights, rose, left, pull = carry
                 j = numbers[i]
-                parents = [
-                    jnp.where(
-                        self.there[j, m],
-                        jax.lax.dynamic_index_in_dim(rose[:last], self.parents[j, m], 1, False),
-                        0.0,
-                    )
-                    for m in range(most)
-                ]
-                parents = jnp.stack(parents, 1)
+                parents = jnp.where(self.there[j][:, None], rose[:last, self.parents[j]], 0.0)
                 drawn, changed = self.drawn(j, unit[j], weights[j], parents, strength[i], pull)
                 rise = sum(changed[m] * parents[:, m] for m in range(most))
                 left = left - own * rise * gains[i][:, None]
-                pull = dot(left, gains[jnp.minimum(i + 1, len(numbers) - 1)])
+                pull = dot(left, gains[jnp.minimum(i + 1, len(numbers) - 1), :, None])
                 now = sum(drawn[m] * parents[:, m] for m in range(most)) + start[:last, j, None]
                 return weights.at[j].set(drawn), rose.at[:last, j].set(now), left, pull
 
-            carry = weights, rose, left[:, :last], dot(left[:, :last], gains[0])
+            carry = weights, rose, left[:, :last], dot(left[:, :last], gains[0][:, None])
             weights, rose, done, _ = jax.lax.fori_loop(0, len(nodes), body, carry)
             left = jnp.concatenate([done, left[:, last:]], 1)
         effects = rose if self.by_node else self.effects(weights)
@@ -147,9 +142,8 @@ class Linear:
     def drawn(self, j, unit, weights, parents, strength, pull):
         """Mechanism j's weights (M, W) from their conditional, and what they changed by."""
         most = len(weights)
-        matrix = sum(s * row[:, None] * row for s, row in zip(strength, parents, strict=True))
-        vector = sum(p * row for p, row in zip(pull, parents, strict=True))
-        vector = vector + sum(matrix[m] * weights[m] for m in range(most))
+        matrix = dot(parents[:, None], parents[:, :, None], strength[:, None, None])
+        vector = dot(parents, pull[:, None]) + sum(matrix[m] * weights[m] for m in range(most))
         there = self.there[j][:, None]
         if self.person.target.reach.box is not None:
             drawn = self.in_box(unit, j, weights, matrix, vector)
@@ -202,6 +196,9 @@ class Linear:
         return weights
 
 
-def dot(rows: Array, gains: Array) -> Array:
-    """The sum of rows (n, R, W), each times its gain (n, W); (R, W)."""
-    return sum(row * gain for row, gain in zip(rows, gains, strict=True))
+def dot(*factors: Array) -> Array:
+    """The sum over the first axis of a product; few terms one by one, which is faster."""
+    if len(factors[0]) > _FEW:
+        return jnp.sum(math.prod(factors), 0)
+    first, *others = (math.prod(each) for each in zip(*factors, strict=True))
+    return sum(others, first)
