@@ -44,9 +44,9 @@ def diagnose(posteriors) -> pd.DataFrame:
 
     Whose answers fit no SCM of the surrogate, for a curve or an edge that it lacks, is
     ``poorly_fitting``: more probably so than not, by the Bayes factor of the surrogate against
-    itself with these (`pcr_jax.inference.fit`), where `Gibbs` suits surrogate and likelihood. Of 128
-    people of M1 and M2 with ten answers, a tenth of them wrong, nobody is called so; of 64 of M3
-    84 %, and where the graph lacks an edge of M1 70 %: who is not may still be ill served.
+    itself with these (`pcr_jax.inference.fit`), where `Gibbs` suits surrogate and likelihood. Of
+    128 people of M1 and M2 with ten answers, a tenth of them wrong, nobody is called so; of 64 of
+    M3 84 %, and where the graph lacks an edge of M1 70 %: who is not may still be ill served.
 
     Returns
     -------

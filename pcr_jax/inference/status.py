@@ -12,8 +12,8 @@ class PosteriorStatus(IntEnum):
     sampler gave up. ``poorly_mixed``: there are draws, but the chains do not agree: R-hat above
     1.01. ``prior_only``: nothing was answered; the draws are the prior's. ``poorly_fitting``, which
     `diagnose` alone tells: there are draws, but no SCM of the surrogate fits the answers, so that
-    their intervals are not to be believed, but for those of ``scms(draws=)``. The draws are NaN unless ``ok``, ``poorly_mixed``,
-    ``prior_only`` or ``poorly_fitting``.
+    their intervals are not to be believed, but for those of ``scms(draws=)``. The draws are NaN
+    unless ``ok``, ``poorly_mixed``, ``prior_only`` or ``poorly_fitting``.
     """
 
     ok = 0
