@@ -253,7 +253,7 @@ def _with_reals(
     reals = [node for node in person.ranges if node not in blocked]
     size = min(person.max_acted, len(reals))
     users: list[tuple[_Candidate, tuple[int, ...]]] = []
-    for candidate in begun:
+    for candidate in (candidate for candidate in begun if candidate.cost < most):
         room = min(person.max_acted - int(candidate.acted.sum()), size)
         users += [(candidate, nodes) for nodes in combinations(reals, room)] if room else []
     least = np.zeros(len(users))
@@ -281,37 +281,52 @@ def _amounts(num: int) -> np.ndarray:
 def _least(person: Person, draws: np.ndarray, users: list, most: float) -> np.ndarray:
     """What real numbers may bring the costs (n,) of actions down to; infinite where none will do.
 
-    That is by trial of amounts that are spread over what leaves the costs below ``most``.
+    That is by trial of amounts that are spread over what leaves the costs below ``most``, and then
+    over what is around the best of these.
     """
-    costs, values, acts, owners = [], [], [], []
-    for i, (candidate, nodes) in enumerate(users):
-        at, points = list(nodes), _amounts(len(nodes))
-        unit = person.scale[at].astype(float)
-        reached = person.x[at] + (most - candidate.cost) * points * unit
+    begun = np.array([candidate.cost for candidate, _ in users])
+    apart = np.array([_APART[len(nodes)] for _, nodes in users])
+    centres = [np.zeros(len(nodes)) for _, nodes in users]
+    least, open_users = np.full(len(users), np.inf), np.arange(len(users))
+    for radius in (np.ones(len(users)), apart):
+        tried = [(i, centres[i] + radius[i] * _amounts(len(centres[i]))) for i in open_users]
+        for i, points, works in _tried(person, draws, users, tried, most):
+            sizes = np.abs(points).sum(1)
+            if works.any() and sizes[works].min() < least[i]:
+                best = np.where(works, sizes, np.inf).argmin()
+                least[i], centres[i] = sizes[best], points[best]
+        open_users = np.flatnonzero(np.isfinite(least))
+    return begun + (least - apart**2) * (most - begun)  # each begun is below most
+
+
+def _tried(person: Person, draws: np.ndarray, users: list, tried: list, most: float):
+    """For users, by number, and amounts in units of their rooms: those in range, and which work."""
+    points, values, acts = [], [], []
+    for i, amounts in tried:
+        (candidate, nodes), reach = users[i], np.abs(amounts).sum(1) <= 1
+        at, unit = list(nodes), (most - candidate.cost) * person.scale[list(nodes)].astype(float)
         ends = np.array([person.ranges[node] for node in nodes])
-        there = ((reached >= ends[:, 0]) & (reached <= ends[:, 1])).all(1)
-        value = np.tile(candidate.value, (int(there.sum()), 1))
-        value[:, at] = reached[there]
+        reached = person.x[at] + amounts * unit
+        reach &= ((reached >= ends[:, 0]) & (reached <= ends[:, 1])).all(1)
+        value = np.tile(candidate.value, (int(reach.sum()), 1))
+        value[:, at] = reached[reach]
         acted = np.tile(candidate.acted, (len(value), 1))
         acted[:, at] = True
+        points.append(amounts[reach])
         values.append(value)
         acts.append(acted)
-        costs.append((most - candidate.cost) * np.abs(points[there]).sum(1))
-        owners.append(np.full(len(value), i))
-    cost, value, acted, owner = map(np.concatenate, (costs, values, acts, owners))
+    if not sum(map(len, points)):
+        return []
+    value, acted = np.concatenate(values), np.concatenate(acts)
     some = draws[:: max(1, len(draws) // _TRIED_DRAWS)][:_TRIED_DRAWS]
     parts = [
         _outcomes(person, some, value[start : start + _WIDE], acted[start : start + _WIDE], _WIDE)
         for start in range(0, len(value), _WIDE)
     ]
-    least = np.full(len(users), np.inf)
-    if parts:
-        share = _favourable(person, np.concatenate(parts)).mean(1)
-        asked = 1.0 if person.level is None else person.level - _HOPELESS
-        np.minimum.at(least, owner[share >= asked], cost[share >= asked])
-    begun = np.array([candidate.cost for candidate, _ in users])
-    apart = np.array([_APART[len(nodes)] for _, nodes in users]) * (most - begun)
-    return begun + least - apart
+    share = _favourable(person, np.concatenate(parts)).mean(1)
+    works = share >= (1.0 if person.level is None else person.level - _HOPELESS)
+    each = np.split(works, np.cumsum([len(amounts) for amounts in points])[:-1])
+    return [(i, *found) for (i, _), *found in zip(tried, points, each, strict=True)]
 
 
 def _sought(person, users, size, most) -> list[_Candidate]:
@@ -327,6 +342,8 @@ def _sought(person, users, size, most) -> list[_Candidate]:
             low[i, node], high[i, node] = max(least, now - room), min(largest, now + room)
     low, high = (bound.astype(x.dtype) for bound in (low, high))
     low, high = np.minimum(low, x), np.maximum(high, x)  # to rounding
+    if not (actionable & ((low < x) | (high > x))).any():
+        return []
     shape = (num_users, person.worlds.batch_shape[0])
     each = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (num_users, *leaf.shape)), person.worlds.mechanisms

@@ -9,6 +9,7 @@ import pytest
 
 import pcr_jax as pcr
 from pcr_jax.mechanisms import Within
+from pcr_jax.recourse import mixed
 from pcr_jax.recourse.mixed import Choice, Person, advise, alternatives, by_cost
 from pcr_jax.recourse.plan import PlanStatus
 
@@ -131,6 +132,13 @@ def test_who_is_favourable_already_does_nothing():
     assert advise(hopeless).status == PlanStatus.not_found
     given_up = Person(**{**vars(hopeless), "max_candidates": 200})
     assert advise(given_up).status == PlanStatus.budget
+
+
+def test_no_room_for_real_numbers_is_no_problem_to_be_posed():
+    person = person_of(0, reals=(3,))
+    begun = mixed._Candidate(1.0, np.zeros(4), np.array([True, False, False, False]))
+    assert mixed._sought(person, [(begun, (3,))], 1, 1.0) == []
+    assert mixed._with_reals(person, np.arange(1), [begun], frozenset(), 1.0) == []
 
 
 @pytest.mark.slow
