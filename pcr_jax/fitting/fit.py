@@ -177,7 +177,7 @@ def fit_scm(
         else:
             form, losses = _best(causes, of_causes, values, levels[j], kind, forms)
             node = _fit(form, causes, of_causes, values, levels[j])
-            mechanism = node.mechanism
+            mechanism = node.mechanism()
             base = _left_out(form, causes[:, :0], (), values, levels[j])
             row |= {"mechanism": form, "explained": float(1 - np.exp(2 * (losses - base).mean()))}
             unsupported = [
