@@ -95,7 +95,7 @@ class FittedSCM:
         _checks.count(num_users, "num_users")
         _checks.count(draws, "draws")
         k_weights, k_ranks = jax.random.split(key)
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(k_weights)))
+        rng = np.random.default_rng(np.asarray(jax.random.bits(k_weights, (4,))))
         mechanisms = [
             Mechanism(jnp.zeros((draws, 0))) if node is None else node.draws(rng, draws)
             for node in self.nodes
