@@ -417,7 +417,7 @@ def cases() -> dict[str, Case]:
         "scenarios": case(pcr.scenarios, {"scm": ANY_SCM, "draws": ONE | NONE}, draws=2),
         "fit_scm": case(
             pcr.fit_scm,
-            {"data": NOTHING, "features": NONE, "linear": {"True"}, "imputer": NONE},
+            {"data": FEATURES, "features": NONE, "linear": {"True"}, "imputer": NONE},
             **{"data": np.asarray(truth.sample(key, 30)), "features": None},
             **{"linear": True, "imputer": None},
         ),

@@ -95,7 +95,7 @@ class FittedSCM:
         _checks.count(num_users, "num_users")
         _checks.count(draws, "draws")
         k_weights, k_ranks = jax.random.split(key)
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(k_weights)))
+        rng = np.random.default_rng(np.asarray(jax.random.bits(k_weights, (4,))))
         mechanisms = [
             Mechanism(jnp.zeros((draws, 0))) if node is None else node.draws(rng, draws)
             for node in self.nodes
@@ -177,7 +177,7 @@ def fit_scm(
         else:
             form, losses = _best(causes, of_causes, values, levels[j], kind, forms)
             node = _fit(form, causes, of_causes, values, levels[j])
-            mechanism = node.mechanism
+            mechanism = node.mechanism()
             base = _left_out(form, causes[:, :0], (), values, levels[j])
             row |= {"mechanism": form, "explained": float(1 - np.exp(2 * (losses - base).mean()))}
             unsupported = [

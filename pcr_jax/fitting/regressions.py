@@ -37,14 +37,15 @@ class Fitted(NamedTuple):
 
     Attributes
     ----------
-    mechanism : Assignment
+    mechanism : callable
+        ``mechanism()``: the most probable one.
     draws : callable
         ``draws(rng, n)`` gives a mechanism with leading axis (n,): draws of what the rows leave.
     loss : callable
         ``loss(parents, values)`` gives each row's negative log probability, (n,).
     """
 
-    mechanism: Assignment
+    mechanism: Callable[[], Assignment]
     draws: Callable[[np.random.Generator, int], Any]
     loss: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -174,7 +175,9 @@ def fit_number(
         spreads = None if scale is None else scale.drawn(rng, num)
         return mechanism_of(location.drawn(rng, num), spreads)
 
-    mechanism = mechanism_of(location.mean, None if scale is None else scale.mean)
+    def mechanism():
+        return mechanism_of(location.mean, None if scale is None else scale.mean)
+
     return Fitted(mechanism, draws, loss)
 
 
@@ -278,4 +281,4 @@ def fit_levels(
         z = rng.normal(size=(many, len(mode))) / np.sqrt(np.maximum(values, 1.0))
         return mechanism_of(mode + z @ vectors.T)
 
-    return Fitted(mechanism_of(mode), draws, loss)
+    return Fitted(lambda: mechanism_of(mode), draws, loss)

@@ -35,7 +35,8 @@ def rows_of(
 ) -> tuple[np.ndarray, tuple[int, ...]]:
     """Rows (n, d), and how many levels each node has; 0 of a number."""
     if not isinstance(data, pd.DataFrame):
-        data = np.asarray(data)
+        _checks.reported(data, "data")
+        data = np.asarray(data, np.float64)
         if data.ndim != 2 or data.shape[1] != len(nodes):
             raise ValueError(f"Expected data of shape (n, {len(nodes)}); got {data.shape}.")
         data = pd.DataFrame(data, columns=list(nodes))
@@ -49,15 +50,17 @@ def rows_of(
     columns = {node: _numbers(data[node], node) for node in nodes}
     rows = np.column_stack([columns[node] for node in nodes])
     if imputer is not None:
+        if not hasattr(imputer, "fit_transform"):
+            raise TypeError(f"Expected imputer with fit_transform; got {_checks.shown(imputer)}.")
         rows = np.asarray(imputer.fit_transform(rows), np.float64)
         if rows.shape != (len(data), len(nodes)):
             raise ValueError(
                 f"Expected imputer.fit_transform to give shape {(len(data), len(nodes))}; got "
                 f"{rows.shape}."
             )
-    lost = {
-        node: int((~np.isfinite(column)).sum()) for node, column in zip(nodes, rows.T, strict=True)
-    }
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(rows.astype(np.float32))
+    lost = dict(zip(nodes, (~finite).sum(0).tolist(), strict=True))
     lost = {node: count for node, count in lost.items() if count}
     if lost:
         said = ", ".join(f"{count} of {len(rows)} in {node!r}" for node, count in lost.items())
@@ -77,7 +80,8 @@ def _numbers(column: pd.Series, node: str) -> np.ndarray:
     if isinstance(column.dtype, pd.CategoricalDtype):
         codes = column.cat.codes.to_numpy(np.float64)
         return np.where(codes < 0, np.nan, codes)
-    if not pd.api.types.is_numeric_dtype(column.dtype):
+    kinds = pd.api.types
+    if not kinds.is_numeric_dtype(column.dtype) or kinds.is_complex_dtype(column.dtype):
         raise TypeError(
             f"Expected numbers, or pandas' categorical, in column {node!r} of data; got "
             f"{column.dtype}."
