@@ -97,8 +97,7 @@ def _compared(likelihood, surrogates, histories, keys):
     def one(surrogate, history, key):
         def filtered(share, key):
             person = Person(Target(expanded(surrogate, share), likelihood, history))
-            unnamed = jnp.zeros(len(history.answer))
-            of_order = partial(person.filtered, names=unnamed, num_particles=_PARTICLES)
+            of_order = partial(person.filtered, num_particles=_PARTICLES)
             return jax.vmap(of_order)(jax.random.split(key, _ORDERS))
 
         k_filter, k_keep, k_draw = jax.random.split(key, 3)
@@ -107,8 +106,7 @@ def _compared(likelihood, surrogates, histories, keys):
         particles, evidence = take(found, 1)
         some = systematic(k_keep, jnp.repeat(evidence, _PARTICLES), _DRAWN)
         places = some // _PARTICLES, some % _PARTICLES
-        mean = particles.mean[places].swapaxes(1, 2)
-        covariance = particles.covariance[places].transpose(0, 3, 1, 2)
+        mean, covariance = particles.mean[places], particles.covariance[places]
         log_odds = jnp.subtract(*jax.nn.logsumexp(found[1], -1)[::-1])
         return log_odds, _normal(k_draw, mean, covariance)
 

@@ -38,8 +38,9 @@ from pcr_jax.surrogates.regression import is_regression, padded_parents
 
 # Particles that take the answers in one order.
 _IN_ORDER = 32
-# Times the numbers that are reported, what particles there are by default, within limits.
-_PARTICLE_NUMBERS, _FEWEST, _MOST = 2**18, 128, 2048
+# Times the numbers that are reported, what particles there are by default, within limits; of curved
+# mechanisms, whose particles are larger.
+_PARTICLE_NUMBERS, _FEWEST, _MOST, _MOST_CURVED = 2**18, 128, 2048, 512
 # Sweeps that are dropped of walkers that were draws before the last answers.
 _WARMUP_OF_RESUMED = 2
 # Draws for each walker, of which those in the prior's box are chosen, if there are any: others
@@ -420,8 +421,8 @@ class Gibbs:
     num_walkers : int
         Of each chain.
     num_particles : int
-        Of the filter that each chain's walkers begin with. None, the default: 2,048, or fewer where
-        there are many answers about many nodes.
+        Of the filter that each chain's walkers begin with. None, the default: 2,048 (of curved
+        mechanisms 512), or fewer where there are many answers about many nodes.
     num_warmup : int
         Sweeps of each walker that are dropped.
     num_steps : int
@@ -455,11 +456,12 @@ class Gibbs:
         """Chains, and walkers of each, that may start from earlier draws."""
         return self.num_chains, self.num_walkers
 
-    def particles(self, num_numbers: int) -> int:
+    def particles(self, num_numbers: int, curved: bool) -> int:
         """Of a filter over so many reported numbers."""
         if self.num_particles is not None:
             return self.num_particles
-        return int(np.clip(_PARTICLE_NUMBERS // num_numbers, max(_FEWEST, self.num_walkers), _MOST))
+        ends = max(_FEWEST, self.num_walkers), _MOST_CURVED if curved else _MOST
+        return int(np.clip(_PARTICLE_NUMBERS // num_numbers, *ends))
 
     def __post_init__(self):
         for field in ("num_chains", "num_walkers", "num_steps", "thin"):
@@ -510,7 +512,8 @@ class Gibbs:
             num_particles, num_warmup = 0, min(self.num_warmup, _WARMUP_OF_RESUMED)
             weights, unknowns = apart(person.blocks, starts)
         else:
-            num_particles, num_warmup = self.particles(person.answer.size), self.num_warmup
+            num_particles = self.particles(person.answer.size, person.surrogate.curved)
+            num_warmup = self.num_warmup
             k_begin = jax.random.split(k_begin, chains)
             begun = jax.vmap(lambda key: person.begun(key, num_particles, each))(k_begin)
             weights, unknowns = jax.tree.map(
