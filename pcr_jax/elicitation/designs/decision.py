@@ -23,7 +23,15 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
 from pcr_jax.elicitation.designs.base import Belief
-from pcr_jax.elicitation.designs.moves import Means, Moves, Purpose, cheapest, moves_of, proposals
+from pcr_jax.elicitation.designs.moves import (
+    REACH,
+    Means,
+    Moves,
+    Purpose,
+    cheapest,
+    moves_of,
+    proposals,
+)
 from pcr_jax.elicitation.designs.people import (
     Sizes,
     candidates,
@@ -68,9 +76,9 @@ class DecisionDesign:
     """The question after whose answer the recommended action is expected to be cheapest.
 
     Of actions of one feature each. Candidates are spread over what can be asked, half of them
-    replaced by the actions that are best under some draws; all of them, where the surrogate is
-    ``curved``, of which an answer teaches little elsewhere. Nodes that a person cannot act on are
-    not asked about, nor shifts beyond their bounds.
+    replaced by the actions that are best under some draws; all of them, however far they go, where
+    the surrogate is ``curved``, of which an answer teaches little elsewhere. Nodes that a person
+    cannot act on are not asked about, nor shifts beyond their bounds.
 
     Parameters
     ----------
@@ -81,7 +89,7 @@ class DecisionDesign:
         asked no more (``node`` -1). 0: all are asked.
     reach : float
         The largest shift asked about, in units of the surrogate's scale (natural units without
-        one).
+        one); actions that are asked about where that is ``curved`` may go farther.
     num_draws : int
         Of each posterior, evenly taken.
     num_candidates : int
@@ -137,26 +145,27 @@ class DecisionDesign:
         check_generative(likelihood, self)
         level = getattr(problem.requirement, "level", None)
         level = self.level if level is None else level
-        numbers = jnp.asarray(level, float), jnp.asarray(self.least_saving, float)
+        numbers = [jnp.asarray(a, float) for a in (level, self.least_saving, self.reach)]
         purpose = Purpose(problem.score, problem.scale)
         curved = getattr(belief.surrogate, "curved", False)
         proposed = self.num_candidates if curved else self.num_candidates // 2
         static = Sizes.of(self), proposed, problem.hard
         look = partial(_outlook, *static, key, *numbers, likelihood, purpose)
-        people = people_of(belief, self.reach, self.num_draws)
+        people = people_of(belief, REACH if curved else self.reach, self.num_draws)
         node, shift, *said = for_each(look, people, Means.of(problem))
         return Outlook(Questions(node, shift, jnp.full(len(node), self.individual)), *said)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _outlook(
-    sizes, num_proposals, hard, key, level, least_saving, likelihood, purpose, people, means
+    sizes, num_proposals, hard, key, level, least_saving, reach, likelihood, purpose, people, means
 ):
     def one(person, means):
         key_of = jax.random.fold_in(key, person.number)
         k_some, k_grid, k_truths, k_answers = jax.random.split(key_of, 4)
         moves = moves_of(purpose, means, person, hard)
-        node, shift = candidates(k_grid, person.low, person.high, sizes.num_candidates)
+        ends = jnp.maximum(person.low, -reach), jnp.minimum(person.high, reach)
+        node, shift = candidates(k_grid, *ends, sizes.num_candidates)
         num = len(person.draws)
         some = jax.random.permutation(k_some, num)[:num_proposals]
         at, by, good = proposals(moves._replace(serves=moves.serves[some]), person)
