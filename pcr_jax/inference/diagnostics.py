@@ -70,7 +70,7 @@ def diagnose(posteriors) -> pd.DataFrame:
     if isinstance(posteriors, Posteriors):
         unknown = np.concatenate([posteriors.draws, posteriors.unknowns], -1)
         users, codes = np.arange(len(unknown)), posteriors.status
-        misfit = posteriors.fit.wrong > 0.5
+        misfit = posteriors.fit.poor
         codes = np.where(misfit, PosteriorStatus.poorly_fitting, codes)
         num_walkers = posteriors.info["num_walkers"]
     else:

@@ -51,6 +51,11 @@ class Fit(NamedTuple):
     wrong: np.ndarray
     weights: np.ndarray | None
 
+    @property
+    def poor(self) -> np.ndarray:
+        """Whom none fits, more probably than not; (users,)."""
+        return self.wrong > 0.5
+
 
 def can_judge(posteriors: Posteriors) -> bool:
     """Whether `Gibbs` suits surrogate and likelihood, whose filter judges."""
@@ -123,7 +128,7 @@ def _normal(key, mean, covariance):
 
 
 def with_misfit(posteriors: Posteriors, theta: Array) -> Array:
-    """Draws theta (user, n, k), as many as are believed to be wrong moved by how much they are.
+    """Draws theta (user, n, k); of whom none fits as many moved as are believed to be wrong.
 
     Parameters
     ----------
@@ -134,7 +139,7 @@ def with_misfit(posteriors: Posteriors, theta: Array) -> Array:
     fit, num = posteriors.fit, theta.shape[1]
     keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, num)))(_keys(posteriors))
     unit = jax.vmap(lambda key: jax.random.uniform(key, (num,)))(keys[:, 0])
-    moves = np.asarray(unit) < fit.wrong[:, None]
+    moves = (np.asarray(unit) < fit.wrong[:, None]) & fit.poor[:, None]
     out = np.array(theta)
     surrogate, history = in_scale(posteriors.surrogate, posteriors.history)
     model = for_users(surrogate, len(out)), history.x, keys[:, 1], out, fit.weights

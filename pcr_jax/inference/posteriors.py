@@ -120,7 +120,7 @@ class Posteriors:
             If ``draws`` is no number of draws that there are.
         """
         theta = reduced(self.draws, self.info["num_walkers"], draws)
-        if draws is not None and self.fit.wrong.any():
+        if draws is not None and self.fit.poor.any():
             from pcr_jax.inference.fit import with_misfit  # which imports what imports this module
 
             theta = with_misfit(self, theta)
