@@ -121,13 +121,21 @@ def person_of(
             costs = feature.distance(values, now) / float(task.scale[j])
             choices.append(Choice(j, values, costs))
     score, own = margins(task.score_of(row)), x[None]
+    ends = np.array([feature.grid[:2] for feature in task.features.values()]).T
 
     def margin(rows):
-        found = np.asarray(score(rows))
-        if task.forbidden is None:
+        # Searches try numbers that no entry has, NaN among them: they lead to nothing favourable.
+        low, high = ends.astype(rows.dtype)
+        some = ((low <= rows) & (rows <= high)).all(1)
+        found = np.full(len(rows), -1.0, rows.dtype)
+        if not some.any():
             return found
-        outcomes = decoded(rows, task.features, row, own)
-        return np.where(is_forbidden(task.forbidden, outcomes), np.minimum(found, -1.0), found)
+        found[some] = np.asarray(score(rows[some]))
+        if task.forbidden is not None:
+            outcomes = decoded(rows[some], task.features, row, own)
+            banned = is_forbidden(task.forbidden, outcomes)
+            found[some] = np.where(banned, np.minimum(found[some], -1.0), found[some])
+        return found
 
     size = len(task.features)
     worlds, units = jax.tree.map(np.asarray, (worlds, units))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import pcr_jax as pcr
+from pcr_jax.task.people import person_of
 from tests.task.population import FEATURES, GRAPH, JOBS, people, pipeline, scm_of
 
 pytest.importorskip("sklearn")
@@ -99,6 +100,16 @@ def test_what_is_recommended_is_on_the_grid_and_at_the_level(task, session, pers
     assert table.p_valid.iloc[0] >= 0.9
     again = task.recourse(person, session, level=0.9, draws=session.draws).to_frame()
     pd.testing.assert_frame_equal(again, table)
+
+
+def test_numbers_that_no_entry_has_are_not_favourable(task):
+    granted = DATA[MODEL.predict(DATA) == "granted"].iloc[0]
+    x, job = task.encode(granted)[0], list(task.features).index("job")
+    margin = person_of(task, task.rows(granted), x, scm_of(task.graph), None, None).margin
+    tried = np.tile(x, (4, 1))
+    tried[1:, job] = [np.nan, len(JOBS), -1.0]
+    assert (margin(tried) >= 0).tolist() == [True, False, False, False]
+    assert not (margin(tried[1:]) >= 0).any()
 
 
 def test_it_goes_on_from_its_text(task, learnt, person, session):
