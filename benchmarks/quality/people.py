@@ -167,7 +167,7 @@ def misfit_rows(num_people: int) -> list[dict]:
         x, history = asked(truth, units, num_people, **errors)
         posteriors = infer(surrogates(graph, units)["linear"], history)
         found = predicted(posteriors, truth, x, units["scale"])
-        found["poorly_fitting"] = float((posteriors.fit.wrong > 0.5).mean())
+        found["poorly_fitting"] = float(posteriors.fit.poor.mean())
         rows.append({"case": name, **found, **of_answers(posteriors)})
     return rows
 

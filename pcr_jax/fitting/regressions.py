@@ -18,7 +18,7 @@ from pcr_jax.fitting.designs import Design
 from pcr_jax.mechanisms import Categorical, Mechanism, Ordered
 from pcr_jax.mechanisms.base import Assignment
 from pcr_jax.mechanisms.invertible import location_scale
-from pcr_jax.mechanisms.sums import PerLevel, Within
+from pcr_jax.mechanisms.sums import Clipped, PerLevel
 
 # Of a distribution that is not normal, so many normals at quantiles of the residuals.
 _NUM_NORMALS = 100
@@ -165,8 +165,8 @@ def fit_number(
         if scale is not None:
             own = of_size.coefficients(scale.intercept(spreads), spreads)
             own = np.concatenate([np.broadcast_to(ends, (*own.shape[:-1], 2)), own], -1)
-            own, within = jnp.asarray(own, float), Within(of_size.function)
-            return location_scale(coefficients, own, design.function, scale=within)
+            own, clipped = jnp.asarray(own, float), Clipped(of_size.function)
+            return location_scale(coefficients, own, design.function, scale=clipped)
         if design.function.is_linear:
             return Mechanism(coefficients[..., 1:])  # the intercept is the noise's mean
         return Mechanism(coefficients, design.function)

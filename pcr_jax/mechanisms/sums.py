@@ -91,7 +91,7 @@ class PerLevel:
 
 
 @dataclass(frozen=True)
-class Within:
+class Clipped:
     """A function that is kept within two numbers, the first of its coefficients."""
 
     function: Sum

@@ -47,6 +47,27 @@ class PlanStatus(IntEnum):
     not_likely = 7
 
 
+def checked_levels(levels: Any) -> list[float]:
+    """Probabilities that a price is asked of.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is out of (0, 1).
+    """
+    _checks.unnamed(levels, "levels")
+    asked = _checks.on_host(levels, "levels", ("num_levels",))
+    if not (len(asked) and ((asked > 0) & (asked < 1)).all()):
+        raise ValueError(f"Expected levels in (0, 1), one at least; got {levels}.")
+    return [float(level) for level in levels]
+
+
+def share_variance(share: Any, num: Any) -> Any:
+    """Of a share of so many independent draws, with one more of either outcome."""
+    share = (share * num + 1) / (num + 2)
+    return share * (1 - share) / (num + 2)
+
+
 _UNABLE = {
     "already_favourable": "Nothing needs to change: the decision is favourable.",
     "not_found": "No change within the bounds was found to be enough; there may be one.",
@@ -177,9 +198,7 @@ class Plan:
 
         With one more of either outcome, so that a share of 1 has an error as well.
         """
-        num = self.num_perturbations
-        share = (self.p_valid * num + 1) / (num + 2)
-        return jnp.sqrt(share * (1 - share) / (num + 2))
+        return jnp.sqrt(share_variance(self.p_valid, self.num_perturbations))
 
     def status_counts(self) -> dict[str, int]:
         """How many users ended with each status."""
@@ -210,12 +229,8 @@ class Plan:
 
         if not self.problem.requirement.over_draws:
             raise ValueError("Expected a plan with a level; got one without. See find_recourse.")
-        _checks.unnamed(levels, "levels")
-        asked = _checks.on_host(levels, "levels", ("num_levels",))
-        if not (len(asked) and ((asked > 0) & (asked < 1)).all()):
-            raise ValueError(f"Expected levels in (0, 1), one at least; got {levels}.")
         parts = []
-        for level in map(float, levels):
+        for level in checked_levels(levels):
             requirement = self.problem.requirement.at(level)  # type: ignore[attr-defined]
             plan = recommend(replace(self.problem, requirement=requirement), self.worlds)
             part = pd.DataFrame({"cost": np.asarray(plan.cost), **plan._stated()})

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from pcr_jax import _checks
 from pcr_jax.actions import set_name
 from pcr_jax.batching import take
 from pcr_jax.features import Feature, as_written, plain
 from pcr_jax.recourse.mixed import Advice
-from pcr_jax.recourse.plan import PlanStatus
+from pcr_jax.recourse.plan import PlanStatus, checked_levels, share_variance
 from pcr_jax.scm import SCM
 from pcr_jax.task.report import Report, letter, report
 
@@ -100,12 +100,16 @@ class TaskPlan:
         -------
         DataFrame
             Indexed by row and ``level``: ``status``, ``cost``, ``p_valid``, ``sentence``.
+
+        Raises
+        ------
+        ValueError
+            If there is no level, or one is out of (0, 1).
         """
-        _checks.unnamed(levels, "levels")
         parts = {}
-        for level in levels:
+        for level in checked_levels(levels):
             plan = self.task.recourse(self.rows, self.by, level=level, **self.settings)
-            parts[float(level)] = plan.to_frame()[["status", "cost", "p_valid", "sentence"]]
+            parts[level] = plan.to_frame()[["status", "cost", "p_valid", "sentence"]]
         together = pd.concat(parts, names=["level", self.rows.index.name or "row"]).swaplevel()
         return together.iloc[np.arange(len(together)).reshape(len(parts), -1).T.ravel()]
 
@@ -162,11 +166,13 @@ class TaskPlan:
         said = ", ".join(f"{number} {name}" for name, number in counts.items())
         return f"TaskPlan({len(self.rows)} people: {said})"
 
-    def _numbers(self, row: int) -> np.ndarray:
-        return self.task.encode(self.rows.iloc[[row]])[0]
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        """What the people are now, (people, d)."""
+        return self.task.encode(self.rows)
 
     def _row(self, i: int, advice: Advice | None) -> dict[str, Any]:
-        features, now = self.task.features, self._numbers(i)
+        features, now = self.task.features, self._numbers[i]
         columns: dict[str, Any] = {
             "status": _status(advice).name,
             "cost": np.inf if advice is None else advice.cost,
@@ -196,7 +202,7 @@ class TaskPlan:
 
     def steps(self, row: int, advice: Advice) -> list[str]:
         """What to do, a phrase for each feature that is acted on."""
-        now = self._numbers(row)
+        now = self._numbers[row]
         return [
             feature.change(float(now[j]), float(advice.value[j]), column)
             for j, (column, feature) in enumerate(self.task.features.items())
@@ -205,7 +211,7 @@ class TaskPlan:
 
     def consequences(self, row: int, advice: Advice) -> list[str]:
         """What to expect of what reacts, a phrase for each feature."""
-        now, phrases = self._numbers(row), []
+        now, phrases = self._numbers[row], []
         for j, (column, feature) in enumerate(self.task.features.items()):
             reached = advice.after[:, j]
             if advice.acted[j] or (reached == now[j]).all():
@@ -232,9 +238,7 @@ def _status(advice: Advice | None) -> PlanStatus:
 
 def _error(advice: Advice) -> float:
     """Standard error of `p_valid`, as `pcr_jax.Plan.p_valid_error`."""
-    num = len(advice.after)
-    share = (advice.p_valid * num + 1) / (num + 2)
-    return float(np.sqrt(share * (1 - share) / (num + 2)))
+    return float(np.sqrt(share_variance(advice.p_valid, len(advice.after))))
 
 
 def _entry(feature: Feature, code: float) -> Any:

@@ -76,7 +76,7 @@ def _wrapped(text: str) -> list[str]:
 def _worth(plan: TaskPlan, advice: Advice) -> str:
     """How sure it is that it is enough."""
     if plan.level is None:
-        return "By what is known of you, this is enough."
+        return "By what is believed of you, this is enough; how sure it is was not worked out."
     share = math.floor(100 * advice.p_valid)
     less = advice.status == PlanStatus.not_likely
     wanted = f", less than the {100 * plan.level:g} % that were asked for" if less else ""

@@ -13,7 +13,7 @@ import pandas as pd
 from pcr_jax import _checks
 from pcr_jax._pytree import pytree
 from pcr_jax.features import Feature
-from pcr_jax.scores import OutsideModel, on_host, outside_model
+from pcr_jax.scores import on_host
 
 
 def checked(rows: Any, columns: Sequence[Any], name: str, dtypes: Any = None) -> pd.DataFrame:
@@ -192,11 +192,6 @@ def margins(score: Callable) -> Callable[[np.ndarray], np.ndarray]:
         return np.asarray(_logits(score, x[np.minimum(np.arange(size), len(x) - 1)]))[: len(x)]
 
     return of
-
-
-def outside(model: Decoded, favourable: Any, threshold: float | None) -> OutsideModel:
-    """See `outside_model`."""
-    return outside_model(model, favourable=favourable, threshold=threshold)
 
 
 def is_forbidden(forbidden: Any, rows: pd.DataFrame) -> np.ndarray:

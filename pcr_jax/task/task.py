@@ -16,7 +16,7 @@ from pcr_jax.features import Feature, feature_of
 from pcr_jax.recourse.mixed import alternatives, outcome
 from pcr_jax.recourse.problem import Problem, pose
 from pcr_jax.scm import SCM
-from pcr_jax.scores import as_score, names_of, with_threshold
+from pcr_jax.scores import as_score, names_of, outside_model, with_threshold
 from pcr_jax.surrogates import basis_surrogate, learned_prior, linear_surrogate
 from pcr_jax.task.graphs import as_graph
 from pcr_jax.task.people import person_of, worlds_of
@@ -28,7 +28,6 @@ from pcr_jax.task.tables import (
     checked,
     decoded,
     encoded,
-    outside,
 )
 
 _TOLERANCE = 1e-4  # of a probability, between what the model says and what the task says
@@ -236,7 +235,7 @@ class Task:
         """The score of numbers (d,), what is no node being as in the row (or rows)."""
         if self.is_table_model:
             model = Decoded(self.model, self.features, rows, self.model_columns, exact)
-            return outside(model, self.favourable, self.threshold)
+            return outside_model(model, favourable=self.favourable, threshold=self.threshold)
         nodes, columns = list(self.features), self.model_columns
         kinds = {c: self.features.get(c) or feature_of(self.data[c], c) for c in columns}
         shared = [column for column in columns if column in nodes]

@@ -80,6 +80,11 @@ def test_a_letter_says_what_to_do_and_how_sure_it_is(plan):
         plan.letter("nobody")
 
 
+def test_without_a_level_nothing_is_said_of_how_sure_it_is(task, plan):
+    letter = task.recourse(plan.rows, scm_of(task.graph)).letter(plan.rows.index[0])
+    assert "how sure it is was not worked out." in " ".join(letter.split())
+
+
 def test_who_needs_nothing_is_told_so(task):
     pleased = DATA[Model().predict_proba(DATA)[:, 1] > 0.5].iloc[:1]
     letter = task.recourse(pleased, scm_of(task.graph)).letter()

@@ -272,6 +272,9 @@ def test_a_level_is_a_probability_over_draws(task, refused):
     levels = plan.price_of_certainty([0.5, 0.9])
     assert list(levels.index) == [(row, level) for row in refused.index for level in (0.5, 0.9)]
     assert (levels.cost.to_numpy()[::2] <= levels.cost.to_numpy()[1::2]).all()
+    for wrong in ([], [0.5, 1.0]):
+        with pytest.raises(ValueError, match=r"Expected levels in \(0, 1\), one at least; got"):
+            plan.price_of_certainty(wrong)
     with pytest.raises(ValueError, match="several draws"):
         task.recourse(refused, scm_of(task.graph), level=0.9)
 
