@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ from pcr_jax.task.tables import (
     checked,
     decoded,
     encoded,
+    margins,
 )
 
 _TOLERANCE = 1e-4  # of a probability, between what the model says and what the task says
@@ -237,13 +239,18 @@ class Task:
             model = Decoded(self.model, self.features, rows, self.model_columns, exact)
             return outside_model(model, favourable=self.favourable, threshold=self.threshold)
         nodes, columns = list(self.features), self.model_columns
-        kinds = {c: self.features.get(c) or feature_of(self.data[c], c) for c in columns}
         shared = [column for column in columns if column in nodes]
         places, given = map(columns.index, shared), map(nodes.index, shared)
-        score = Bound(
-            as_score(self.model, len(columns)), encoded(rows, kinds)[0], tuple(places), tuple(given)
-        )
+        score, kinds = self._whole
+        score = Bound(score, encoded(rows, kinds)[0], tuple(places), tuple(given))
         return score if self.threshold is None else with_threshold(score, self.threshold)
+
+    @cached_property
+    def _whole(self) -> tuple[Any, dict[Any, Feature]]:
+        """The JAX score, and what its columns are."""
+        columns = self.model_columns
+        kinds = {c: self.features.get(c) or feature_of(self.data[c], c) for c in columns}
+        return as_score(self.model, len(columns)), kinds
 
     def check(self, rows: Any) -> pd.DataFrame:
         """Raise unless the task says of these people what the model says.
@@ -263,10 +270,11 @@ class Task:
             If they differ, with the first row where they do and its columns that read differently.
         """
         rows = self.rows(rows)
-        codes = encoded(rows, self.features)
+        codes = encoded(rows, self.features)  # raises
         if not self.is_table_model:
-            scores = [self.score_of(rows.iloc[[i]]) for i in range(len(rows))]
-            logit = np.array([float(score(x)) for score, x in zip(scores, codes, strict=True)])
+            score, kinds = self._whole
+            score = score if self.threshold is None else with_threshold(score, self.threshold)
+            logit = np.asarray(margins(score)(encoded(rows, kinds)), float)
             return pd.DataFrame({"logit": logit, "favourable": logit >= 0}, index=rows.index)
         host = self.score_of(rows, exact=False).host
         said = np.asarray(host(codes), float) + host.least

@@ -299,7 +299,23 @@ def test_a_jax_score_is_taken_by_name(refused):
     score.names = ("income", "job", "age")
     task = task_of(score, favourable=None)
     own = DATA.income / 1000 + DATA.job.map(JOBS.index) + 0.01 * DATA.age - 5.0
-    np.testing.assert_allclose(task.check(DATA.iloc[:5]).logit, own.iloc[:5], atol=1e-4)
+    checked = task.check(DATA)
+    np.testing.assert_allclose(checked.logit, own, atol=1e-4)
+    for i in (0, 7):  # the same of a person alone, whose context is bound to the score
+        row = DATA.iloc[[i]]
+        alone = float(task.score_of(row)(task.encode(row)[0]))
+        assert alone == pytest.approx(checked.logit.iloc[i], abs=1e-5)
+    dearer = task_of(score, favourable=None, threshold=0.9).check(DATA.iloc[:9])
+    np.testing.assert_allclose(dearer.logit, own.iloc[:9] - np.log(9.0), atol=1e-4)
+    asked = []
+
+    def counting(x):
+        asked.append(1)
+        return score(x)
+
+    counting.names = score.names
+    task_of(counting, favourable=None).check(DATA)
+    assert len(asked) < 10  # traced, not called for everybody
     rows = DATA[own < 0].iloc[:2]
     plan = task.recourse(rows, scm_of(task.graph))
     after = followed(task, plan, scm_of(task.graph))
