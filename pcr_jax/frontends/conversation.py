@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -70,13 +71,18 @@ class _Turn(NamedTuple):
     answered: dict[str, Any] | None
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
     """What has to be inferred: arguments of `infer_each` of one user."""
 
     key: Array
     surrogate: Surrogate
     history: History
     likelihood: Likelihood
+
+
+def alone(job: Job) -> Posteriors:
+    """The posterior of one participant."""
+    return infer_each(job.key[None], *job[1:])[0]
 
 
 class _Telling:
@@ -135,6 +141,10 @@ class Conversation:
     key : Array
     events : iterable of Event
         What happened so far.
+    infer : callable
+        Finds the posteriors of a `Job`, together with others' perhaps.
+    gate : context manager
+        Which other computing is done within.
 
     Raises
     ------
@@ -150,7 +160,11 @@ class Conversation:
         terms: Terms,
         key: Array,
         events: Iterable[Event] = (),
+        *,
+        infer: Callable[[Job], Posteriors] = alone,
+        gate: AbstractContextManager = nullcontext(),  # noqa: B008 - it has no state
     ):
+        self._infer, self._gate = infer, gate
         self.task, self.surrogate, self.terms, self.key = task, surrogate, terms, key
         self.row = task.rows(applicant, "applicant").set_axis(["applicant"])
         self.x = task.encode(self.row)
@@ -235,8 +249,6 @@ class Conversation:
         if self._taken_up != (now := (self._told, len(turns))):
             self._session.resume([_turn_of(turn, self.task.graph.nodes) for turn in turns])
             self._taken_up = now
-        if (posteriors := self._known.get(self._told)) is not None:
-            self._session.know(posteriors)
         return self._session
 
     def _effects(self) -> list[_Turn]:
@@ -252,23 +264,14 @@ class Conversation:
             if turn.answered is not None
         )
 
-    def job(self) -> _Job | None:
-        """What has to be inferred before anything else can be said; None if nothing."""
-        if self.stage in ("consent", "profile", "withdrawn") or self._told in self._known:
-            return None
-        session = self.session
-        return _Job(session.inference_key, session.surrogate, session.history, session.likelihood)
-
-    def know(self, posteriors: Posteriors) -> None:
-        """Be given what `job` asked for."""
-        kept = dict(list(self._known.items())[-2:])
-        self._known = {**kept, self._told: posteriors}
-
     @property
     def posteriors(self) -> Posteriors:
-        """What the answers teach."""
-        if (job := self.job()) is not None:
-            self.know(infer_each(job.key[None], *job[1:])[0])
+        """What the answers teach. It computes."""
+        if self._told not in self._known:
+            session = self.session
+            job = Job(session.inference_key, session.surrogate, session.history, session.likelihood)
+            kept = dict(list(self._known.items())[-2:])
+            self._known = {**kept, self._told: self._infer(job)}
         return self._known[self._told]
 
     def controls(self) -> tuple[Control, ...]:
@@ -341,6 +344,16 @@ class Conversation:
         """
         if self.stage != "question" or self.question() is not None:
             return None
+        self._learn()
+        with self._gate:
+            return self._following()
+
+    def _learn(self) -> None:
+        """Have the session know what the answers teach."""
+        posteriors = self.posteriors
+        self.session.know(posteriors)
+
+    def _following(self) -> tuple[str, dict[str, Any]]:
         effects = self._effects()
         checks = [t.asked["before"] for t in self.turns if t.asked["kind"] == "attention"]
         again = [t.asked["of"] for t in self.turns if t.asked["kind"] == "retest"]
@@ -508,6 +521,11 @@ class Conversation:
 
     def understood(self) -> Understanding:
         """What was understood of the person, beside what is believed of everybody."""
+        self._learn()
+        with self._gate:
+            return self._understood()
+
+    def _understood(self) -> Understanding:
         person = self._person()
         draws, key = self.session.draws, jax.random.key(0)
         everybody, units = worlds_of(
@@ -525,6 +543,11 @@ class Conversation:
         ValueError
             If a feature cannot be acted on, or set to that.
         """
+        self._learn()
+        with self._gate:
+            return self._what_if(values)
+
+    def _what_if(self, values: Mapping[Any, float]) -> Outcome:
         person, controls = self._person(), {c.column: c for c in self.controls()}
         value, acted = self.x[0].astype(float), np.zeros(self.x.shape[1], bool)
         for column, number in values.items():
@@ -554,8 +577,12 @@ class Conversation:
 
     def plans(self) -> Plans:
         """What the person is recommended, as things stand. It computes."""
+        self._learn()
+        with self._gate:
+            return self._plans()
+
+    def _plans(self) -> Plans:
         session = self.session
-        session.know(self.posteriors)
         plan = session.recommend(level=self.terms.level, k=self.terms.plans)
         found = plan.advice[0]
         views = tuple(self._view(plan, advice) for advice in ([None] if found is None else found))
