@@ -1,0 +1,1 @@
+"""People in front of it: the terminal, the page, the study."""
