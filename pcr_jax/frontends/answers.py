@@ -32,11 +32,8 @@ _UNITS = (
     ("percent", "per cent", "%"),
 )
 _PLAIN = str.maketrans(
-    {
-        **dict.fromkeys("‐‑−", "-"),
-        **dict.fromkeys("‒—―", "–"),
-        "\u2019": "'",
-    }
+    "\u2010\u2011\u2212\u2012\u2014\u2015\u2019",  # hyphens, minus, dashes, apostrophe
+    "---\u2013\u2013\u2013'",
 )
 _DIGITS = "|".join(rf"[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+" for mark in (",", " ", "'"))
 _NUMBER = rf"(?:(?:{_DIGITS}|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
