@@ -114,7 +114,11 @@ def read_object(text: bytes, path: str | os.PathLike) -> dict[str, Any]:
     def no_number(text):
         raise ValueError(f"{text} is no number in JSON")
 
-    hooks = {"object_pairs_hook": once, "parse_float": number, "parse_constant": no_number}
+    hooks: dict[str, Any] = {
+        "object_pairs_hook": once,
+        "parse_float": number,
+        "parse_constant": no_number,
+    }
     try:
         if len(text) > _MAX_BYTES:
             raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
