@@ -23,9 +23,8 @@ FLOORS = [
     ["evaluation", "session_json", "wording"],
     ["session"],
     ["task"],
-    ["plots"],
+    ["plots", "frontends"],
     ["experiments"],
-    ["frontends"],
     ["cli"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -1,1 +1,1 @@
-"""People in front of it: the terminal, the page, the study."""
+"""In front of a person: the terminal, the page, and studies."""
