@@ -42,7 +42,7 @@ from pcr_jax.frontends.loading import (
     row_of,
     stop,
 )
-from pcr_jax.frontends.words import effect_sentence, effects_of, most_changed
+from pcr_jax.frontends.words import taught_sentence
 from pcr_jax.task import Task, TaskSession
 
 _QUESTIONS = 6
@@ -358,10 +358,20 @@ class _Conversation:
                 answers.pop()
         self._tell(dict(zip(effects, answers, strict=True)))
         say("Saved." if self.args.save is not None else "Noted.")
-        known = [j for j, answer in zip(effects, answers, strict=True) if answer.value is not None]
+        known = [
+            self.columns[j]
+            for j, answer in zip(effects, answers, strict=True)
+            if answer.value is not None
+        ]
         if known:
-            what = "Working out what your answer changes; this may take a minute"
-            say(self.terminal.computing(what, lambda: self._taught(node, shift, known, before)))
+            asked = {"column": self.columns[node], "shift": shift, "effects": known}
+            sentence = self.terminal.computing(
+                "Working out what your answer changes; this may take a minute",
+                lambda: taught_sentence(
+                    session.task, self.x, asked, before, session.belief.posteriors
+                ),
+            )
+            say(sentence)
         else:
             say("You do not know this: what is believed of you stays as it was.")
 
@@ -397,28 +407,6 @@ class _Conversation:
             if answer.value is not None:
                 value[0, j], half[0, j] = answer
         self.session.tell(value, half if half.any() else None)
-
-    def _taught(self, node: int, shift: float, known: list[int], before: Any) -> str:
-        """A sentence about the effect of which something else is now believed."""
-        old, new = (
-            effects_of(
-                jax.tree.map(lambda leaf: leaf[0], posteriors.scms(self.session.draws)),
-                self.x,
-                node,
-                shift,
-            )
-            for posteriors in (before, self.session.belief.posteriors)
-        )
-        effect = most_changed(old, new, known)
-        return effect_sentence(
-            self.session.task,
-            self.columns[node],
-            self.columns[effect],
-            float(self.x[node]),
-            shift,
-            new[:, effect],
-            old[:, effect],
-        )
 
 
 def _prompt(feature: Feature, column: Any) -> str:

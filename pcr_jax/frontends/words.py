@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +11,11 @@ import numpy as np
 
 from pcr_jax.actions import Action
 from pcr_jax.features import Feature, as_written, plain
+from pcr_jax.inference import Posteriors
 from pcr_jax.scm import SCM
 from pcr_jax.task import Task
 
+_DRAWS = 1000  # at most
 WITHIN = (0.05, 0.95)
 """The quantiles over draws that a range of what is expected lies between: it has 90 of 100."""
 
@@ -62,6 +64,38 @@ def effects_of(scms: SCM, x: np.ndarray, node: int, shift: float) -> np.ndarray:
     return np.asarray(
         _effects(scms, x, Action.shift_node(jnp.asarray(node), jnp.asarray(shift), len(x)))
     )
+
+
+def taught_sentence(
+    task: Task, x: np.ndarray, asked: Mapping[str, Any], before: Posteriors, after: Posteriors
+) -> str:
+    """What the answer to a question changed: about the effect of which most else is believed.
+
+    Parameters
+    ----------
+    task : Task
+    x : ndarray
+        Shape (d,), natural units: the person's features.
+    asked : mapping
+        ``column`` and ``shift`` of the question, and ``effects``: the columns that the sentence may
+        be about.
+    before, after : Posteriors
+        Of this person, without the answer and with it.
+    """
+    columns = list(task.features)
+    node, shift = columns.index(asked["column"]), float(asked["shift"])
+    old, new = (effects_of(_draws_of(posteriors), x, node, shift) for posteriors in (before, after))
+    effect = most_changed(old, new, [columns.index(column) for column in asked["effects"]])
+    return effect_sentence(
+        *(task, columns[node], columns[effect], float(x[node]), shift),
+        *(new[:, effect], old[:, effect]),
+    )
+
+
+def _draws_of(posteriors: Posteriors) -> SCM:
+    """Draws of one person's SCM."""
+    scms = posteriors.scms(min(_DRAWS, posteriors.flat.shape[1]))
+    return jax.tree.map(lambda leaf: leaf[0], scms)
 
 
 def most_changed(before: np.ndarray, after: np.ndarray, nodes: Sequence[int]) -> int:
