@@ -302,12 +302,12 @@ needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is no
 class Tmux:
     """A terminal of 80 columns by 24 lines, and who types in it."""
 
-    def __init__(self, folder, environment):
-        self.name = f"pcr-jax-{os.getpid()}-{folder.name}"
-        self.folder, self.environment = folder, environment
+    def __init__(self, socket, environment):
+        self.socket, self.environment = socket, environment
+        self.typed = 0
 
     def __call__(self, *argv):
-        command = ["tmux", "-L", self.name, "-f", os.devnull, *argv]
+        command = ["tmux", "-S", self.socket, "-f", os.devnull, *argv]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def start(self, *argv):
@@ -328,22 +328,21 @@ class Tmux:
         return self("capture-pane", "-p", "-J", "-S", "-")
 
     def wait(self, *wanted, seconds=240):
-        """Until the last line begins with what is wanted; the line."""
+        """Until the last line, after the one that was typed in, begins with this; the line."""
         until = time.monotonic() + seconds
         while True:
             lines = self.screen().rstrip().splitlines() or [""]
-            if any(lines[-1].startswith(text) for text in wanted):
+            if len(lines) > self.typed and any(map(lines[-1].startswith, wanted)):
                 return lines[-1]
             assert time.monotonic() < until, self.screen()
             time.sleep(0.05)
 
-    def type(self, text, enter=True):
+    def type(self, text):
         """Type a text; Enter after it."""
+        self.typed = len(self.screen().rstrip().splitlines())
         if text:
             self("send-keys", "-l", "--", text)
-        if enter:
-            self("send-keys", "Enter")
-        time.sleep(0.15)
+        self("send-keys", "Enter")
 
     def answer(self):
         """Type what fits the prompt that waits; the prompt."""
@@ -362,17 +361,13 @@ def tmux(tmp_path):
     terminals = []
 
     def begin(*argv, **environment):
-        terminals.append(Tmux(tmp_path, environment))
-        terminals[-1].name += f"-{len(terminals)}"
+        terminals.append(Tmux(tmp_path / f"tmux{len(terminals)}", environment))
         terminals[-1].start(TASK, "--questions", "3", *map(str, argv))
         return terminals[-1]
 
     yield begin
     for terminal in terminals:
-        with_server = subprocess.run(
-            ["tmux", "-L", terminal.name, "kill-server"], capture_output=True
-        )
-        assert with_server.returncode == 0
+        terminal("kill-server")
 
 
 @needs_tmux
@@ -426,6 +421,7 @@ def test_in_a_dumb_terminal_no_control_codes_are_sent(tmp_path, tmux):
     terminal("pipe-pane", "-o", f"cat > '{log}'")
     terminal.wait("Your job:")
     for text in ("h", "pilot", "full"):
+        terminal.wait("Your job:")
         terminal.type(text)
     terminal.wait("Your monthly income, in euros:")
     terminal.type("b")
