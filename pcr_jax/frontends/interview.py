@@ -329,7 +329,7 @@ class _Conversation:
         """Whether the person lets it be the end."""
         self.terminal.say()
         self.terminal.say(f"There are no more questions: {self.session.ended[0]}.")
-        back = ", or b to change your last answer" if self.told else ""
+        back = ", or b to go back" if self.told else ""
         try:
             _asked(self.terminal, f"Press Enter for the result{back}: ", _enter, _HELP)
         except _Back:
