@@ -1,4 +1,4 @@
-"""The command line: ``pcr-jax reproduce``."""
+"""The command line: ``pcr-jax reproduce`` and ``pcr-jax interview``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import jax
 
 from pcr_jax import library
 from pcr_jax._extras import extra
 from pcr_jax.batching import width
+from pcr_jax.frontends import interview
+from pcr_jax.frontends.loading import stop
 from pcr_jax.inference import SAMPLERS
 
 with extra("reproduce"):
@@ -98,20 +99,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="worker processes (default: one per core, or one with a GPU); results are the same",
     )
+    interview.add_parser(commands)
     return parser
-
-
-def _stop(code: int, message: str) -> NoReturn:
-    """End with one line on standard error, where there is one, whatever it can encode."""
-    if sys.stderr is not None:
-        line = " ".join(message.split())
-        print(f"pcr-jax: {line}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Exits with 2 for a mistake, 1 for a failure, 130 if interrupted."""
     args = _parser().parse_args(argv)
+    if args.command == "interview":
+        return interview.run(args)
     protocol = PROTOCOLS[args.protocol]
     if args.beyond:
         protocol = replace(protocol, beyond_people=protocol.num_users)
@@ -129,23 +125,23 @@ def main(argv: list[str] | None = None) -> int:
         width()
         jobs = args.jobs or ((os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1)
     except ImportError as error:
-        _stop(2, f"error: argument --sampler: {error}")
+        stop(2, f"error: argument --sampler: {error}")
     except (ValueError, RuntimeError) as error:  # of the environment's settings, JAX's or our own
-        _stop(2, f"error: {error}")
+        stop(2, f"error: {error}")
     try:
         run(out, protocol, scms, args.sampler, jobs, _Console())
     except OutputError as error:
-        _stop(2, f"error: argument --out: {error}")
+        stop(2, f"error: argument --out: {error}")
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end cannot be interrupted
         for worker in multiprocessing.active_children():
             worker.kill()
-        _stop(130, "stopped; the same command goes on from here")
+        stop(130, "stopped; the same command goes on from here")
     except RuntimeError as error:
-        _stop(1, f"error: {error}")
+        stop(1, f"error: {error}")
     except OSError as error:
         where, why = error.filename or "the output", error.strerror or error
-        _stop(1, f"error: cannot write {where}: {why}; what is finished is kept")
+        stop(1, f"error: cannot write {where}: {why}; what is finished is kept")
     return 0
 
 
