@@ -19,7 +19,7 @@ from jax import Array
 
 from pcr_jax.features import plain
 from pcr_jax.frontends.answers import AnswerError, read_answer
-from pcr_jax.frontends.effects import learnt, taught_sentence
+from pcr_jax.frontends.effects import learnt
 from pcr_jax.frontends.events import Event
 from pcr_jax.frontends.terms import Terms
 from pcr_jax.frontends.views import (
@@ -32,12 +32,12 @@ from pcr_jax.frontends.views import (
     Question,
     Understanding,
 )
+from pcr_jax.frontends.words import taught_sentence
 from pcr_jax.history import History
 from pcr_jax.inference import Posteriors, infer_each
 from pcr_jax.likelihoods import Likelihood
 from pcr_jax.recourse.mixed import Advice, outcome
 from pcr_jax.recourse.plan import PlanStatus
-from pcr_jax.scm import SCM
 from pcr_jax.session_json import versions
 from pcr_jax.surrogates import Surrogate
 from pcr_jax.task import Task, TaskPlan, TaskSession
@@ -48,7 +48,6 @@ DOTS = 20
 """In which a chance is drawn."""
 LEVELS = (0.5, 0.8, 0.95)
 """Probabilities that the price of is told, beside that of the terms."""
-_TOLD = 200  # draws for what an answer taught
 _ATTENTION_SHIFT = 0.5  # of a scale, from what is now to what a participant is asked to type
 
 
@@ -99,19 +98,6 @@ class _Telling:
         found = self.design.outlook(key, belief)
         self.utility = float(found.saving[0])
         return found.questions
-
-
-def _some_scms(posteriors: Posteriors) -> SCM:
-    """A few draws of one person's SCM, as the surrogate has them."""
-    flat = posteriors.draws[0].reshape(-1, posteriors.draws.shape[-1])
-    some = flat[(np.arange(_TOLD) * len(flat)) // _TOLD]
-    return _scms_of(posteriors.surrogate, some)
-
-
-@jax.jit
-def _scms_of(surrogate, thetas):
-    """The SCMs (n,) of a surrogate's numbers (n, k)."""
-    return jax.vmap(surrogate.scm)(thetas)
 
 
 def digest(posteriors: Posteriors) -> str:
@@ -434,8 +420,7 @@ class Conversation:
         before = self._known.get(self._told[:-1])
         if before is None or all(value is None for value in last.answered["values"].values()):
             return None
-        both = (_some_scms(posteriors) for posteriors in (before, self.posteriors))
-        return taught_sentence(self.task, self.x[0], last.asked, *both) or None
+        return taught_sentence(self.task, self.x[0], last.asked, before, self.posteriors)
 
     def read(self, typed: Mapping[str, str]) -> dict[str, Any]:
         """What a person typed in answer to the open question, as the payload of ``answered``.

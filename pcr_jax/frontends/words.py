@@ -93,9 +93,15 @@ def taught_sentence(
 
 
 def _draws_of(posteriors: Posteriors) -> SCM:
-    """Draws of one person's SCM."""
-    scms = posteriors.scms(min(_DRAWS, posteriors.flat.shape[1]))
-    return jax.tree.map(lambda leaf: leaf[0], scms)
+    """Draws of one person's SCM, as the surrogate has them."""
+    flat = posteriors.draws[0].reshape(-1, posteriors.draws.shape[-1])
+    num = min(_DRAWS, len(flat))
+    return _scms(posteriors.surrogate, flat[(np.arange(num) * len(flat)) // num])
+
+
+@jax.jit
+def _scms(surrogate, thetas):
+    return jax.vmap(surrogate.scm)(thetas)
 
 
 def most_changed(before: np.ndarray, after: np.ndarray, nodes: Sequence[int]) -> int:
