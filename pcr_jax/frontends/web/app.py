@@ -119,7 +119,7 @@ class Site:
 def sentence(phrase: str) -> str:
     """A phrase with a capital letter and a full stop."""
     phrase = phrase.strip()
-    return phrase if not phrase else phrase[0].upper() + phrase[1:] + "." * (phrase[-1] not in ".?!")
+    return phrase[:1].upper() + phrase[1:] + "." * (phrase[-1:] not in ("", ".", "?", "!"))
 
 
 def written(number: float) -> str:

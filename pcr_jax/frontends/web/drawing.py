@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 _WIDTH, _HEIGHT, _HALF, _TALL = 158, 92, 70, 21  # a node's place, half its width and height
+_GAP, _ASIDE = 26, 22  # between the ends of lines, and beside all nodes
 _LETTERS = 17  # of a line in a node
 _BAND, _EDGE = 300, 10  # the width of a band's picture, and of its margins
 
@@ -36,15 +37,22 @@ def picture(drawing: dict[str, Any], effects: list[Any]) -> dict[str, Any]:
             places[j] = (left + (at + 0.5) * _WIDTH, (rank + 0.5) * _HEIGHT)
     begin = {(node["x"] + node["half"], node["y"]): j for j, node in enumerate(nodes)}
     end = {(node["x"] - node["half"], node["y"]): j for j, node in enumerate(nodes)}
+    edges = [(begin[x1, y1], end[x2, y2]) for x1, y1, x2, y2 in drawing["lines"]]
     signs = {(effect.cause, effect.effect): effect.middle for effect in effects}
     lines = []
-    for x1, y1, x2, y2 in drawing["lines"]:
-        cause, effect = begin[x1, y1], end[x2, y2]
+    for cause, effect in edges:
         middle = signs.get((nodes[cause]["name"], nodes[effect]["name"]))
         kind = "none" if not middle else "up" if middle > 0 else "down"
-        lines.append({"path": _path(places[cause], places[effect], width), "kind": kind})
+        # Where several lines leave or reach a node, they do so beside each other.
+        left = _beside(places, cause, [e for c, e in edges if c == cause], effect)
+        reached = _beside(places, effect, [c for c, e in edges if e == effect], cause)
+        (_, y1), (_, y2) = places[cause], places[effect]
+        between = [x for x, y in places.values() if y1 < y < y2]
+        path = _path((left, y1 + _TALL), (reached, y2 - _TALL - 9), between)
+        lines.append({"path": path, "kind": kind})
     return {
-        "width": width,
+        "left": -_ASIDE,
+        "width": width + 2 * _ASIDE,
         "height": _HEIGHT * len(rows),
         "half": _HALF,
         "tall": _TALL,
@@ -56,6 +64,13 @@ def picture(drawing: dict[str, Any], effects: list[Any]) -> dict[str, Any]:
     }
 
 
+def _beside(places: dict[int, tuple[float, float]], own: int, others: list[int], one: int) -> float:
+    """Where on a node one of its lines ends: in the order of what is at their other ends."""
+    order = sorted(others, key=lambda j: (places[j][0], places[j][1]))
+    gap = min(_GAP, (2 * _HALF - 40) / max(1, len(order) - 1))
+    return places[own][0] + gap * (order.index(one) - (len(order) - 1) / 2)
+
+
 def _whole(node: dict[str, Any]) -> dict[str, Any]:
     return {"name": node["name"], "acted": node["acted"]}
 
@@ -65,16 +80,18 @@ def _split(name: str) -> list[str]:
     return textwrap.wrap(name, _LETTERS, max_lines=2, placeholder="\N{HORIZONTAL ELLIPSIS}")
 
 
-def _path(cause: tuple[float, float], effect: tuple[float, float], width: float) -> str:
+def _path(begin: tuple[float, float], end: tuple[float, float], between: list[float]) -> str:
     """A curve from the foot of one node to the head of another, aside of what is between."""
-    (x1, y1), (x2, y2) = (cause[0], cause[1] + _TALL), (effect[0], effect[1] - _TALL - 7)
-    far = (effect[1] - cause[1]) / _HEIGHT
-    bend = 0.0 if far <= 1 else (30 + 18 * far) * (1 if x1 + x2 >= width else -1)
-    middle = (y2 - y1) / 2
-    return (
-        f"M{x1:.0f} {y1:.0f} C{x1 + bend:.0f} {y1 + middle:.0f} "
-        f"{x2 + bend:.0f} {y2 - middle:.0f} {x2:.0f} {y2:.0f}"
-    )
+    (x1, y1), (x2, y2) = begin, end
+    middle, down = (x1 + x2) / 2, (y2 - y1) / 2
+    first, second = x1, x2
+    if any(abs(x - middle) < _HALF + 30 for x in between):
+        sides = min(between) - _HALF - 14, max(between) + _HALF + 14
+        side = min(sides, key=lambda x: abs(x - middle))
+        # A cubic is at an eighth of its ends and three eighths of its handles in the middle.
+        first = second = (side - middle / 4) / 0.75
+    handles = f"{first:.0f} {y1 + down:.0f} {second:.0f} {y2 - down:.0f}"
+    return f"M{x1:.0f} {y1:.0f} C{handles} {x2:.0f} {y2:.0f}"
 
 
 def band(effect: Any) -> dict[str, float]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import pandas as pd
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from pcr_jax.frontends.answers import AnswerError, expected, read_answer, read_entry
 from pcr_jax.frontends.store.store import Conflict
@@ -273,7 +273,8 @@ def _limits(
         if f"locked-{i}" in fields:
             locked.append(control.column)
         if control.kind != "nominal":
-            own, wrong = _range(visit, control, fields.get(f"low-{i}", ""), fields.get(f"high-{i}", ""))
+            ends = fields.get(f"low-{i}", ""), fields.get(f"high-{i}", "")
+            own, wrong = _range(visit, control, *ends)
             problems |= {f"{end}-{i}": text for end, text in wrong.items()}
             if own is not None:
                 limits[control.column] = own
@@ -425,17 +426,15 @@ def check_answer(visit: Visiting, fields: Form) -> Response:
     """What an answer is understood as, while it is typed."""
     visit.check_sender(fields)
     text, column = fields.get("text", "").strip(), fields.get("column", "")
-    if not text or _unreadable(text):
-        return PlainTextResponse(_unreadable(text) if text else "")
     feature = visit.site.engine.task.features.get(column)
     if feature is None:
         raise Refused(400, "Not readable", "This form could not be read.")
     now = feature.encode(pd.Series([visit.participant.applicant[column]]), column)[0]
     try:
-        said = read_answer(text, feature, column, now)
+        said = _understood_as(read_answer(text, feature, column, now), feature)
     except AnswerError as error:
-        return PlainTextResponse(f"{error}", 422)
-    return PlainTextResponse(_understood_as(said, feature))
+        return JSONResponse({"good": False, "text": f"{error}"})
+    return JSONResponse({"good": True, "text": said})
 
 
 def _understood_as(said: Any, feature: Any) -> str:
@@ -497,7 +496,7 @@ def _what_if(visit: Visit, values: Mapping[str, float], status: int = 200, **con
 @router.post("/what-if")
 def try_values(visit: Visiting, fields: Form) -> Response:
     """Try values without JavaScript."""
-    values, problems = _tried(visit, fields)
+    _, problems = _tried(visit, fields)
     if problems:
         return _what_if(visit, {}, 422, problems=problems, typed=fields)
     return _to("/what-if#outcome")
@@ -508,7 +507,7 @@ def try_values_live(visit: Visiting, fields: Form) -> Response:
     """What would follow, as a part of the page."""
     values, problems = _tried(visit, fields)
     if problems:
-        return PlainTextResponse(" ".join(problems.values()), 422)
+        return visit.site.page("wrong.html", problems=problems)
     outcome = visit.run(lambda conversation: conversation.what_if(values)) if values else None
     return visit.site.page("outcome.html", outcome=outcome)
 

@@ -48,7 +48,9 @@ _log = logging.getLogger("pcr_jax.web")
 class Refused(Exception):
     """A request that is not served, with what to say of it."""
 
-    def __init__(self, status: int, title: str, text: str, *, wait: float = 0, forget: bool = False):
+    def __init__(
+        self, status: int, title: str, text: str, *, wait: float = 0, forget: bool = False
+    ):
         super().__init__(title)
         self.status, self.title, self.text = status, title, text
         self.wait, self.forget = wait, forget

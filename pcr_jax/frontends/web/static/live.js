@@ -32,18 +32,20 @@
   // What an answer is read as, while it is typed.
   for (const input of all("input[data-column]")) {
     const read = document.getElementById(input.id.replace("answer", "read"));
+    const hint = document.getElementById(input.id.replace("answer", "hint"));
     const csrf = input.form.elements.csrf.value;
     let turn = 0;
     const check = async () => {
       const own = ++turn;
       const text = input.value.trim();
-      if (!text) { read.textContent = ""; return; }
+      let said = { good: true, text: "" };
       try {
-        const answer = await post("/check", { csrf, column: input.dataset.column, text });
-        if (own !== turn || (!answer.ok && answer.status !== 422)) return;
-        read.textContent = await answer.text();
-        read.classList.toggle("bad", !answer.ok);
-      } catch { read.textContent = ""; }
+        if (text) said = await (await post("/check", { csrf, column: input.dataset.column, text })).json();
+      } catch { /* it is checked when it is sent */ }
+      if (own !== turn) return;
+      read.textContent = said.text;
+      read.classList.toggle("bad", !said.good);
+      hint.hidden = said.text === hint.textContent;
     };
     input.addEventListener("input", later(400, check));
   }
@@ -60,7 +62,7 @@
         const text = await answer.text();
         if (own !== turn || answer.redirected) return;
         if (answer.ok) outcome.innerHTML = text; // escaped by the server
-        else outcome.textContent = answer.status === 422 ? text : "This could not be worked out now. Please try again.";
+        else outcome.textContent = "This could not be worked out now. Please try again.";
       } catch {
         outcome.textContent = "The server cannot be reached. Please try again.";
       } finally {
