@@ -1,0 +1,1 @@
+"""In front of a person: the terminal, the page, and studies."""
