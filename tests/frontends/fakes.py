@@ -4,15 +4,27 @@ import copy
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 
 import pcr_jax as pcr
 from pcr_jax.frontends.answers import AnswerError, read_answer
-from pcr_jax.frontends.store.store import Conflict, Event
+from pcr_jax.frontends.conversation import Mistakes
+from pcr_jax.frontends.effects import Learnt
+from pcr_jax.frontends.events import Event
+from pcr_jax.frontends.store.store import Conflict
+from pcr_jax.frontends.views import (
+    Control,
+    Effect,
+    Outcome,
+    Plans,
+    PlanView,
+    Price,
+    Question,
+    Understanding,
+)
 
 FEATURES = {
     "age": pcr.Integer(immutable=True, unit="years"),
@@ -96,7 +108,7 @@ class Store:
             self.lists[number] = []
 
     def export_of(self, number):
-        events = [event.__dict__ for event in self.events(number)]
+        events = [event._asdict() for event in self.events(number)]
         return {"applicant": self.people[number].applicant, "events": events}
 
     def note_login(self, ok, where):
@@ -107,51 +119,25 @@ class Store:
         return sum(1 for at, ok, _ in self.logins if not ok and at > begin)
 
 
-@dataclass
-class Shown:
-    """A control, an effect that is asked for, or any other thing with names."""
-
-    column: str
-    label: str
-    kind: str
-    now: float
-    now_text: str
-    low: float
-    high: float
-    step: float | None
-    names: list | None
-    unit: str | None
-    direction: str | None = None
-    locked: bool = False
-    limits: Any = None
-    weight: float = 1.0
-
-
-@dataclass
-class Question:
-    number: int
-    kind: str
-    text: str
-    column: str
-    effects: list
-    about_left: int
-    payload: dict = field(default_factory=dict)
-
-
 class Conversation:
     """Says things that depend on the events and on nothing else."""
 
     def __init__(self, features, row, events):
         self.features, self.row, self.events = features, row, events
         self.columns = list(features)
-        self.given = []
-        self.latest = {}
+        self.latest = {event.kind: event.payload for event in events}
+        self.asked, self.given = None, []
         for event in events:
-            self.latest[event.kind] = event.payload
-            if event.kind == "answered":
-                self.given.append(event.payload)
+            if event.kind == "asked":
+                self.asked = event.payload
+            elif event.kind == "answered":
+                self.given.append((self.asked, event.payload))
+                self.asked = None
             elif event.kind == "back":
-                self.given.pop()
+                self.asked, _ = self.given.pop()
+                self.latest.pop("ended", None)
+            elif event.kind == "profile":
+                self.asked = None
 
     @property
     def stage(self):
@@ -160,40 +146,50 @@ class Conversation:
         for kind, stage in (("consented", "consent"), ("profile", "profile")):
             if kind not in self.latest:
                 return stage
-        return "plan" if len(self.given) >= QUESTIONS else "question"
+        return "plan" if "ended" in self.latest else "question"
+
+    @property
+    def can_go_back(self):
+        return bool(self.given)
 
     def now(self, column):
         entry = pd.Series([self.row[column]])
         return float(self.features[column].encode(entry, column)[0])
 
-    def shown(self, column):
+    def seen(self, column):
         feature, now = self.features[column], self.now(column)
-        low, high, _ = feature.grid
-        own = self.latest.get("profile", {"locked": [], "limits": {}, "weights": {}})
-        return Shown(
-            column=column,
-            label=feature.name(column),
-            kind=feature.kind,
-            now=now,
-            now_text=feature.shown(now),
-            low=low,
-            high=high,
-            step=getattr(feature, "step", None),
-            names=[feature.shown(j) for j in range(len(getattr(feature, "names", ())))] or None,
-            unit=getattr(feature, "unit", None),
-            direction=getattr(feature, "direction", None),
-            locked=column in own["locked"],
-            limits=own["limits"].get(column),
-            weight=own["weights"].get(column, 1.0),
-        )
+        names = tuple(feature.shown(j) for j in range(len(getattr(feature, "names", ()))))
+        unit = getattr(feature, "unit", None)
+        name = feature.name(column)
+        return Effect(column, name, feature.kind, unit, now, feature.shown(now), names)
 
     def controls(self):
-        return [self.shown(c) for c, feature in self.features.items() if feature.acted]
+        own = self.latest.get("profile", {"locked": [], "limits": {}, "weights": {}})
+        return tuple(
+            Control(
+                *self.seen(column)[:6],
+                *feature.grid[:2],
+                getattr(feature, "step", None),
+                self.seen(column).names,
+                getattr(feature, "direction", None),
+                column in own["locked"],
+                own["limits"].get(column),
+                own["weights"].get(column, 1.0),
+            )
+            for column, feature in self.features.items()
+            if feature.acted
+        )
 
-    def question(self):
-        if self.stage != "question":
+    def profiled(self, locked=(), limits=None, weights=None):
+        own = {"locked": list(locked), "limits": dict(limits), "weights": dict(weights)}
+        return {**own, "was": self.latest.get("profile")}
+
+    def following(self):
+        if self.stage != "question" or self.asked is not None:
             return None
         number = len(self.given)
+        if number >= QUESTIONS:
+            return "ended", {"why": "enough"}
         cause, effects = [
             (self.columns[1], [self.columns[3], self.columns[4]]),
             (self.columns[3], [self.columns[4]]),
@@ -203,100 +199,103 @@ class Conversation:
         shift = 500.0 if feature.kind == "real" else 1.0
         change = feature.change(now, now + shift, cause)
         names = " and ".join(self.features[c].name(c) for c in effects)
-        text = f"Suppose you {change}. What would your {names} become?"
-        shown = {c: self.shown(c).now_text for c in effects}
-        payload = {
+        taught = None
+        if self.given:
+            column = self.given[-1][0]["effects"][0]
+            name = self.features[column].name(column)
+            taught = f"We now expect your {name} to rise by about 300 (100 to 500)."
+        return "asked", {
             "number": number,
             "kind": "effect",
-            "text": text,
+            "text": f"Suppose you {change}. What would your {names} become?",
             "column": cause,
             "shift": shift,
             "individual": True,
             "effects": effects,
-            "shown": shown,
+            "shown": {c: self.seen(c).now_text for c in effects},
+            "taught": taught,
             "design": "fake",
             "utility": None,
         }
-        left, effects = QUESTIONS - number, [self.shown(c) for c in effects]
-        return Question(number, "effect", text, cause, effects, left, payload)
+
+    def question(self):
+        if self.asked is None or "ended" in self.latest:
+            return None
+        names = ("number", "kind", "text", "column", "shift", "individual")
+        asked = self.asked
+        effects = tuple(map(self.seen, asked["effects"]))
+        left = QUESTIONS - len(self.given)
+        return Question(*(asked[name] for name in names), effects, left, asked["taught"])
 
     def read(self, typed):
-        problems, values, widths = {}, {}, {}
+        wrong, values, widths = {}, {}, {}
         for column, text in typed.items():
             try:
                 found = read_answer(text, self.features[column], column, self.now(column))
             except AnswerError as error:
-                problems |= error.messages
+                wrong[column] = str(error)
                 continue
             values[column], widths[column] = found.value, found.half_width
-        if problems:
-            raise AnswerError(problems)
-        column = next(iter(typed))
-        name = self.features[column].name(column)
-        return {
-            "number": len(self.given),
-            "typed": dict(typed),
-            "values": values,
-            "half_width": widths,
-            "seconds": 0.0,
-            "taught": f"We now expect your {name} to rise by about 300 (100 to 500).",
-        }
+        if wrong:
+            raise Mistakes(wrong)
+        said = {"typed": dict(typed), "values": values, "half_width": widths}
+        return {"number": self.asked["number"], **said}
+
+    def taken_back(self):
+        return {name: self.given[-1][1][name] for name in ("number", "typed")}
 
     def understood(self):
         names = {c: feature.name(c) for c, feature in self.features.items()}
         edges = [(self.columns[a], self.columns[b]) for a, b in _edges()]
-        effects = [
-            SimpleNamespace(
-                cause=names[a],
-                effect=names[b],
-                change="500 more",
-                middle=300.0 - 400 * i,
-                low=100.0 - 400 * i,
-                high=520.0 - 400 * i,
-                people_middle=250.0,
-                people_low=-300.0,
-                people_high=800.0,
-                taught=0.4,
-                sentence=f"if your {names[a]} changes, your {names[b]} changes by about 300",
+        effects = tuple(
+            Learnt(
+                a,
+                b,
+                "rises by 500",
+                *(300.0 - 400 * i, 100.0 - 400 * i, 520.0 - 400 * i),
+                *(250.0, -300.0, 800.0),
+                0.4,
+                f"If only your {names[a]} rises by 500, we expect your {names[b]} to rise by 300.",
             )
             for i, (a, b) in enumerate(edges)
-        ]
-        return SimpleNamespace(effects=effects, drawing=_drawing(names, edges))
+        )
+        return Understanding(effects, _drawing(names, edges))
 
     def what_if(self, values):
         chance = min(0.99, 0.1 + 0.2 * len(values))
-        return SimpleNamespace(
-            chance=chance,
-            chance_text=f"this is enough in {100 * chance:.0f} of 100 cases",
-            consequences=[f"expect your {self.features[c].name(c)} to stay" for c in values],
-            cost=1.0,
-            favourable=chance > 0.5,
-        )
+        said = tuple(f"expect your {self.features[c].name(c)} to stay" for c in values)
+        words = f"in {100 * chance:.0f} of 100 cases"
+        return Outcome(False, chance, words, int(20 * chance), said, 1.0)
 
     def plans(self):
         label = self.features[self.columns[3]].name(self.columns[3])
-        plans = [
-            {
-                "steps": [f"raise your {label} by {300 * i} euros, from 2,350 to {2350 + 300 * i}"],
-                "consequences": ["expect your savings to become about 5,000 (4,000 to 6,000)"],
-                "chance": 0.97 - 0.02 * i,
-                "dots": 19,
-                "chance_text": f"this is enough in {97 - 2 * i} of 100 cases",
-                "cost": 1.0 * i,
-                "status": "found",
-            }
+        plans = tuple(
+            PlanView(
+                (f"raise your {label} by {300 * i} euros, from 2,350 to {2350 + 300 * i:,}",),
+                ("expect your savings to become about 5,000 (4,000 to 6,000)",),
+                "",
+                0.97 - 0.02 * i,
+                f"in {97 - 2 * i} of 100 cases",
+                19 - (i > 1),
+                1.0 * i,
+                "found",
+            )
             for i in (1, 2, 3)
-        ]
-        price = [[0.5, 0.4, f"raise your {label} by 100"], [0.9, 1.0, f"raise your {label} by 300"]]
-        letter = f"Dear applicant,\n\nyou can do this:\n  - Raise your {label} by 300.\n"
+        )
+        price = (
+            Price(0.5, 0.4, f"Raise your {label} by 100."),
+            Price(0.9, 1.0, f"Raise your {label} by 300."),
+            Price(0.99, None, "Nothing that you can change was found to be enough."),
+        )
+        letter = f"Dear applicant,\n\nYou can do this:\n  - Raise your {label} by 300.\n"
         payload = {
-            "plans": plans,
+            "plans": [plan._asdict() for plan in plans],
+            "price": [one._asdict() for one in price],
             "letter": letter,
-            "price": price,
             "versions": {},
             "posterior": "0" * 64,
         }
-        return SimpleNamespace(plans=plans, price=price, letter=letter, payload=payload)
+        return Plans(plans, price, letter, payload)
 
 
 def _edges():
@@ -312,16 +311,9 @@ def _drawing(names, edges):
     rows, nodes = {}, {}
     for column in names:
         row = rows[depth[column]] = rows.get(depth[column], -1) + 1
-        nodes[column] = {
-            "x": 150 * depth[column] + 75,
-            "y": 50 * row + 25,
-            "half": 60,
-            "name": names[column],
-            "acted": column == "income",
-        }
-    lines = [
-        (nodes[a]["x"] + 60, nodes[a]["y"], nodes[b]["x"] - 60, nodes[b]["y"]) for a, b in edges
-    ]
+        place = {"x": 150 * depth[column] + 75, "y": 50 * row + 25, "half": 60}
+        nodes[column] = {**place, "name": names[column], "acted": False, "column": column}
+    lines = [{"ends": (0, 0, 0, 0), "cause": a, "effect": b} for a, b in edges]
     return {"nodes": list(nodes.values()), "lines": lines, "width": 450, "height": 150}
 
 

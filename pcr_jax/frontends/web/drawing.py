@@ -7,6 +7,7 @@ from typing import Any
 
 _WIDTH, _HEIGHT, _HALF, _TALL = 158, 92, 70, 21  # a node's place, half its width and height
 _GAP, _ASIDE = 26, 22  # between the ends of lines, and beside all nodes
+_ACROSS = 2  # nodes beside each other
 _LETTERS = 17  # of a line in a node
 _BAND, _EDGE = 300, 10  # the width of a band's picture, and of its margins
 
@@ -17,31 +18,29 @@ def picture(drawing: dict[str, Any], effects: list[Any]) -> dict[str, Any]:
     Parameters
     ----------
     drawing : dict
-        As `pcr_jax.task.report` draws it, from the left to the right: ``nodes`` and ``lines``,
-        which go from a node's right side to another's left side.
+        As `pcr_jax.task.report.drawing` has it, from the left to the right.
     effects : list
         With ``cause``, ``effect`` and ``middle``, which say where a line goes up or down.
     """
     nodes = drawing["nodes"]
-    ranks = {x: rank for rank, x in enumerate(sorted({node["x"] for node in nodes}))}
-    rows: list[list[int]] = [[] for _ in ranks]
-    for j in sorted(range(len(nodes)), key=lambda j: nodes[j]["y"]):
-        rows[ranks[nodes[j]["x"]]].append(j)
-    most = max(map(len, rows), default=1)
-    width, places = max(2, most) * _WIDTH, {}
+    rows = _rows(nodes)
+    width, places = _ACROSS * _WIDTH, {}
     for rank, row in enumerate(rows):
         # Rows of one are put aside in turn: lines between others would run through them.
-        shift = (-1) ** rank * _WIDTH / 4 if len(row) == 1 and most < 3 else 0
+        shift = (-1) ** rank * _WIDTH / 4 if len(row) == 1 else 0
         left = (width - len(row) * _WIDTH) / 2 + shift
         for at, j in enumerate(row):
             places[j] = (left + (at + 0.5) * _WIDTH, (rank + 0.5) * _HEIGHT)
-    begin = {(node["x"] + node["half"], node["y"]): j for j, node in enumerate(nodes)}
-    end = {(node["x"] - node["half"], node["y"]): j for j, node in enumerate(nodes)}
-    edges = [(begin[x1, y1], end[x2, y2]) for x1, y1, x2, y2 in drawing["lines"]]
-    signs = {(effect.cause, effect.effect): effect.middle for effect in effects}
+    of = {node["column"]: j for j, node in enumerate(nodes)}
+    edges = [(of[line["cause"]], of[line["effect"]]) for line in drawing["lines"]]
+    signs = {
+        (of[effect.cause], of[effect.effect]): effect.middle
+        * (-1 if effect.change.startswith("falls") else 1)
+        for effect in effects
+    }
     lines = []
     for cause, effect in edges:
-        middle = signs.get((nodes[cause]["name"], nodes[effect]["name"]))
+        middle = signs.get((cause, effect))
         kind = "none" if not middle else "up" if middle > 0 else "down"
         # Where several lines leave or reach a node, they do so beside each other.
         left = _beside(places, cause, [e for c, e in edges if c == cause], effect)
@@ -62,6 +61,16 @@ def picture(drawing: dict[str, Any], effects: list[Any]) -> dict[str, Any]:
             for j, node in enumerate(nodes)
         ],
     }
+
+
+def _rows(nodes: list[dict[str, Any]]) -> list[list[int]]:
+    """Nodes from the causes down, a few beside each other."""
+    rows = []
+    for x in sorted({node["x"] for node in nodes}):
+        rank = [j for j, node in enumerate(nodes) if node["x"] == x]
+        rank.sort(key=lambda j: nodes[j]["y"])
+        rows += [rank[k : k + _ACROSS] for k in range(0, len(rank), _ACROSS)]
+    return rows
 
 
 def _beside(places: dict[int, tuple[float, float]], own: int, others: list[int], one: int) -> float:

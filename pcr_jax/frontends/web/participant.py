@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import pandas as pd
@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from pcr_jax.frontends.answers import AnswerError, expected, read_answer, read_entry
+from pcr_jax.frontends.conversation import Mistakes
 from pcr_jax.frontends.store.store import Conflict
 from pcr_jax.frontends.web.drawing import band, picture
 from pcr_jax.frontends.web.security import MAX_ANSWER, PERSON, Refused, form, same
@@ -34,7 +35,10 @@ _NOTES = {
     "stale": "This was answered already in another window. Here is where you are now.",
     "back": "Your last answer was taken back. You can give another one.",
 }
-_MOVES = {"consented", "profile", "asked", "answered", "back", "planned", "feedback", "withdrawn"}
+_MOVES = {
+    *("consented", "profile", "asked", "answered", "back", "ended"),
+    *("planned", "feedback", "withdrawn"),
+}
 _MONTH = 30 * 24 * 3600
 _MAX_TEXT = 2000
 
@@ -234,7 +238,7 @@ def profile(visit: Visiting) -> Response:
     return visit.page("profile", controls=controls, others=others, typed={}, weights=WEIGHTS)
 
 
-def _about(visit: Visit) -> tuple[list[Any], list[tuple[str, str]]]:
+def _about(visit: Visit) -> tuple[Sequence[Any], list[tuple[str, str]]]:
     """What a person can change, and what is so else: its name and what it is."""
     controls = visit.run(lambda conversation: conversation.controls())
     shown, row = {control.column for control in controls}, visit.participant.applicant
@@ -253,21 +257,19 @@ def save_profile(visit: Visiting, fields: Form) -> Response:
     if not visit.is_in("consented", without=("planned", "withdrawn")):
         return _to("/")
     controls, others = _about(visit)
-    payload, problems = _limits(visit, controls, fields)
+    said, problems = _wishes(visit, controls, fields)
     if problems:
         content = {"problems": problems, "typed": fields, "weights": WEIGHTS}
         return visit.page("profile", 422, controls=controls, others=others, **content)
-    before = visit.last("profile")
-    if before is not None:
-        payload["was"] = {name: before.payload[name] for name in ("locked", "limits", "weights")}
+    payload = visit.run(lambda conversation: conversation.profiled(**said))
     visit.move(seq, "profile", payload)
     return _to("/")
 
 
-def _limits(
-    visit: Visit, controls: list[Any], fields: Mapping[str, str]
+def _wishes(
+    visit: Visit, controls: Sequence[Any], fields: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """A profile's payload, and what is wrong by field."""
+    """What a person says that they can do, and what is wrong by field."""
     locked, limits, weights, problems = [], {}, {}, {}
     for i, control in enumerate(controls):
         if f"locked-{i}" in fields:
@@ -276,13 +278,15 @@ def _limits(
             ends = fields.get(f"low-{i}", ""), fields.get(f"high-{i}", "")
             own, wrong = _range(visit, control, *ends)
             problems |= {f"{end}-{i}": text for end, text in wrong.items()}
-            if own is not None:
+            if own is not None and control.column not in locked:
                 limits[control.column] = own
         weight = {f"{weight:g}": weight for weight in WEIGHTS}.get(fields.get(f"weight-{i}", "1"))
         if weight is None:
             problems[f"weight-{i}-1"] = "Please choose one of the five."
         elif weight != 1:
             weights[control.column] = weight
+    if len(locked) == len(controls):
+        problems["locked-0"] = "Please leave one thing at least that you could change."
     return {"locked": locked, "limits": limits, "weights": weights}, problems
 
 
@@ -290,20 +294,21 @@ def _range(
     visit: Visit, control: Any, low: str, high: str
 ) -> tuple[list[float] | None, dict[str, str]]:
     """A person's own range within the feature's; None where it is all of it."""
-    ends, problems = {"low": control.low, "high": control.high}, {}
+    whole = [control.low, control.high]
+    ends, problems = dict(zip(("low", "high"), whole, strict=True)), {}
     for end, text in (("low", low), ("high", high)):
         try:
-            ends[end] = _entry(visit, control, text) if text.strip() else ends[end]
+            ends[end] = _entry(visit, control, text, whole) if text.strip() else ends[end]
         except AnswerError as error:
             problems[end] = f"{error}"
-    if not problems and ends["low"] > ends["high"]:
-        problems["low"] = "The least is more than the most. Please exchange them."
-    whole = list(ends.values()) == [control.low, control.high]
-    return (None if problems or whole else list(ends.values())), problems
+    if not problems and not ends["low"] < ends["high"]:
+        problems["low"] = "The least has to be less than the most."
+    own = list(ends.values())
+    return (None if problems or own == whole else own), problems
 
 
-def _entry(visit: Visit, control: Any, text: str) -> float:
-    """A value of a feature as typed, in the range that it can be set to.
+def _entry(visit: Visit, control: Any, text: str, ends: Sequence[float]) -> float:
+    """A value of a feature as typed, in a range.
 
     Raises
     ------
@@ -312,8 +317,9 @@ def _entry(visit: Visit, control: Any, text: str) -> float:
     """
     feature = visit.site.engine.task.features[control.column]
     value = read_entry(text, feature, control.column)
-    if not control.low <= value <= control.high:
-        shown = f"{feature.shown(control.low)} to {feature.shown(control.high)}"
+    low, high = ends
+    if not low <= value <= high:
+        shown = f"{feature.shown(low)} to {feature.shown(high)}"
         raise AnswerError({control.column: f"Please type something from {shown}."})
     return value
 
@@ -323,23 +329,21 @@ def question(visit: Visiting) -> Response:
     """The next question."""
     if not visit.is_in("consented", "profile", without=("planned", "withdrawn")):
         return _to("/")
-    asked = visit.run(lambda conversation: conversation.question())
-    if asked is None:
-        return _to("/understood")
-    last = visit.last("profile", "asked", "answered", "back")
-    if last.kind != "asked":
+    following, asked = visit.run(lambda own: (own.following(), own.question()))
+    if following is not None:
         try:
-            visit.move(len(visit.events), "asked", asked.payload)
+            visit.move(len(visit.events), *following)
         except Stale:
             return _to("/")
-    return _question(visit, asked)
+        asked = visit.run(lambda conversation: conversation.question())
+    return _to("/") if asked is None else _question(visit, asked)
 
 
 def _question(visit: Visit, asked: Any, status: int = 200, **content: Any) -> Response:
     about = {
         "column": asked.column,
-        "shift": asked.payload["shift"],
-        "individual": asked.payload["individual"],
+        "shift": asked.shift,
+        "individual": asked.individual,
         "kind": asked.kind,
         "effects": [effect.column for effect in asked.effects],
     }
@@ -349,28 +353,10 @@ def _question(visit: Visit, asked: Any, status: int = 200, **content: Any) -> Re
         status,
         question=asked,
         about=json.dumps(about),
-        individual=about["individual"],
+        individual=asked.individual,
         hints=[expected(features[effect.column], effect.now) for effect in asked.effects],
-        taught=_taught(visit),
         **{"typed": {}, **content},
     )
-
-
-def _given(visit: Visit) -> list[Any]:
-    """Answers that were not taken back."""
-    given: list[Any] = []
-    for event in visit.events:
-        if event.kind == "answered":
-            given.append(event)
-        elif event.kind == "back" and given:
-            given.pop()
-    return given
-
-
-def _taught(visit: Visit) -> str | None:
-    """What the last answer taught, unless it was taken back since."""
-    last = visit.last("answered", "back")
-    return last.payload["taught"] if last is not None and last.kind == "answered" else None
 
 
 @router.post("/question")
@@ -378,10 +364,10 @@ def answer(visit: Visiting, fields: Form) -> Response:
     """The person answers."""
     seq = visit.check(fields)
     asked = visit.run(lambda conversation: conversation.question())
-    if asked is None or not visit.is_in("asked", without=("planned", "withdrawn")):
-        return _to("/", "stale")
+    if asked is None or visit.is_in("planned"):
+        return _to("/")
     quick = {"unknown": "?", "none": "no effect"}.get(fields.get("quick", ""))
-    columns = [effect.column for effect in asked.effects]
+    columns = [f"{effect.column}" for effect in asked.effects]
     typed = {
         column: fields.get(f"answer-{i}", "").strip() if quick is None else quick
         for i, column in enumerate(columns)
@@ -390,13 +376,13 @@ def answer(visit: Visiting, fields: Form) -> Response:
     if not problems:
         try:
             payload = visit.run(lambda conversation: conversation.read(typed))
-        except AnswerError as error:
-            problems = error.messages
+        except Mistakes as mistakes:
+            problems = mistakes.messages
     if problems:
         shown = {f"answer-{i}": problems[c] for i, c in enumerate(columns) if c in problems}
         again = {f"answer-{i}": fields.get(f"answer-{i}", "") for i in range(len(columns))}
         return _question(visit, asked, 422, problems=shown, typed=again)
-    payload["seconds"] = round(time.time() - visit.last("asked").at, 3)
+    payload["seconds"] = round(time.time() - visit.last("asked", "back").at, 3)
     visit.move(seq, "answered", payload)
     return _to("/question")
 
@@ -413,11 +399,10 @@ def _unreadable(text: str) -> str | None:
 @router.post("/back")
 def back(visit: Visiting, fields: Form) -> Response:
     """The person takes the last answer back."""
-    seq, given = visit.check(fields), _given(visit)
-    if not given or visit.is_in("planned"):
+    seq = visit.check(fields)
+    if visit.is_in("planned") or not visit.run(lambda conversation: conversation.can_go_back):
         return _to("/")
-    last = given[-1].payload
-    visit.move(seq, "back", {"number": last["number"], "typed": last["typed"]})
+    visit.move(seq, "back", visit.run(lambda conversation: conversation.taken_back()))
     return _to("/question", "back")
 
 
@@ -449,17 +434,18 @@ def understood(visit: Visiting) -> Response:
     """What the answers taught."""
     if not visit.is_in("profile", without=("withdrawn",)):
         return _to("/")
-    stage, found = visit.run(lambda conversation: (conversation.stage, conversation.understood()))
+    stage, found = visit.run(lambda own: (own.stage, own.understood()))
     visit.viewed("understood")
+    features = visit.site.engine.task.features
     return visit.page(
         "understood",
         found=found,
+        labels={column: feature.name(column) for column, feature in features.items()},
         drawing=picture(found.drawing, found.effects),
         bands=[band(effect) for effect in found.effects],
-        taught=_taught(visit),
         ready=stage == "plan",
         planned=visit.is_in("planned"),
-        answers=len(_given(visit)),
+        answers=sum({"answered": 1, "back": -1}.get(event.kind, 0) for event in visit.events),
     )
 
 
@@ -522,7 +508,8 @@ def _tried(visit: Visit, fields: Mapping[str, str]) -> tuple[dict[str, float], d
     for i, control in enumerate([control for control in controls if not control.locked]):
         text = fields.get(f"value-{i}", "")
         try:
-            value = _entry(visit, control, text) if text.strip() else control.now
+            ends = control.limits or (control.low, control.high)
+            value = _entry(visit, control, text, ends) if text.strip() else control.now
         except AnswerError as error:
             problems[f"value-{i}"] = f"{error}"
             continue

@@ -216,8 +216,9 @@ class Guard:
         try:
             await self.app(scope, received, sending)
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            _log.error("%s in %s:%s", type(error).__name__, place.filename, place.lineno)
+            places = traceback.extract_tb(error.__traceback__)
+            where = " < ".join(f"{place.filename}:{place.lineno}" for place in places[:-6:-1])
+            _log.error("%s in %s", type(error).__name__, where)
             if not started:
                 text = "The fault is ours, and nothing is lost. Please go back and try again."
                 await _answer(sending, 500, self._failed(500, "Something went wrong", text))
