@@ -1,6 +1,7 @@
 """A store, an engine and a conversation for the pages' tests: quick, and true to the interface."""
 
 import copy
+import json
 import secrets
 import threading
 import time
@@ -82,7 +83,8 @@ class Store:
         with self.lock:
             if seq != len(self.lists[number]):
                 raise Conflict
-            event = Event(seq, time.time() if at is None else at, kind, copy.deepcopy(payload))
+            payload = json.loads(json.dumps(payload, allow_nan=False))
+            event = Event(seq, time.time() if at is None else at, kind, payload)
             self.lists[number].append(event)
             return event
 
@@ -126,7 +128,7 @@ class Conversation:
         self.features, self.row, self.events = features, row, events
         self.columns = list(features)
         self.latest = {event.kind: event.payload for event in events}
-        self.asked, self.given = None, []
+        self.asked, self.given, self.ended = None, [], False
         for event in events:
             if event.kind == "asked":
                 self.asked = event.payload
@@ -135,9 +137,11 @@ class Conversation:
                 self.asked = None
             elif event.kind == "back":
                 self.asked, _ = self.given.pop()
-                self.latest.pop("ended", None)
+                self.ended = False
             elif event.kind == "profile":
                 self.asked = None
+            elif event.kind == "ended":
+                self.ended = True
 
     @property
     def stage(self):
@@ -146,7 +150,7 @@ class Conversation:
         for kind, stage in (("consented", "consent"), ("profile", "profile")):
             if kind not in self.latest:
                 return stage
-        return "plan" if "ended" in self.latest else "question"
+        return "plan" if self.ended else "question"
 
     @property
     def can_go_back(self):
@@ -219,7 +223,7 @@ class Conversation:
         }
 
     def question(self):
-        if self.asked is None or "ended" in self.latest:
+        if self.asked is None or self.ended:
             return None
         names = ("number", "kind", "text", "column", "shift", "individual")
         asked = self.asked
