@@ -37,6 +37,7 @@ FEATURES = {
 APPLICANT = {"age": 35, "job": "none", "home": "rent", "income": 2350.0, "savings": 4000.0}
 EDGES = [("age", "income"), ("job", "income"), ("income", "savings"), ("age", "savings")]
 QUESTIONS = 3
+ARMS = {"one": None}
 
 
 @dataclass
@@ -325,12 +326,18 @@ class Engine:
     """Runs at once, in the thread that asks."""
 
     def __init__(self, store, features=None):
-        self.store = store
+        self.store, self.forgotten = store, []
         self.task = SimpleNamespace(features=dict(FEATURES if features is None else features))
 
-    def run(self, number, call):
-        row = self.store.participant(number).applicant
-        return call(Conversation(self.task.features, row, self.store.events(number)))
+    def conversation(self, name, applicant, terms, key, events):
+        conversation = Conversation(self.task.features, applicant, events(-1))
+        return SimpleNamespace(lock=threading.RLock(), conversation=conversation)
+
+    def run(self, conversation, function):
+        return function(conversation)
+
+    def forget(self, name):
+        self.forgotten.append(name)
 
 
 def relabelled(label, names=None):

@@ -68,7 +68,14 @@ class Visit:
 
     def run(self, call: Callable[[Any], Any]) -> Any:
         """What the person's conversation says."""
-        return self.site.engine.run(self.participant.id, call)
+        own, engine = self.participant, self.site.engine
+        terms = self.site.settings.arms[own.arm]
+        kept = engine.conversation(own.id, own.applicant, terms, own.key, self._after)
+        with kept.lock:
+            return engine.run(kept.conversation, call)
+
+    def _after(self, seq: int) -> list[Any]:
+        return self.events[seq + 1 :]
 
     def last(self, *kinds: str) -> Any:
         """The last event of these kinds; None if there is none."""
@@ -245,7 +252,7 @@ def _about(visit: Visit) -> tuple[Sequence[Any], list[tuple[str, str]]]:
     others = []
     for column, feature in visit.site.engine.task.features.items():
         if column not in shown:
-            code = feature.encode(pd.Series([row[column]]), column)[0]
+            code = feature.encode(pd.Series([row[f"{column}"]]), column)[0]
             others.append((feature.name(column), feature.shown(code)))
     return controls, others
 
@@ -414,7 +421,7 @@ def check_answer(visit: Visiting, fields: Form) -> Response:
     feature = visit.site.engine.task.features.get(column)
     if feature is None:
         raise Refused(400, "Not readable", "This form could not be read.")
-    now = feature.encode(pd.Series([visit.participant.applicant[column]]), column)[0]
+    now = feature.encode(pd.Series([visit.participant.applicant[f"{column}"]]), column)[0]
     try:
         said = _understood_as(read_answer(text, feature, column, now), feature)
     except AnswerError as error:
@@ -627,6 +634,7 @@ def leave(visit: Visiting, fields: Form) -> Response:
     choice = fields.get("choice")
     if choice == "delete":
         visit.site.store.delete(visit.participant.id)
+        visit.site.engine.forget(visit.participant.id)
         response: Response = visit.site.page("deleted.html")
         response.delete_cookie(PERSON)
         return response
