@@ -37,7 +37,6 @@ FEATURES = {
 APPLICANT = {"age": 35, "job": "none", "home": "rent", "income": 2350.0, "savings": 4000.0}
 EDGES = [("age", "income"), ("job", "income"), ("income", "savings"), ("age", "savings")]
 QUESTIONS = 3
-ARMS = {"one": None}
 
 
 @dataclass
@@ -329,12 +328,9 @@ class Engine:
         self.store, self.forgotten = store, []
         self.task = SimpleNamespace(features=dict(FEATURES if features is None else features))
 
-    def conversation(self, name, applicant, terms, key, events):
-        conversation = Conversation(self.task.features, applicant, events(-1))
-        return SimpleNamespace(lock=threading.RLock(), conversation=conversation)
-
-    def run(self, conversation, function):
-        return function(conversation)
+    def run(self, number, function):
+        applicant = self.store.participant(number).applicant
+        return function(Conversation(self.task.features, applicant, self.store.events(number)))
 
     def forget(self, name):
         self.forgotten.append(name)

@@ -33,7 +33,6 @@ def site():
         study=1,
         title=f"Study {EVIL}",
         consent=(f"Welcome {EVIL}",),
-        arms=fakes.ARMS,
         enrol=lambda: fakes.enrol(store)[1],
         secret="known to this test alone",
         password=PASSWORD,
@@ -402,7 +401,7 @@ def test_a_login_ages(monkeypatch):
 def test_without_a_password_there_is_no_researchers_page(monkeypatch):
     monkeypatch.delenv("PCR_JAX_RESEARCHER_PASSWORD", raising=False)
     store = fakes.Store()
-    settings = Settings(study=1, title="A study", consent=(), arms=fakes.ARMS)
+    settings = Settings(study=1, title="A study", consent=())
     with serving(create_app(store, fakes.Engine(store), settings)) as base:
         for path in ("/researcher", "/researcher/counts"):
             assert httpx.get(base + path).status_code == 404
@@ -412,9 +411,7 @@ def test_without_a_password_there_is_no_researchers_page(monkeypatch):
 
 def test_who_asks_too_often_waits():
     store = fakes.Store()
-    settings = Settings(
-        study=1, title="A study", consent=(), arms=fakes.ARMS, person=(5, 0.01), place=(40, 0.01)
-    )
+    settings = Settings(study=1, title="A study", consent=(), person=(5, 0.01), place=(40, 0.01))
     with serving(create_app(store, fakes.Engine(store), settings)) as base:
         first, second = (fakes.enrol(store)[1] for _ in range(2))
         with httpx.Client(base_url=base) as http:

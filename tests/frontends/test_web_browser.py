@@ -45,7 +45,6 @@ def served(features=None):
         study=1,
         title="What could you change?",
         consent=("You play somebody whom a bank refused a loan.", "It takes ten minutes."),
-        arms=fakes.ARMS,
         enrol=lambda: fakes.enrol(store)[1],
         password=PASSWORD,
     )

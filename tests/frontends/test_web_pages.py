@@ -21,7 +21,6 @@ def site():
         study=1,
         title="A study",
         consent=("You play somebody.", "It takes ten minutes."),
-        arms=fakes.ARMS,
         enrol=lambda: fakes.enrol(store)[1],
     )
     with serving(create_app(store, fakes.Engine(store), settings)) as base:
@@ -356,7 +355,7 @@ def test_who_comes_by_may_try(site):
 
 def test_nobody_enrols_where_it_is_not_offered():
     store = fakes.Store()
-    settings = Settings(study=1, title="A study", consent=(), arms=fakes.ARMS)
+    settings = Settings(study=1, title="A study", consent=())
     with serving(create_app(store, fakes.Engine(store), settings)) as base:
         browser = Browser(base)
         assert "Please use your link" in browser.get("/").words

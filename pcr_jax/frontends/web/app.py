@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,8 +49,6 @@ class Settings:
         Of the pages.
     consent : tuple of str
         Paragraphs that a person agrees to.
-    arms : dict
-        By name, the terms of the study's arms.
     enrol : callable, optional
         Adds a new participant and returns the token: whoever opens the first page may try. Without
         it people need the link that they were given.
@@ -66,7 +64,6 @@ class Settings:
     study: Any
     title: str
     consent: tuple[str, ...]
-    arms: Mapping[str, Any]
     enrol: Callable[[], str] | None = None
     secret: str = field(default_factory=_secret, repr=False)
     password: str | None = field(default_factory=_password, repr=False)

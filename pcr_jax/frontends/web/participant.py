@@ -68,14 +68,7 @@ class Visit:
 
     def run(self, call: Callable[[Any], Any]) -> Any:
         """What the person's conversation says."""
-        own, engine = self.participant, self.site.engine
-        terms = self.site.settings.arms[own.arm]
-        kept = engine.conversation(own.id, own.applicant, terms, own.key, self._after)
-        with kept.lock:
-            return engine.run(kept.conversation, call)
-
-    def _after(self, seq: int) -> list[Any]:
-        return self.events[seq + 1 :]
+        return self.site.engine.run(self.participant.id, call)
 
     def last(self, *kinds: str) -> Any:
         """The last event of these kinds; None if there is none."""

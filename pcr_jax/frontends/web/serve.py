@@ -187,8 +187,7 @@ def worker() -> FastAPI:
     from pcr_jax.frontends.web.app import Settings, create_app
 
     served = _served(**json.loads(os.environ[_ARGUMENTS]))
-    arms = served.settings.arms
-    engine = Engine(served.task, list(arms.values()))
+    engine = Engine(served.store, served.task, served.settings.arms)
     console = Console(highlight=False, file=sys.stderr)
     with console.status("Getting ready") as status:
 
@@ -202,7 +201,6 @@ def worker() -> FastAPI:
         study=served.study.id,
         title=served.settings.title,
         consent=tuple(part.strip() for part in served.settings.consent.split("\n\n")),
-        arms=arms,
         enrol=None if served.rows is None else served.enrol,
     )
     return create_app(served.store, engine, settings)
