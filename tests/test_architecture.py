@@ -25,6 +25,7 @@ FLOORS = [
     ["task"],
     ["plots"],
     ["experiments"],
+    ["frontends"],
     ["cli"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

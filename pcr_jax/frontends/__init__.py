@@ -1,0 +1,1 @@
+"""A person in front of it: the terminal, the page, the study."""
