@@ -1,7 +1,7 @@
 """Appends events without end, and prints the number of each that is acknowledged.
 
-``python writer.py URL SHARED OWN``: the first one to a participant whom others write to as well, and
-says who was first; the others to a participant of its own.
+``python writer.py URL SHARED OWN``: the first one to a participant whom others write to as well,
+and says who was first; the others to a participant of its own.
 """
 
 import sys

@@ -453,7 +453,7 @@ class Store:
         with self._writing() as session:
             self._held(session, participant_id)
             kinds = select(EventRow.kind, func.count()).where(whose).group_by(EventRow.kind)
-            remains = dict(session.execute(kinds).tuples().all())
+            remains = dict(session.execute(kinds).all())
             session.execute(delete(EventRow).where(whose))
             session.execute(
                 update(ParticipantRow)
