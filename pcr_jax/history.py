@@ -75,17 +75,21 @@ class History:
         return cls(questions, jnp.full((*shape, x.shape[1]), jnp.nan), x)
 
     def standardised(self, scale: Array) -> History:
-        """The same in units of ``scale`` (d,), or (num_users, d) of a scale per user."""
-        scale = jnp.asarray(scale)
-        node = jnp.asarray(self.questions.node)
-        units = jnp.broadcast_to(scale, (*node.shape[:-1], scale.shape[-1]))
-        shift = self.questions.shift / jnp.take_along_axis(units, node, -1)
+        """The same in units of ``scale`` (d,), or (num_users, d) of a scale per user.
+
+        On the host, whose division does not depend on how many users there are.
+        """
+        told = jax.tree.map(np.asarray, self)
+        scale = np.asarray(scale)
+        node = told.questions.node
+        units = np.broadcast_to(scale, (*node.shape[:-1], scale.shape[-1]))
+        shift = told.questions.shift / np.take_along_axis(units, node, -1)
         row = scale[..., None, :]
         return History(
-            Questions(node, shift, self.questions.individual),
-            self.answer / row,
-            self.x / scale,
-            None if self.half_width is None else self.half_width / row,
+            Questions(node, shift, told.questions.individual),
+            told.answer / row,
+            told.x / scale,
+            None if told.half_width is None else told.half_width / row,
         )
 
     @property

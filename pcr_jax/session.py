@@ -202,6 +202,11 @@ class Session:
         return self._state.history
 
     @property
+    def inference_key(self) -> Array:
+        """Of `infer`, which finds what `belief` has."""
+        return self._k_infer
+
+    @property
     def belief(self) -> Belief:
         """What the answers so far teach; inferred once, when it is first asked for."""
         return Belief(self.surrogate, self.history, self._inferred(), self.problem)
@@ -313,6 +318,25 @@ class Session:
         worlds = self._inferred().scms(None if level is None else self.draws)
         return recommend(self.problem, worlds, solver=solver, key=self._k_recommend)
 
+    def resume(self, turns: list[dict[str, Any]]) -> None:
+        """Take up what was asked and told elsewhere, in place of what was here.
+
+        Parameters
+        ----------
+        turns : list of dict
+            As `to_json` writes them; the last may be open.
+
+        Raises
+        ------
+        ValueError
+            If they are no turns of these people.
+        """
+        self._become(self._state_of(turns))
+
+    def know(self, posteriors: Posteriors) -> None:
+        """Be given what `belief` would infer, by `infer_each` of many sessions at once."""
+        self._posteriors = posteriors
+
     def to_json(self) -> str:
         """All of it, in strict JSON, but for what has to be passed to `from_json` again.
 
@@ -383,7 +407,7 @@ class Session:
         if path is not None:
             _checks.instance(path, str | os.PathLike, "path")
         session._compare(content)
-        session._state = session._state_of(content["turns"])
+        session.resume(content["turns"])
         session.path = path
         return session
 

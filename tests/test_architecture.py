@@ -23,7 +23,7 @@ FLOORS = [
     ["evaluation", "session_json", "wording"],
     ["session"],
     ["task"],
-    ["plots"],
+    ["plots", "frontends"],
     ["experiments"],
     ["frontends"],
     ["cli"],

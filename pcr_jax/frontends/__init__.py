@@ -1,1 +1,1 @@
-"""A person in front of it: the terminal, the page, the study."""
+"""In front of a person: the terminal, the page, and studies."""

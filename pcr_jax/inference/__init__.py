@@ -7,7 +7,7 @@ from pcr_jax.inference.exact import ExactPosterior, exact_posterior
 from pcr_jax.inference.numpyro_model import numpyro_model
 from pcr_jax.inference.posteriors import Posteriors
 from pcr_jax.inference.refit import refit_prior
-from pcr_jax.inference.run import infer
+from pcr_jax.inference.run import infer, infer_each
 from pcr_jax.inference.samplers import SAMPLERS, Ess, Gibbs, Nuts, Sampler, Samples, Smc, Zeus
 from pcr_jax.inference.search import search_prior
 from pcr_jax.inference.status import PosteriorStatus
@@ -33,6 +33,7 @@ __all__ = [
     "diagnose",
     "exact_posterior",
     "infer",
+    "infer_each",
     "log_density",
     "numpyro_model",
     "posterior_scms",

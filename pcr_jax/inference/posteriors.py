@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +130,12 @@ class Posteriors:
 
         each = one if draws is None else jax.vmap(one, (None, 0))
         return jax.vmap(each)(for_users(self.surrogate, len(theta)), theta)
+
+    def only(self, users: slice) -> Posteriors:
+        """Those of some of the users."""
+        told = ("status", "best_agreement", "prior_acceptance", "num_evaluations", "log_density")
+        by_user = (*told, "draws", "unknowns", "warmup", "statistics", "figures", "history")
+        return replace(self, **{name: take(getattr(self, name), users) for name in by_user})
 
     def to_arviz(self):
         """All that is known, as ArviZ data.

@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -21,7 +23,7 @@ from pcr_jax.inference.chunks import CHUNK, at_once, on_all_devices
 from pcr_jax.inference.mixing import MAX_RHAT, rank_rhat
 from pcr_jax.inference.posteriors import Posteriors
 from pcr_jax.inference.samplers import SAMPLERS, Gibbs, Sampler, Samples
-from pcr_jax.inference.search import evaluate
+from pcr_jax.inference.search import can_search, evaluate
 from pcr_jax.inference.starts import Starting
 from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.inference.target import Target
@@ -169,51 +171,70 @@ class _Inference(Starting):
         )
 
 
-def sample_posteriors(
-    key: Array,
-    surrogate: Surrogate,
-    history: History,
-    likelihood: Likelihood,
-    sampler: Sampler,
-    max_prior_draws: int,
-    on_user: Callable[[], None] | None,
-    earlier: Posteriors | None,
-) -> Posteriors:
-    """`infer`, its arguments checked."""
-    began = time.perf_counter()
-    k_users, k_search, k_prior = jax.random.split(key, 3)
+class _Keys(NamedTuple):
+    """Of all that is random: the users' own (num_users,), the search's and the prior's."""
+
+    users: Array
+    search: Array
+    prior: Array
+
+    @classmethod
+    def of(cls, key: Array, num_users: int) -> _Keys:
+        """Those that follow from one key."""
+        k_users, k_search, k_prior = jax.random.split(key, 3)
+        return cls(user_keys(k_users, num_users), k_search, k_prior)
+
+
+@jax.jit
+def _keys_alone(keys: Array) -> _Keys:
+    """Those of users who are alone with a key each, users first."""
+    found = jax.vmap(partial(_Keys.of, num_users=1))(keys)
+    return found._replace(users=found.users[:, 0])
+
+
+def _sampled(
+    keys: _Keys, surrogate, history, likelihood, sampler, max_prior_draws, on_user, earlier
+) -> _Inference:
+    """All users, settled."""
     num_users = history.num_users
-    keys = user_keys(k_users, num_users)
     inside = in_scale(surrogate, history)
     run = _Inference(*inside, likelihood, sampler, max_prior_draws, earlier)
     if sampler.needs_exact_starts and (earlier is not None or not run.searches):
-        run.sampler = sampler = sampler.warming_up()  # type: ignore[attr-defined]
+        run.sampler = sampler.warming_up()
 
     def report(num_done):
         for _ in range(num_done if on_user is not None else 0):
             on_user()
 
     for group, _ in chunks_of(np.arange(num_users), max(_GROUP, on_all_devices(CHUNK))):
-        ready, starts = run.starts(k_search, keys[group], group)
+        ready, starts = run.starts(keys.search, keys.users[group], group)
         report(len(group) - len(ready))
-        k_run = jax.vmap(partial(jax.random.fold_in, data=2))(keys[group[ready]])
+        k_run = jax.vmap(partial(jax.random.fold_in, data=2))(keys.users[group[ready]])
         for done in run.sample(k_run, group[ready], starts):
             report(len(done))
+    return run
 
-    prior = None
-    if not surrogate.prior.batch_shape:
-        unit = jax.random.uniform(k_prior, (_NUM_PRIOR, len(surrogate.names)))
-        prior = np.asarray(surrogate.prior.from_unit(unit))
-    info = {
+
+def _prior_draws(key: Array, surrogate: Surrogate) -> np.ndarray | None:
+    """Draws of any user's prior; None if users have priors of their own."""
+    if surrogate.prior.batch_shape:
+        return None
+    unit = jax.random.uniform(key, (_NUM_PRIOR, len(surrogate.names)))
+    return np.asarray(surrogate.prior.from_unit(unit))
+
+
+def _info(key: Array, run: _Inference, seconds: float) -> dict[str, Any]:
+    """What `Posteriors` tell of how they came about."""
+    sampler = run.sampler
+    return {
         "sampler": sampler.name,
         "sampler_settings": repr(sampler),
         "num_walkers": sampler.num_walkers,
-        "likelihood": repr(likelihood),
+        "likelihood": repr(run.likelihood),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "max_prior_draws": max_prior_draws,
-        "seconds": time.perf_counter() - began,
+        "max_prior_draws": run.max_prior_draws,
+        "seconds": seconds,
     }
-    return run.posteriors(surrogate, history, prior, info)
 
 
 def _checked_sampler(sampler, surrogate, likelihood) -> Sampler:
@@ -315,6 +336,66 @@ def infer(
     sampler = _checked_sampler(sampler, surrogate, likelihood)
     _check_earlier(starts, surrogate, likelihood, history)
     _checks.count(max_prior_draws, "max_prior_draws")
-    return sample_posteriors(
-        key, surrogate, history, likelihood, sampler, max_prior_draws, on_user, starts
-    )
+    began = time.perf_counter()
+    keys = _Keys.of(key, history.num_users)
+    run = _sampled(keys, surrogate, history, likelihood, sampler, max_prior_draws, on_user, starts)
+    prior = _prior_draws(keys.prior, surrogate)
+    info = _info(key, run, time.perf_counter() - began)
+    return run.posteriors(surrogate, history, prior, info)
+
+
+@nan_is_a_value
+def infer_each(
+    keys: Array,
+    surrogate: Surrogate,
+    history: History,
+    likelihood: Likelihood,
+    *,
+    sampler: str | Sampler | None = None,
+) -> list[Posteriors]:
+    """Posteriors of users who have nothing to do with each other, computed together.
+
+    Parameters
+    ----------
+    keys : Array
+        Shape (num_users,).
+    surrogate, history, likelihood, sampler
+        See `infer`; the surrogate's prior is one for all.
+
+    Returns
+    -------
+    list of Posteriors
+        Of one user each: what `infer` finds of them alone, with their key, bit for bit.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another type.
+    ValueError
+        As of `infer`; or if users have priors of their own, there is not one key for each, or
+        starting points are searched for, which is done of several users at once.
+    """
+    if not jnp.issubdtype(getattr(keys, "dtype", None), jax.dtypes.prng_key):
+        raise TypeError(f"Expected keys as jax.random.split gives them; got {_checks.shown(keys)}.")
+    check_likelihood(likelihood)
+    check_surrogate(surrogate)
+    history = check_history(history, surrogate.graph)
+    sampler = _checked_sampler(sampler, surrogate, likelihood)
+    if keys.shape != (history.num_users,):
+        raise ValueError(f"Expected keys of shape ({history.num_users},); got {keys.shape}.")
+    if surrogate.prior.batch_shape or can_search(surrogate, likelihood):
+        raise ValueError(
+            "Expected a surrogate with one prior for all, and a likelihood without hard support; "
+            f"got {_checks.shown(surrogate)} and {_checks.shown(likelihood)}."
+        )
+    began = time.perf_counter()
+    alone = _keys_alone(keys)
+    run = _sampled(alone, surrogate, history, likelihood, sampler, 2**20, None, None)
+    seconds = time.perf_counter() - began
+    found = []
+    for i, key in enumerate(keys):
+        one = slice(i, i + 1)
+        prior = _prior_draws(alone.prior[i], surrogate)
+        of_one = run.posteriors(surrogate, history, prior, _info(key, run, seconds))
+        found.append(of_one.only(one))
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ import pandas as pd
 from jax import Array
 
 from pcr_jax import _checks
+from pcr_jax.actions import Constraints
+from pcr_jax.features import as_written
 from pcr_jax.mechanisms import Within
 from pcr_jax.recourse.mixed import Choice, Person
 from pcr_jax.recourse.problem import bare, per_user
@@ -20,6 +22,8 @@ from pcr_jax.task.tables import decoded, is_forbidden, margins
 
 if TYPE_CHECKING:
     from pcr_jax.task.task import Task
+
+_APART = 101  # values of a range without steps that does not begin where the person is
 
 
 def worlds_of(
@@ -92,6 +96,52 @@ def _in_range(task: Task, worlds: SCM) -> SCM:
     return SCM(worlds.graph, tuple(mechanisms), worlds.noise)
 
 
+class Settable(NamedTuple):
+    """What one person can set features to, by node; what is in neither they cannot act on.
+
+    Attributes
+    ----------
+    values : dict
+        Of every node with a grid, the nearest first.
+    ranges : dict
+        Of every node without one, the least and the largest number.
+    """
+
+    values: dict[int, np.ndarray]
+    ranges: dict[int, tuple[float, float]]
+
+    def constraints(self, x: np.ndarray) -> Constraints:
+        """On interventions on one person's features (d,), as the array API has them."""
+        low, high, can = np.array(x), np.array(x), np.zeros(len(x), bool)
+        for j, values in (self.values | self.ranges).items():
+            low[j], high[j] = min(x[j], np.min(values)), max(x[j], np.max(values))
+            can[j] = True
+        return Constraints(can, low, high)  # type: ignore[arg-type]
+
+
+def settable(task: Task, x: np.ndarray) -> Settable:
+    """What the features (d,) of one person can be set to."""
+    found = Settable({}, {})
+    for j, (column, feature) in enumerate(task.features.items()):
+        now, seen = float(x[j]), (float(task.seen[j, 0]), float(task.seen[j, 1]))
+        if not feature.acted:
+            continue
+        low, high = task.limits.get(column, (-np.inf, np.inf))
+        if not feature.continuous:
+            values = feature.moves(now, seen)
+            values = values[(low <= values) & (values <= high)]
+            found.values.update({j: values} if len(values) else {})
+            continue
+        reach = feature.reach(now, seen)  # type: ignore[attr-defined]
+        low, high = (now, now) if reach is None else (max(low, reach[0]), min(high, reach[1]))
+        if low <= now <= high:
+            found.ranges.update({j: (low, high)} if low < high else {})
+        elif low <= high:  # beyond where the person is
+            values = as_written(np.linspace(low, high, _APART if low < high else 1))
+            found.values[j] = values if low > now else values[::-1]
+    return found
+
+
 def person_of(
     task: Task, row: pd.DataFrame, x: np.ndarray, worlds: SCM, units: Any, level: float | None
 ) -> Person:
@@ -106,22 +156,14 @@ def person_of(
         Of one person of `worlds_of`.
     level : float, optional
     """
-    choices: list[Choice] = []
-    ranges: dict[int, tuple[float, float]] = {}
-    for j, feature in enumerate(task.features.values()):
-        now, seen = float(x[j]), (float(task.seen[j, 0]), float(task.seen[j, 1]))
-        if not feature.acted:
-            continue
-        if feature.continuous:
-            reach = feature.reach(now, seen)  # type: ignore[attr-defined]
-            ranges.update({} if reach is None else {j: reach})
-            continue
-        values = feature.moves(now, seen)
-        if len(values):
-            costs = feature.distance(values, now) / float(task.scale[j])
-            choices.append(Choice(j, values, costs))
+    can, features = settable(task, x), list(task.features.values())
+    scale = (task.scale / task.weights).astype(x.dtype)
+    choices = [
+        Choice(j, values, features[j].distance(values, float(x[j])) / float(scale[j]))
+        for j, values in can.values.items()
+    ]
     score, own = margins(task.score_of(row)), x[None]
-    ends = np.array([feature.grid[:2] for feature in task.features.values()]).T
+    ends = np.array([feature.grid[:2] for feature in features]).T
 
     def margin(rows):
         # Searches try numbers that no entry has, NaN among them: they lead to nothing favourable.
@@ -137,8 +179,7 @@ def person_of(
             found[some] = np.where(banned, np.minimum(found[some], -1.0), found[some])
         return found
 
-    size = len(task.features)
     worlds, units = jax.tree.map(np.asarray, (worlds, units))
     return Person(
-        *(x, task.scale, tuple(choices), ranges, margin, worlds, units, level, size, 2**31)
+        *(x, scale, tuple(choices), can.ranges, margin, worlds, units, level, len(features), 2**31)
     )

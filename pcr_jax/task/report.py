@@ -18,6 +18,7 @@ from pcr_jax.session_json import versions
 if TYPE_CHECKING:
     from pcr_jax.recourse.mixed import Advice
     from pcr_jax.task.plan import TaskPlan
+    from pcr_jax.task.task import Task
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Probabilities that the report has the price of."""
@@ -95,7 +96,9 @@ def report(plan: TaskPlan, row: int) -> Report:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    html = environment.get_template("report.html").render(content, drawing=_drawing(plan, row))
+    plans = plan.advice[row]
+    drawn = drawing(plan.task, None if plans is None else plans[0].acted)
+    html = environment.get_template("report.html").render(content, drawing=drawn)
     text = json.dumps(content, allow_nan=False, indent=1, ensure_ascii=False)
     return Report(html, text)
 
@@ -164,16 +167,18 @@ def _content(plan: TaskPlan, row: int) -> dict[str, Any]:
     )
 
 
-def _drawing(plan: TaskPlan, row: int) -> dict[str, Any]:
-    """Where nodes and edges are: causes to the left of what they cause."""
-    graph, features = plan.task.graph, plan.task.features
+def drawing(task: Task, acted: np.ndarray | None = None) -> dict[str, Any]:
+    """Where nodes and edges are: causes to the left of what they cause.
+
+    Nodes of no edge are left out, unless they are ``acted`` on (d,).
+    """
+    graph, features = task.graph, task.features
+    acted = np.zeros(graph.num_nodes, bool) if acted is None else acted
     depth: list[int] = []
     for parents in graph.parents:
         depth.append(1 + max((depth[p] for p in parents), default=-1))
     of_edges = {end for edge in graph.edges for end in edge}
     shown = [j for j in range(graph.num_nodes) if j in of_edges]
-    plans = plan.advice[row]
-    acted = np.zeros(graph.num_nodes, bool) if plans is None else plans[0].acted
     shown += [j for j in range(graph.num_nodes) if j not in of_edges and acted[j]]
     places, rows = {}, dict.fromkeys(depth, 0)
     for j in shown:
@@ -182,11 +187,22 @@ def _drawing(plan: TaskPlan, row: int) -> dict[str, Any]:
     names = [feature.name(column) for column, feature in features.items()]
     half = {j: min(_WIDTH // 2 - 14, 8 + 4 * len(names[j])) for j in shown}
     nodes = [
-        {"x": x, "y": y, "half": half[j], "name": names[j], "acted": bool(acted[j])}
+        {
+            "x": x,
+            "y": y,
+            "half": half[j],
+            "name": names[j],
+            "acted": bool(acted[j]),
+            "column": graph.nodes[j],
+        }
         for j, (x, y) in places.items()
     ]
     lines = [
-        (places[p][0] + half[p], places[p][1], places[c][0] - half[c], places[c][1])
+        {
+            "ends": (places[p][0] + half[p], places[p][1], places[c][0] - half[c], places[c][1]),
+            "cause": graph.nodes[p],
+            "effect": graph.nodes[c],
+        }
         for p, c in graph.edges
     ]
     width, height = _WIDTH * (1 + max(depth)), _HEIGHT * max(1, *rows.values())

@@ -11,6 +11,7 @@ import pandas as pd
 from pcr_jax.features import as_written, decimals
 from pcr_jax.history import Questions
 from pcr_jax.session import Session
+from pcr_jax.task.people import Settable, settable
 
 if TYPE_CHECKING:
     from pcr_jax.task.plan import TaskPlan
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class TaskSession(Session):
     """A `pcr_jax.Session` whose questions, answers and advice are those of a `Task`.
 
-    Features of whole steps are asked about in whole steps, within their range.
+    Questions are about features that can be acted on, and about what they can be set to.
 
     Attributes
     ----------
@@ -77,25 +78,29 @@ class TaskSession(Session):
 
     def _checked(self, questions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         node, shift, individual = super()._checked(questions)
-        x, shift = np.asarray(self.problem.x), np.array(shift)
+        x, node, shift = np.asarray(self.problem.x), np.array(node), np.array(shift)
         for i in np.flatnonzero(node >= 0):
-            shift[i] = self._on_grid(int(node[i]), float(x[i, node[i]]), float(shift[i]))
+            own = int(node[i]), float(x[i, node[i]]), float(shift[i])
+            shift[i] = self._askable(*own, settable(self.task, x[i]))
+            node[i] = node[i] if shift[i] else -1  # less than what is written
         return node, shift, individual
 
-    def _on_grid(self, node: int, now: float, shift: float) -> float:
-        """The nearest shift that leads to what the feature can be."""
-        feature = list(self.task.features.values())[node]
-        low, high, step = feature.grid
-        step = float(getattr(feature, "step", None) or step)
-        if not step:
-            return float(np.clip(now + shift, low, high) - now) or shift
-        number = max(1.0, round(abs(shift) / step))
-        for way in (np.sign(shift), -np.sign(shift)):
-            end = high if way > 0 else low
-            most = np.floor(abs(end - now) / step + 1e-6)
-            if most >= 1:
-                return float(as_written(way * step * min(number, most)))
-        return shift
+    def _askable(self, node: int, now: float, shift: float, can: Settable) -> float:
+        """The nearest shift that leads to what the feature can be set to."""
+        if node in can.values:
+            shifts = as_written(can.values[node] - now)
+            there = shifts[np.sign(shifts) == np.sign(shift)]
+            shifts = there if there.size else shifts
+            return float(shifts[np.abs(shifts - shift).argmin()])
+        if node in can.ranges:
+            unit = 10.0 ** -float(self._decimals()[node])
+            low, high = ((end - now) / unit for end in can.ranges[node])
+            low, high = np.ceil(low) * unit, np.floor(high) * unit
+            return float(np.clip(shift, low, high) or np.clip(-shift, low, high))
+        raise ValueError(
+            "Expected design to ask about features that can be acted on; got "
+            f"{self.problem.names[node]!r}."
+        )
 
     def _decimals(self) -> np.ndarray:
         found = super()._decimals()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -19,7 +21,7 @@ from pcr_jax.scm import SCM
 from pcr_jax.scores import as_score, names_of, outside_model, with_threshold
 from pcr_jax.surrogates import basis_surrogate, learned_prior, linear_surrogate
 from pcr_jax.task.graphs import as_graph
-from pcr_jax.task.people import person_of, worlds_of
+from pcr_jax.task.people import person_of, settable, worlds_of
 from pcr_jax.task.plan import TaskPlan
 from pcr_jax.task.session import TaskSession
 from pcr_jax.task.tables import (
@@ -28,6 +30,7 @@ from pcr_jax.task.tables import (
     checked,
     decoded,
     encoded,
+    margins,
 )
 
 _TOLERANCE = 1e-4  # of a probability, between what the model says and what the task says
@@ -89,6 +92,10 @@ class Task:
         Shape (d,), natural units.
     seen : ndarray
         Shape (d, 2): the least and the largest numbers in ``data``.
+    limits : dict
+        By column, the least and the largest number that actions may set, see `personal`.
+    weights : ndarray
+        Shape (d,): how many times as dear actions are, see `personal`.
 
     Raises
     ------
@@ -137,6 +144,8 @@ class Task:
         self.centre = codes.astype(float).mean(0)
         self.seen = np.stack([codes.min(0), codes.max(0)], 1).astype(float)
         self.scale = self._scale_of(scale, codes)
+        self.limits: dict[Any, tuple[float, float]] = {}
+        self.weights = np.ones(len(self.scale))
         self.forbidden = forbidden
         self._check_forbidden()
         self._check_dtypes()
@@ -212,6 +221,90 @@ class Task:
                 found[j] = 1.0
         return found.astype(codes.dtype)
 
+    def personal(
+        self,
+        *,
+        locked: Sequence[Any] = (),
+        limits: Mapping[Any, tuple[Any, Any]] | None = None,
+        weights: Mapping[Any, float] | None = None,
+    ) -> Task:
+        """The same task with one person's own wishes, which are added to those it has.
+
+        They hold in all that is asked of the person and in all advice. Nothing is read anew.
+
+        Parameters
+        ----------
+        locked : sequence
+            Columns that are not to be acted on; they still react.
+        limits : mapping
+            By column, the least and the largest entry that actions may set; reactions may go
+            beyond. Categories have none.
+        weights : mapping
+            By column, how many times as dear a change is: 2.0 is twice as hard.
+
+        Raises
+        ------
+        TypeError
+            If an argument is of another type.
+        ValueError
+            If a column cannot be acted on, nothing is left that can be, limits are not in order or
+            outside of what the feature can be, or a weight is not positive.
+        """
+        _checks.instance(limits, Mapping | None, "limits")
+        _checks.instance(weights, Mapping | pd.Series | None, "weights")
+        wishes = {
+            "locked": dict.fromkeys(_checks.listed(locked, "locked")),
+            "limits": {} if limits is None else dict(limits),
+            "weights": {} if weights is None else dict(weights),
+        }
+        acted = [column for column, feature in self.features.items() if feature.acted]
+        for name, by_column in wishes.items():
+            other = [column for column in by_column if column not in acted]
+            if other:
+                raise ValueError(
+                    f"Expected {name} of columns that can be acted on, {acted}; got {other}."
+                )
+        if len(wishes["locked"]) == len(acted):
+            raise ValueError(
+                f"Expected locked to leave one of the columns {acted}; got {list(locked)}."
+            )
+        own = copy(self)
+        own.features = {
+            column: replace(feature, actionable=False) if column in wishes["locked"] else feature
+            for column, feature in self.features.items()
+        }
+        own.limits = self.limits | {
+            column: self._limit(column, ends) for column, ends in wishes["limits"].items()
+        }
+        own.weights = self.weights.copy()
+        for column, weight in wishes["weights"].items():
+            times = float(_checks.positive(weight, f"weights of {column!r}", ()))
+            own.weights[list(self.features).index(column)] *= times
+        return own
+
+    def _limit(self, column: Any, ends: Any) -> tuple[float, float]:
+        """A person's limits in numbers, within those that there are."""
+        said, feature = f"limits of {column!r}", self.features[column]
+        ends = _checks.listed(ends, said)
+        if feature.kind == "nominal":
+            raise ValueError(f"Expected limits of columns with an order; got {column!r}.")
+        if len(ends) != 2:
+            raise ValueError(f"Expected {said} to be the least and the largest; got {ends}.")
+        if feature.kind == "levels":
+            codes = feature.encode(
+                pd.Series(ends, index=["least", "largest"], dtype=object), column
+            )
+        else:
+            codes = np.array([_checks.on_host(end, said, ()) for end in ends], float)
+        low, high = (float(code) for code in codes)
+        least, largest, _ = feature.grid
+        if not (low <= high and low <= largest and high >= least):
+            raise ValueError(
+                f"Expected {said} in order, and of [{least:g}, {largest:g}]; got {ends}."
+            )
+        before = self.limits.get(column, (-np.inf, np.inf))
+        return max(low, before[0]), min(high, before[1])
+
     def rows(self, rows: Any, name: str = "rows") -> pd.DataFrame:
         """The task's columns of a table, checked; a Series or dictionary is one row."""
         return checked(rows, self.columns, name, self.dtypes)
@@ -237,13 +330,18 @@ class Task:
             model = Decoded(self.model, self.features, rows, self.model_columns, exact)
             return outside_model(model, favourable=self.favourable, threshold=self.threshold)
         nodes, columns = list(self.features), self.model_columns
-        kinds = {c: self.features.get(c) or feature_of(self.data[c], c) for c in columns}
         shared = [column for column in columns if column in nodes]
         places, given = map(columns.index, shared), map(nodes.index, shared)
-        score = Bound(
-            as_score(self.model, len(columns)), encoded(rows, kinds)[0], tuple(places), tuple(given)
-        )
+        score, kinds = self._whole
+        score = Bound(score, encoded(rows, kinds)[0], tuple(places), tuple(given))
         return score if self.threshold is None else with_threshold(score, self.threshold)
+
+    @cached_property
+    def _whole(self) -> tuple[Any, dict[Any, Feature]]:
+        """The JAX score, and what its columns are."""
+        columns = self.model_columns
+        kinds = {c: self.features.get(c) or feature_of(self.data[c], c) for c in columns}
+        return as_score(self.model, len(columns)), kinds
 
     def check(self, rows: Any) -> pd.DataFrame:
         """Raise unless the task says of these people what the model says.
@@ -263,10 +361,11 @@ class Task:
             If they differ, with the first row where they do and its columns that read differently.
         """
         rows = self.rows(rows)
-        codes = encoded(rows, self.features)
+        codes = encoded(rows, self.features)  # raises
         if not self.is_table_model:
-            scores = [self.score_of(rows.iloc[[i]]) for i in range(len(rows))]
-            logit = np.array([float(score(x)) for score, x in zip(scores, codes, strict=True)])
+            score, kinds = self._whole
+            score = score if self.threshold is None else with_threshold(score, self.threshold)
+            logit = np.asarray(margins(score)(encoded(rows, kinds)), float)
             return pd.DataFrame({"logit": logit, "favourable": logit >= 0}, index=rows.index)
         host = self.score_of(rows, exact=False).host
         said = np.asarray(host(codes), float) + host.least
@@ -317,12 +416,35 @@ class Task:
         return learned_prior(surrogate, encoded(self.data, self.features), deviation=deviation)
 
     def problem(self, row: Any, level: float | None = None) -> Problem:
-        """One person's problem for the array API, in numbers: see `pcr_jax.pose`."""
+        """One person's problem for the array API, in numbers: see `pcr_jax.pose`.
+
+        Raises
+        ------
+        TypeError
+            If an argument is of another type.
+        ValueError
+            If there is not one row, a column does not fit (the message names it and the row), or
+            the person can set nothing to another value.
+        """
         row = self.rows(row, "row")
         if len(row) != 1:
             raise ValueError(f"Expected row to be one person; got {len(row)}.")
         x = self._checked_numbers(row)
-        return pose(self.score_of(row), self.graph, x, scale=self.scale, level=level)  # type: ignore[arg-type]
+        can = settable(self, x[0])
+        if not (can.values or can.ranges):
+            raise ValueError(
+                f"Expected row of a person who can act on something; got {row.index[0]!r}, whose "
+                "features' ranges, directions and limits leave nothing."
+            )
+        return pose(
+            self.score_of(row),
+            self.graph,
+            x,  # type: ignore[arg-type]
+            scale=self.scale,  # type: ignore[arg-type]
+            level=level,
+            weights=self.weights,  # type: ignore[arg-type]
+            constraints=can.constraints(x[0]),
+        )
 
     def session(
         self, row: Any, surrogate: Any, *, key: Array | None = None, text: Any = None, **settings

@@ -92,6 +92,80 @@ def test_questions_are_in_whole_steps_and_in_words(session, person):
     assert set(asked) <= {"job", "income"}
 
 
+FIXED = {
+    **FEATURES,
+    "age": pcr.Integer(immutable=True),
+    "phone": pcr.Levels([False, True], protected=True),
+    "income": pcr.Real(low=0.0, high=9000.0),
+    "savings": pcr.Real(actionable=False),
+    "home": pcr.Levels(["rent", "free", "own"]),
+}
+CAUSES = [("age", "income"), ("phone", "job"), ("home", "income"), ("savings", "rating")]
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    """A task in which some causes cannot be acted on."""
+    return pcr.Task(
+        model=MODEL, favourable="granted", data=DATA, graph=[*GRAPH, *CAUSES], features=FIXED
+    )
+
+
+def asked_about(task, row, num=16):
+    """What questions at random set features to, by column."""
+    surrogate, found = pcr.linear_surrogate(task.graph, scale=task.scale), {}
+    for number in range(num):
+        session = task.session(row, surrogate, key=jax.random.key(number))
+        questions, x = session.ask(), session.problem.x
+        node = int(questions.node[0])
+        column = task.graph.nodes[node]
+        found.setdefault(column, []).append(float(x[0, node] + questions.shift[0]))
+    return found
+
+
+def test_nobody_is_asked_about_what_they_cannot_do(fixed, person):
+    found = asked_about(fixed, person)
+    assert set(found) == {"job", "income", "home"}
+    assert set(found["job"]) <= {1.0, 2.0}  # from none, which can only be raised
+    assert set(found["home"]) == {0.0, 1.0, 2.0} - {FIXED["home"].names.index(person.home)}
+    assert all(0 <= income <= 9000 for income in found["income"])
+    assert min(found["income"]) < person.income < max(found["income"])
+    poor = asked_about(fixed, person.to_dict() | {"income": 0, "job": "full time"})
+    assert set(poor) == {"income", "home"}
+    assert min(poor["income"]) > 0
+
+
+def test_a_design_of_ones_own_cannot_ask_about_what_nobody_can_do(fixed, person):
+    class Asks:
+        needs_posterior = False
+
+        def __init__(self, column, shift):
+            self.node, self.shift = list(fixed.features).index(column), shift
+
+        def ask(self, key, belief):
+            return pcr.Questions(np.array([self.node]), np.array([self.shift]))
+
+    surrogate = pcr.linear_surrogate(fixed.graph, scale=fixed.scale)
+    session = fixed.session(person, surrogate, design=Asks("age", 3.0))
+    with pytest.raises(ValueError, match="features that can be acted on; got 'age'"):
+        session.ask()
+    session = fixed.session(person, surrogate, design=Asks("job", -1.0))
+    assert session.ask().shift.tolist() == [1.0]
+    session = fixed.session(person, surrogate, design=Asks("income", 1e5))
+    assert session.ask().shift.tolist() == [(9000 - person.income) // 10 * 10]
+
+
+def test_nobody_is_asked_about_what_they_do_not_want_to_do(fixed, person):
+    own = fixed.personal(locked=["job"], limits={"income": (person.income + 500, 5000)})
+    found = asked_about(own, person)
+    assert set(found) == {"income", "home"}
+    assert all(person.income + 500 <= income <= 5000 for income in found["income"])
+    with pytest.raises(ValueError, match=f"who can act on something; got '{person.name}'"):
+        fixed.personal(locked=["home", "income"]).problem(
+            person.to_frame().T.assign(job="full time")
+        )
+
+
 def test_what_is_recommended_is_on_the_grid_and_at_the_level(task, session, person):
     plan = session.recommend(level=0.9)
     table = plan.to_frame()

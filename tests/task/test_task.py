@@ -41,8 +41,12 @@ def plan(task, refused):
     return task.recourse(refused, scm_of(task.graph), k=3)
 
 
+def chance(rows, model=MODEL):
+    return model.predict_proba(rows)[:, list(model.classes_).index("granted")]
+
+
 def decided(rows, model=MODEL):
-    return model.predict_proba(rows)[:, list(model.classes_).index("granted")] >= 0.5
+    return chance(rows, model) >= 0.5
 
 
 def followed(task, plan, scm):
@@ -299,7 +303,23 @@ def test_a_jax_score_is_taken_by_name(refused):
     score.names = ("income", "job", "age")
     task = task_of(score, favourable=None)
     own = DATA.income / 1000 + DATA.job.map(JOBS.index) + 0.01 * DATA.age - 5.0
-    np.testing.assert_allclose(task.check(DATA.iloc[:5]).logit, own.iloc[:5], atol=1e-4)
+    checked = task.check(DATA)
+    np.testing.assert_allclose(checked.logit, own, atol=1e-4)
+    for i in (0, 7):  # the same of a person alone, whose context is bound to the score
+        row = DATA.iloc[[i]]
+        alone = float(task.score_of(row)(task.encode(row)[0]))
+        assert alone == pytest.approx(checked.logit.iloc[i], abs=1e-5)
+    dearer = task_of(score, favourable=None, threshold=0.9).check(DATA.iloc[:9])
+    np.testing.assert_allclose(dearer.logit, own.iloc[:9] - np.log(9.0), atol=1e-4)
+    asked = []
+
+    def counting(x):
+        asked.append(1)
+        return score(x)
+
+    counting.names = score.names
+    task_of(counting, favourable=None).check(DATA)
+    assert len(asked) < 10  # traced, not called for everybody
     rows = DATA[own < 0].iloc[:2]
     plan = task.recourse(rows, scm_of(task.graph))
     after = followed(task, plan, scm_of(task.graph))
@@ -331,3 +351,75 @@ def test_misuse_is_refused(task, refused):
         task.recourse(refused, pcr.library.m1())
     with pytest.raises(TypeError, match="by to be a SCM"):
         task.recourse(refused, 3)
+
+
+def test_a_persons_own_wishes_hold_in_all_advice(task, refused):
+    row, scm = refused.iloc[[chance(refused).argmax()]], scm_of(task.graph)
+    free = task.recourse(row, scm).to_frame().iloc[0]
+    first = free.acts_on.split("+")[0]
+    locked = task.personal(locked=[first]).recourse(row, scm, k=3).alternatives()
+    assert (locked.status == "found").all()
+    assert not any(first in name.split("+") for name in locked.acts_on)
+    assert locked.cost.min() >= free.cost
+
+    income = int(row.income.iloc[0])
+    limits = {"income": (income + 250, income + 1450), "job": ("none", "part time")}
+    own = task.personal(locked=["phone", "home"], limits=limits)
+    table = own.recourse(row, scm, k=3).alternatives()
+    set_to = table["income (action)"].dropna()
+    assert len(set_to)
+    assert set_to.between(income + 250, income + 1450).all()
+    assert "full time" not in set(table["job (action)"])
+    # Reactions are not bounded: a job raises the income beyond them.
+    capped = task.personal(limits={"income": (0, income)})
+    table = capped.recourse(row, scm, k=5).alternatives()
+    reached = table[table.acts_on.str.contains("job") & ~table.acts_on.str.contains("income")]
+    assert len(reached)
+    assert (reached["income (expected)"] > income).all()
+
+    twice = task.personal(weights={"income": 2.0, "job": 2, "phone": 2.0, "home": 2.0})
+    dear = twice.recourse(row, scm).to_frame().iloc[0]
+    assert dear.cost == pytest.approx(2 * free.cost)
+    assert dear.sentence == free.sentence
+    hard = task.personal(weights=dict.fromkeys(free.acts_on.split("+"), 1e3))
+    assert hard.recourse(row, scm).to_frame().acts_on.iloc[0] != free.acts_on
+    np.testing.assert_array_equal(hard.scale, task.scale)
+    assert hard.personal(weights={first: 2.0}).weights.max() == 2e3
+    assert task.weights.max() == 1
+    assert not task.limits
+
+
+def test_limits_beyond_where_somebody_is_hold_for_reals_without_steps_too(refused):
+    features = {**FEATURES, "income": pcr.Real(low=0.0, high=9000.0)}
+    task = task_of(features=features).personal(
+        locked=["job", "phone", "home"], limits={"income": (8000, 8900)}
+    )
+    row = refused.iloc[[0]]
+    table = task.recourse(row, scm_of(task.graph)).to_frame()
+    assert table.status.iloc[0] == "found"
+    assert table["income (action)"].iloc[0] == 8000
+    bounds = np.array(task.problem(row).bounds)[:, 0, list(task.features).index("income")]
+    np.testing.assert_allclose(bounds, [0, 8900 - row.income.iloc[0]])
+
+
+def test_wishes_that_mean_nothing_are_refused(task):
+    for wish in ({"locked": ["rating"]}, {"limits": {"age": (1, 2)}}, {"weights": {"rating": 2}}):
+        with pytest.raises(ValueError, match=f"Expected {next(iter(wish))} of columns that can be"):
+            task.personal(**wish)
+    with pytest.raises(ValueError, match="locked to leave one of the columns"):
+        task.personal(locked=["job", "income", "phone", "home"])
+    for ends in ((5000, 1000), (10_000, 12_000)):
+        with pytest.raises(ValueError, match=r"limits of 'income' in order, and of \[0, 9000\]"):
+            task.personal(limits={"income": ends})
+    with pytest.raises(ValueError, match="limits of 'income' to be the least and the largest"):
+        task.personal(limits={"income": (1, 2, 3)})
+    with pytest.raises(TypeError, match="limits of 'income'"):
+        task.personal(limits={"income": ("much", "more")})
+    with pytest.raises(ValueError, match="column 'job' to be one of"):
+        task.personal(limits={"job": (0, 1)})
+    with pytest.raises(ValueError, match="limits of columns with an order; got 'home'"):
+        task.personal(limits={"home": ("rent", "own")})
+    with pytest.raises(ValueError, match="weights of 'income' > 0"):
+        task.personal(weights={"income": 0.0})
+    with pytest.raises(TypeError, match="limits"):
+        task.personal(limits=[("income", (0, 1))])

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from pcr_jax import _checks
+from pcr_jax.frontends.events import Event
 from pcr_jax.frontends.store.schema import as_url, engine_of, forget, strict, upgrade
 from pcr_jax.frontends.store.tables import LENGTH, EventRow, LoginRow, ParticipantRow, StudyRow
 
@@ -82,26 +83,6 @@ class Participant:
     key: list[int]
     versions: dict[str, Any]
     enrolled: float
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened.
-
-    Attributes
-    ----------
-    seq : int
-        From 0, without gaps.
-    at : float
-        Unix seconds.
-    kind : str
-    payload : dict
-    """
-
-    seq: int
-    at: float
-    kind: str
-    payload: dict[str, Any]
 
 
 def _text(value: Any, name: str) -> str:
@@ -489,7 +470,7 @@ class Store:
             "applicant": person.applicant,
             "key": person.key,
             "versions": person.versions,
-            "events": [vars(event) for event in self.events(participant_id)],
+            "events": [event._asdict() for event in self.events(participant_id)],
         }
 
     def note_login(self, ok: bool, where: str) -> None:
