@@ -25,7 +25,6 @@ FLOORS = [
     ["task"],
     ["plots", "frontends"],
     ["experiments"],
-    ["frontends"],
     ["cli"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
