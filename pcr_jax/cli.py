@@ -1,4 +1,4 @@
-"""The command line: ``pcr-jax reproduce``."""
+"""The command line: ``pcr-jax reproduce`` and ``pcr-jax study``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import jax
 from pcr_jax import library
 from pcr_jax._extras import extra
 from pcr_jax.batching import width
+from pcr_jax.frontends.study import commands as study
 from pcr_jax.inference import SAMPLERS
 
 with extra("reproduce"):
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="worker processes (default: one per core, or one with a GPU); results are the same",
     )
+    study.add_parser(commands)
     return parser
 
 
@@ -112,6 +114,8 @@ def _stop(code: int, message: str) -> NoReturn:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Exits with 2 for a mistake, 1 for a failure, 130 if interrupted."""
     args = _parser().parse_args(argv)
+    if args.command == "study":
+        return study.run(args)
     protocol = PROTOCOLS[args.protocol]
     if args.beyond:
         protocol = replace(protocol, beyond_people=protocol.num_users)

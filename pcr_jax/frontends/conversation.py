@@ -583,6 +583,11 @@ class Conversation:
             0 if share is None else math.floor(DOTS * share),
             _finite(advice.cost),
             advice.status.name,
+            {
+                f"{column}": float(advice.value[j])
+                for j, column in enumerate(plan.task.features)
+                if advice.acted[j]
+            },
         )
 
     def shown_plans(self) -> Plans | None:
