@@ -72,7 +72,7 @@ def engine_of(url: URL) -> Engine:
         options: dict[str, Any] = {"connect_args": {"timeout": _BUSY}, "pool_timeout": _BUSY}
     else:
         options = {"pool_pre_ping": True, "pool_timeout": _BUSY}
-    with extra("serve"):
+    with extra("postgresql"):
         engine = create_engine(
             url, json_serializer=strict, pool_size=10, max_overflow=10, **options
         )

@@ -60,7 +60,7 @@ TABLES = {
         "arm": "arm of the study",
         "number": "of the question among those to the participant, from 0",
         "kind": "effect (inferred from), attention, or retest (a question once more)",
-        "of": "of a retest: which question for effects it repeats, from 0",
+        "of": "of a retest: the number of the question that it repeats",
         "wording": "as it was put",
         "column": "what was supposed to change",
         "shift": "by how much, in the column's unit (levels count from 0)",
@@ -80,7 +80,7 @@ TABLES = {
         "arm": "arm of the study",
         "number": "of the question",
         "kind": "effect, attention or retest",
-        "of": "of a retest: which question for effects it repeats",
+        "of": "of a retest: the number of the question that it repeats",
         "column": "what was asked for",
         "shown": "its present value as it was shown",
         "typed": "the answer as it was typed",
@@ -157,7 +157,15 @@ def _turns(events: list[Event]) -> list[dict[str, Any]]:
             turns = [turn for turn in turns if turn["answered"] is not None]
             if event.kind == "back" and turns:
                 turns[-1] |= {"answered": None, "back": turns[-1]["back"] + 1}
+    effects = [turn["asked"].payload for turn in turns if _kind(turn) == "effect"]
+    for turn in turns:
+        repeats = _kind(turn) == "retest"
+        turn["of"] = effects[turn["asked"].payload["of"]]["number"] if repeats else None
     return turns
+
+
+def _kind(turn: dict[str, Any]) -> str:
+    return turn["asked"].payload["kind"]
 
 
 def _question(person: Participant, turn: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +179,7 @@ def _question(person: Participant, turn: dict[str, Any]) -> dict[str, Any]:
         "arm": person.arm,
         "number": asked["number"],
         "kind": asked["kind"],
-        "of": asked.get("of"),
+        "of": turn["of"],
         "wording": asked["text"],
         "column": f"{asked['column']}",
         "shift": asked["shift"],
@@ -199,7 +207,7 @@ def _answers(task: Task, person: Participant, turn: dict[str, Any]) -> Iterable[
             "arm": person.arm,
             "number": asked["number"],
             "kind": asked["kind"],
-            "of": asked.get("of"),
+            "of": turn["of"],
             "column": column,
             "shown": asked["shown"][column],
             "typed": answered.payload["typed"].get(column),

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pcr_jax.elicitation import SimulatedUser
-from pcr_jax.features import Feature
+from pcr_jax.features import Feature, plain
 from pcr_jax.frontends.study.assignment import key_of
 from pcr_jax.history import Questions
 from pcr_jax.scm import SCM
@@ -109,7 +109,7 @@ class Page(HTMLParser):
             if first or "selected" in at:
                 form.fields = [of for of in form.fields if of.name != self._select]
                 form.fields.append(Field("select", self._select, value, at))
-        elif tag in ("input", "button") and name:
+        elif tag == "button" or (tag == "input" and name):
             form.fields.append(Field(tag, name, value, at))
 
     def handle_endtag(self, tag: str) -> None:
@@ -137,7 +137,8 @@ def filled(form: Form, typed: Mapping[str, str]) -> dict[str, str]:
         kind = (of.attributes.get("type") or ("submit" if of.tag == "button" else "text")).lower()
         if kind in ("submit", "button", "reset", "image"):
             if kind == "submit" and not pressed and "formaction" not in of.attributes:
-                sent[of.name], pressed = of.value, True
+                sent |= {of.name: of.value} if of.name else {}
+                pressed = True
         elif kind == "radio":
             chosen = typed[of.name] == of.value if of.name in typed else "checked" in of.attributes
             if chosen:
@@ -151,18 +152,15 @@ def filled(form: Form, typed: Mapping[str, str]) -> dict[str, str]:
 
 
 def as_typed(feature: Feature, number: float) -> str:
-    """An answer as somebody types it: an entry that the feature can have, or ``?``."""
+    """An answer as somebody types it: in three digits, an entry that the feature can have; or ?."""
     if not np.isfinite(number):
         return "?"
-    low, high, step = feature.grid
-    step = getattr(feature, "step", None) or step
-    number = float(np.clip(number, low, high))
+    low, high, _ = feature.grid
     if feature.kind in ("levels", "nominal"):
-        return feature.shown(round(number))
-    rounded = float(np.clip(round(number / step) * step, low, high)) if step else number
-    if feature.kind == "integer":
-        return f"{round(number)}"
-    return np.format_float_positional(float(f"{rounded:.6g}"), trim="-")
+        return feature.shown(round(float(np.clip(number, low, high))))
+    whole = feature.kind == "integer"
+    number = float(np.clip(float(f"{round(number) if whole else number:.3g}"), low, high))
+    return f"{round(number)}" if whole else plain(number)
 
 
 class Truth(NamedTuple):
