@@ -304,7 +304,7 @@ class _Visitor:
             if "data-column" in of.attributes
         }
         if page.question["kind"] == "attention":
-            wanted = re.search(r"please (?:give|type) (.+?)\.(?:\s|$)", page.text)
+            wanted = re.search(r"please (?:give|type) (.+?)\.(?:\s|$)", page.text, re.I)
             return dict.fromkeys(entries, wanted[1] if wanted else "?")
         answer = self.answer(page.question)
         features = list(self.task.features.values())
