@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,15 +81,15 @@ class History:
         On the host, whose division does not depend on how many users there are.
         """
         told = jax.tree.map(np.asarray, self)
-        scale = np.asarray(scale)
+        each: Any = np.asarray(scale)
         node = told.questions.node
-        units = np.broadcast_to(scale, (*node.shape[:-1], scale.shape[-1]))
+        units = np.broadcast_to(each, (*node.shape[:-1], each.shape[-1]))
         shift = told.questions.shift / np.take_along_axis(units, node, -1)
-        row = scale[..., None, :]
+        row = each[..., None, :]
         return History(
             Questions(node, shift, told.questions.individual),
             told.answer / row,
-            told.x / scale,
+            told.x / each,
             None if told.half_width is None else told.half_width / row,
         )
 

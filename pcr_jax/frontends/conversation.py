@@ -13,14 +13,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jax import Array
 
 from pcr_jax.features import plain
 from pcr_jax.frontends.answers import AnswerError, read_answer
-from pcr_jax.frontends.effects import learnt
+from pcr_jax.frontends.effects import learnt, taught_sentence
 from pcr_jax.frontends.events import Event
 from pcr_jax.frontends.terms import Terms
 from pcr_jax.frontends.views import (
@@ -38,6 +36,7 @@ from pcr_jax.inference import Posteriors, infer_each
 from pcr_jax.likelihoods import Likelihood
 from pcr_jax.recourse.mixed import Advice, outcome
 from pcr_jax.recourse.plan import PlanStatus
+from pcr_jax.scm import SCM
 from pcr_jax.session_json import versions
 from pcr_jax.surrogates import Surrogate
 from pcr_jax.task import Task, TaskPlan, TaskSession
@@ -48,6 +47,7 @@ DOTS = 20
 """In which a chance is drawn."""
 LEVELS = (0.5, 0.8, 0.95)
 """Probabilities that the price of is told, beside that of the terms."""
+_TOLD = 200  # draws for what an answer taught
 _ATTENTION_SHIFT = 0.5  # of a scale, from what is now to what a participant is asked to type
 
 
@@ -93,6 +93,19 @@ class _Telling:
         found = self.design.outlook(key, belief)
         self.utility = float(found.saving[0])
         return found.questions
+
+
+def _some_scms(posteriors: Posteriors) -> SCM:
+    """A few draws of one person's SCM, as the surrogate has them."""
+    flat = posteriors.draws[0].reshape(-1, posteriors.draws.shape[-1])
+    some = flat[(np.arange(_TOLD) * len(flat)) // _TOLD]
+    return _scms_of(posteriors.surrogate, some)
+
+
+@jax.jit
+def _scms_of(surrogate, thetas):
+    """The SCMs (n,) of a surrogate's numbers (n, k)."""
+    return jax.vmap(surrogate.scm)(thetas)
 
 
 def digest(posteriors: Posteriors) -> str:
@@ -314,7 +327,7 @@ class Conversation:
 
     def _about_left(self) -> int:
         """How many questions there will be from the open one on, at most."""
-        done = {kind: 0 for kind in ("effect", "attention", "retest")}
+        done = dict.fromkeys(("effect", "attention", "retest"), 0)
         for turn in self.turns:
             done[turn.asked["kind"]] += turn.answered is not None
         terms = self.terms
@@ -376,9 +389,9 @@ class Conversation:
 
     def _attention(self, before: int) -> dict[str, Any]:
         """A question that shows whether questions are read."""
-        descendants = self.task.graph.descendants.any(0)
-        column = [c for c, one in zip(self.task.features, descendants, strict=True) if one][0]
-        j = list(self.task.features).index(column)
+        reacts = np.flatnonzero(self.task.graph.descendants.any(0))
+        j = int(reacts[0])
+        column = self.task.graph.nodes[j]
         feature, now = self.task.features[column], float(self.x[0, j])
         low, high, _ = feature.grid
         if getattr(feature, "names", None):
@@ -408,7 +421,8 @@ class Conversation:
         before = self._known.get(self._told[:-1])
         if before is None or all(value is None for value in last.answered["values"].values()):
             return None
-        return taught_sentence(self.task, self.x[0], last.asked, before, self.posteriors)
+        both = (_some_scms(posteriors) for posteriors in (before, self.posteriors))
+        return taught_sentence(self.task, self.x[0], last.asked, *both) or None
 
     def read(self, typed: Mapping[str, str]) -> dict[str, Any]:
         """What a person typed in answer to the open question, as the payload of ``answered``.
@@ -526,22 +540,17 @@ class Conversation:
             if number != self.x[0, j]:
                 value[j], acted[j] = number, True
         after, works = outcome(person, value, acted)
-        share, cost = float(works.mean()), self._cost(value, acted)
+        costs = [
+            feature.distance(value[j], float(self.x[0, j])) / float(person.scale[j])
+            for j, feature in enumerate(self.task.features.values())
+            if acted[j]
+        ]
+        share, cost = float(works.mean()), float(sum(costs))
         advice = Advice(PlanStatus.found, value, acted, cost, share, after, 1)
         told = TaskPlan(self.personal, self.row, ([advice],), self.terms.level, None, {})
         favourable = bool(person.margin(self.x[0][None])[0] >= 0)
         said = tuple(told.consequences(0, advice))
         return Outcome(favourable, share, in_words(share), math.floor(DOTS * share), said, cost)
-
-    def _cost(self, value: np.ndarray, acted: np.ndarray) -> float:
-        task = self.personal
-        return float(
-            sum(
-                feature.distance(value[j], float(self.x[0, j])) / float(task.scale[j])
-                for j, feature in enumerate(task.features.values())
-                if acted[j]
-            )
-        )
 
     def plans(self) -> Plans:
         """What the person is recommended, as things stand. It computes."""
@@ -549,7 +558,7 @@ class Conversation:
         session.know(self.posteriors)
         plan = session.recommend(level=self.terms.level, k=self.terms.plans)
         found = plan.advice[0]
-        views = tuple(self._view(plan, advice) for advice in (found or [None]))
+        views = tuple(self._view(plan, advice) for advice in ([None] if found is None else found))
         price: tuple[Price, ...] = ()
         if found is not None and found[0].acted.any():
             levels = sorted({*LEVELS, self.terms.level})

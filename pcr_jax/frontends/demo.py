@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -47,7 +46,6 @@ def table() -> pd.DataFrame:
 @cache
 def demo_task() -> Task:
     """The task of the demonstration."""
-    money = {"unit": "euros", "low": 0}
     return Task(
         model=granted,
         data=table(),
@@ -60,8 +58,15 @@ def demo_task() -> Task:
             ),
             "amount": Real(low=500, high=25_000, step=500, unit="euros", label="loan"),
             "duration": Integer(low=1, high=96, unit="months", label="time to pay it back"),
-            "income": Real(**money, high=8000, step=50, label="monthly income"),
-            "savings": Real(**money, high=20_000, step=200, direction="increase"),
+            "income": Real(
+                low=0,
+                high=8000,
+                step=50,
+                unit="euros",
+                direction="increase",
+                label="monthly income",
+            ),
+            "savings": Real(low=0, high=20_000, step=200, unit="euros", direction="increase"),
         },
     )
 
@@ -72,14 +77,9 @@ def _edges():
     return [(places[p], places[c]) for p, c in library.loan().graph.edges]
 
 
+@cache
 def refused() -> pd.DataFrame:
     """Applicants who were refused, but not hopelessly."""
     task = demo_task()
-    logit = np.asarray(jax.vmap(granted)(jnp.asarray(table_numbers())))
+    logit = task.check(task.data).logit
     return task.data[(logit < -0.2) & (logit > -3.0)]
-
-
-def table_numbers() -> np.ndarray:
-    """The table in numbers, a column each."""
-    found = table().assign(gender=(table().gender == "man").astype(float))
-    return found.to_numpy(float)

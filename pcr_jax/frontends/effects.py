@@ -76,33 +76,31 @@ def step_of(feature: Feature, now: float, scale: float) -> float:
     return float(as_written(size if now + size <= feature.grid[1] else -size))
 
 
-def amount(feature: Feature, number: float, scale: float) -> str:
+def amount(feature: Feature, number: float, scale: float, signed: bool = False) -> str:
     """A difference in a feature's units, to two digits of its scale."""
-    if feature.kind == "levels":
-        return f"{plain(number, 1)} level{'s' * (abs(round(number, 1)) != 1)}"
-    places = 1 - int(np.floor(np.log10(scale)))
-    unit = getattr(feature, "unit", None)
-    return plain(as_written(number), places) + (f" {unit}" if unit else "")
+    places = 1 if feature.kind == "levels" else 1 - int(np.floor(np.log10(scale)))
+    text = plain(as_written(number), places)
+    unit = "levels" if feature.kind == "levels" else getattr(feature, "unit", None)
+    plus = "+" if signed and not text.startswith("-") and text != "0" else ""
+    return plus + text + (f" {counted(unit, text)}" if unit else "")
 
 
-def _would(feature: Feature, band: np.ndarray, scale: float, unsure: bool = False) -> str:
-    """By what something would change: the middle, and the range."""
+def counted(unit: str, number: str) -> str:
+    """A unit as it is written after a number: one month, two months."""
+    return unit[:-1] if number.lstrip("+-") == "1" and unit.endswith("s") else unit
+
+
+def _would(feature: Feature, band: np.ndarray, scale: float) -> str:
+    """By what something is expected to change: the middle, and the range."""
     low, middle, high = band
-    ends = sorted((low, high), key=abs) if low * high >= 0 else [low, high]
-    if low * high < 0:
-        said = f"change by about {_signed(feature, middle, scale)}"
-        ends_said = f"{_signed(feature, low, scale)} to {_signed(feature, high, scale)}"
-    else:
-        said = f"{'rise' if middle >= 0 else 'fall'} by about {amount(feature, abs(middle), scale)}"
-        ends_said = " to ".join(amount(feature, abs(end), scale) for end in ends)
-    if amount(feature, middle, scale).split(" ")[0] == "0" and low * high >= 0:
-        said = "hardly change"
-    return f"{said} ({ends_said})"
-
-
-def _signed(feature: Feature, number: float, scale: float) -> str:
-    text = amount(feature, number, scale)
-    return text if text.startswith("-") or number == 0 else f"+{text}"
+    mixed = low * high < 0
+    ends = [low, high] if mixed else sorted(map(abs, (low, high)))
+    least, most = (amount(feature, end, scale, signed=mixed) for end in ends)
+    said = amount(feature, abs(middle), scale)
+    within = "" if least == most == said else f" ({least.partition(' ')[0]} to {most})"
+    if said.split(" ")[0] == "0":
+        return f"to hardly change{within}"
+    return f"to {'rise' if middle > 0 else 'fall'} by about {said}{within}"
 
 
 def learnt(task: Any, x: np.ndarray, person: Any, people: SCM, units: Any) -> tuple[Learnt, ...]:
@@ -144,18 +142,61 @@ def learnt(task: Any, x: np.ndarray, person: Any, people: SCM, units: Any) -> tu
         change = f"{moved} by {amount(features[p], abs(size), min(abs(size), task.scale[p]))}"
         sentence = (
             f"If only your {features[p].name(graph.nodes[p])} {change}, we expect your "
-            f"{features[c].name(graph.nodes[c])} to {_would(features[c], band, scale)}. For people "
-            f"like you: to {_would(features[c], wide, scale)}."
+            f"{features[c].name(graph.nodes[c])} {_would(features[c], band, scale)}. For people "
+            f"like you: {_would(features[c], wide, scale)}."
         )
         found.append(
             Learnt(
                 graph.nodes[p],
                 graph.nodes[c],
                 change,
-                *(float(band[k]) for k in (1, 0, 2)),
-                *(float(wide[k]) for k in (1, 0, 2)),
+                float(band[1]),
+                float(band[0]),
+                float(band[2]),
+                float(wide[1]),
+                float(wide[0]),
+                float(wide[2]),
                 1 - float(mine.var()) / before if before > 0 else 0.0,
                 sentence,
             )
         )
     return tuple(found)
+
+
+def taught_sentence(
+    task: Any, x: np.ndarray, asked: dict[str, Any], before: SCM, after: SCM
+) -> str:
+    """What an answer changed, of the effect of which it taught most.
+
+    Parameters
+    ----------
+    task : Task
+    x : ndarray
+        Shape (d,): the person.
+    asked : dict
+        The question, see `Question`: ``column``, ``shift`` and ``effects``.
+    before, after : SCM
+        Draws of batch shape (n,), of what was believed without and with the answer.
+    """
+    nodes, features = list(task.graph.nodes), list(task.features.values())
+    cause = nodes.index(asked["column"])
+    effects = [nodes.index(c) for c in asked["effects"] if task.features[c].kind != "nominal"]
+    if not effects:
+        return ""
+    value, acted = x[None].astype(float), np.zeros((1, len(x)), bool)
+    value[0, cause] += asked["shift"]
+    acted[0, cause] = True
+    old, new = (
+        np.quantile(changes(worlds, None, x, value, acted)[0][:, effects], _BAND, axis=0)
+        for worlds in (before, after)
+    )
+    narrowed = ((old[2] - old[0]) - (new[2] - new[0])) / task.scale[effects]
+    k = int(np.argmax(narrowed))
+    j, scale = effects[k], float(task.scale[effects[k]])
+    moved, size = ("rose" if asked["shift"] > 0 else "fell"), abs(asked["shift"])
+    by = amount(features[cause], size, min(size, float(task.scale[cause])))
+    return (
+        f"If your {features[cause].name(nodes[cause])} {moved} by {by}, we now expect your "
+        f"{features[j].name(nodes[j])} {_would(features[j], new[:, k], scale)}. Before your "
+        f"answer: {_would(features[j], old[:, k], scale)}."
+    )

@@ -375,7 +375,7 @@ def infer_each(
         As of `infer`; or if users have priors of their own, there is not one key for each, or
         starting points are searched for, which is done of several users at once.
     """
-    if not jnp.issubdtype(getattr(keys, "dtype", None), jax.dtypes.prng_key):
+    if not (isinstance(keys, Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"Expected keys as jax.random.split gives them; got {_checks.shown(keys)}.")
     check_likelihood(likelihood)
     check_surrogate(surrogate)
