@@ -20,6 +20,7 @@ pytest.importorskip("rich")
 from pcr_jax import cli
 from pcr_jax.frontends.store.store import Store
 from pcr_jax.frontends.study import actions, export
+from pcr_jax.frontends.study import simulate as simulation
 from pcr_jax.frontends.study.simulate import Outcome
 
 LOAN = Path(__file__).parents[2] / "examples" / "study" / "loan.py"
@@ -211,7 +212,7 @@ def test_simulated_people_have_the_links_and_a_truth(study, capsys, monkeypatch)
             on_end(outcome)
         return done
 
-    monkeypatch.setattr(actions, "simulate", simulate)
+    monkeypatch.setattr(simulation, "simulate", simulate)
     argv = ["--concurrency", 2, "--think", 0.5, "--seed", 4, "--participants", 2]
     out = said(capsys, "simulate", study, *argv).replace("\n", " ")
     assert "2 of 2 simulated people finished, with 4 answers and 0 errors" in out
@@ -224,7 +225,7 @@ def test_simulated_people_have_the_links_and_a_truth(study, capsys, monkeypatch)
     assert truth.shape[1] == 3
     called.clear()
     monkeypatch.setattr(
-        actions,
+        simulation,
         "figures",
         lambda _: {
             **dict.fromkeys(("finished", "answers", "errors"), 0),

@@ -1,6 +1,7 @@
 """What a study's export says, and that the events alone lead to it."""
 
 import json
+import runpy
 import stat
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 pytest.importorskip("sqlalchemy")
 pytest.importorskip("pyarrow")
+pytest.importorskip("httpx")
 import pcr_jax as pcr
 from pcr_jax.frontends.loading import load_task
 from pcr_jax.frontends.store.store import Store
@@ -23,6 +25,7 @@ from pcr_jax.frontends.study.people import (
     terms_of,
 )
 from pcr_jax.frontends.study.settings import read_settings
+from pcr_jax.frontends.study.simulate import truth_of
 
 LOAN = Path(__file__).parents[2] / "examples" / "study" / "loan.py"
 STUDY = f"""
@@ -370,3 +373,28 @@ def test_another_answer_does_not_lead_to_the_plans(finished, task, tmp_path):
         other.append(twin.id, event.seq, event.kind, payload)
     assert replay(other, twin, task, surrogates) is False
     other.close()
+
+
+def test_the_analysis_of_the_example_reads_the_export(
+    finished, task, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("arviz")
+    store, study, people, surrogates, _, _ = finished
+    export(store, study, task, surrogates, tmp_path / "out")
+    names = surrogates["one"].names
+    truths = [
+        {
+            "participant": p.id,
+            **dict(zip(names, truth_of(surrogates[p.arm], 0, p.position).numbers, strict=True)),
+        }
+        for p in people
+    ]
+    pd.DataFrame(truths).to_csv(tmp_path / "truth.csv", index=False)
+    monkeypatch.syspath_prepend(LOAN.parent)
+    main = runpy.run_path(str(LOAN.with_name("analysis.py")))["main"]
+    main(tmp_path / "out", tmp_path / "truth.csv")
+    printed = capsys.readouterr().out
+    for words in ("attention, right", "retest, apart (scales)", "stated", "works"):
+        assert words in printed
+    main(tmp_path / "out")
+    assert "stated" not in capsys.readouterr().out

@@ -15,12 +15,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from pcr_jax._extras import extra
 from pcr_jax.frontends.loading import LoadError, load_task, stop
 from pcr_jax.frontends.store.store import COUNTS, Conflict, Store, Study
 from pcr_jax.frontends.study.export import export, replay
 from pcr_jax.frontends.study.people import applicants, enrol, fit_surrogates, terms_of
 from pcr_jax.frontends.study.settings import SettingsError, StudySettings, read_settings
-from pcr_jax.frontends.study.simulate import Person, figures, simulate, truth_of
 from pcr_jax.session_json import difference
 from pcr_jax.task import Task
 
@@ -223,6 +223,9 @@ def read_links(path: Path) -> list[tuple[int, str]]:
 
 
 def _simulate(args: argparse.Namespace, settings: StudySettings, store: Store) -> int:
+    with extra("study"):
+        from pcr_jax.frontends.study.simulate import Person, figures, simulate, truth_of
+
     study = begun(store, settings)
     links = read_links(_links(args))[: args.participants]
     task, surrogates = _fitted(settings, study)

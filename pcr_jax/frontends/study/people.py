@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from pcr_jax._extras import extra
 from pcr_jax.frontends.conversation import Conversation
 from pcr_jax.frontends.store.store import Participant, Store
 from pcr_jax.frontends.study.assignment import arm_of, key_of, order_of
@@ -88,7 +89,11 @@ def _read(file: Any) -> pd.DataFrame:
     kind = file.suffix.lower()
     if kind == ".csv":
         return pd.read_csv(file)
-    return pd.read_parquet(file) if kind == ".parquet" else pd.read_json(file, orient="records")
+    if kind == ".parquet":
+        with extra("study"):
+            import pyarrow  # noqa: F401
+        return pd.read_parquet(file)
+    return pd.read_json(file, orient="records")
 
 
 def _entry(value: Any) -> Any:
