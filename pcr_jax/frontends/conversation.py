@@ -250,14 +250,23 @@ class Conversation:
             if turn.answered is not None
         )
 
+    def job(self) -> Job | None:
+        """What has to be inferred to know what the answers teach; None if that is known."""
+        if self._told in self._known:
+            return None
+        session = self.session
+        return Job(session.inference_key, session.surrogate, session.history, session.likelihood)
+
+    def know(self, posteriors: Posteriors) -> None:
+        """Be given what `job` asks for."""
+        kept = dict(list(self._known.items())[-2:])
+        self._known = {**kept, self._told: posteriors}
+
     @property
     def posteriors(self) -> Posteriors:
         """What the answers teach. It computes."""
-        if self._told not in self._known:
-            session = self.session
-            job = Job(session.inference_key, session.surrogate, session.history, session.likelihood)
-            kept = dict(list(self._known.items())[-2:])
-            self._known = {**kept, self._told: self._infer(job)}
+        if (job := self.job()) is not None:
+            self.know(self._infer(job))
         return self._known[self._told]
 
     def controls(self) -> tuple[Control, ...]:
@@ -604,6 +613,11 @@ class Conversation:
             0 if share is None else math.floor(DOTS * share),
             _finite(advice.cost),
             advice.status.name,
+            {
+                f"{column}": float(advice.value[j])
+                for j, column in enumerate(plan.task.features)
+                if advice.acted[j]
+            },
         )
 
     def shown_plans(self) -> Plans | None:

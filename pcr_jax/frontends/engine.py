@@ -132,11 +132,14 @@ class Engine:
             waiting = [self._queue.get()]
             while len(waiting) < _AT_ONCE and not self._queue.empty():
                 waiting.append(self._queue.get())
-            groups: dict[Any, list[_Waiting]] = {}
-            for one in waiting:
-                groups.setdefault(_kind(one.job), []).append(one)
-            for group in groups.values():
-                _together(group)
+            try:
+                found = together([one.job for one in waiting])
+            except Exception as error:  # whoever waits is told
+                for one in waiting:
+                    one.future.set_exception(error)
+            else:
+                for one, posteriors in zip(waiting, found, strict=True):
+                    one.future.set_result(posteriors)
 
     def warm_up(self, report: Callable[[str], None]) -> None:
         """Compile all that participants will wait for, by a conversation of each arm with nobody.
@@ -188,19 +191,19 @@ def _kind(job: Job) -> tuple:
     return id(job.surrogate), repr(job.likelihood), shape, exact
 
 
-def _together(group: list[_Waiting]) -> None:
-    """Give jobs of one kind what they wait for."""
-    jobs = [one.job for one in group]
-    try:
+def together(jobs: list[Job]) -> list[Posteriors]:
+    """What each job asks for, as if it were alone."""
+    kinds: dict[tuple, list[int]] = {}
+    for place, job in enumerate(jobs):
+        kinds.setdefault(_kind(job), []).append(place)
+    found: dict[int, Posteriors] = {}
+    for places in kinds.values():
+        some = [jobs[place] for place in places]
         history = jax.tree.map(
             lambda *leaves: np.concatenate(list(map(np.asarray, leaves))),
-            *[job.history for job in jobs],
+            *[job.history for job in some],
         )
-        keys = jnp.stack([job.key for job in jobs])
-        found = infer_each(keys, jobs[0].surrogate, history, jobs[0].likelihood)
-    except Exception as error:  # whoever waits is told
-        for one in group:
-            one.future.set_exception(error)
-        return
-    for one, posteriors in zip(group, found, strict=True):
-        one.future.set_result(posteriors)
+        keys = jnp.stack([job.key for job in some])
+        each = infer_each(keys, some[0].surrogate, history, some[0].likelihood)
+        found.update(zip(places, each, strict=True))
+    return [found[place] for place in range(len(jobs))]

@@ -24,6 +24,7 @@ import pandas as pd
 
 from pcr_jax._extras import extra
 from pcr_jax._files import write
+from pcr_jax._stop import stop
 from pcr_jax.elicitation import DecisionDesign
 from pcr_jax.features import Feature, feature_of
 from pcr_jax.frontends.answers import (
@@ -40,7 +41,6 @@ from pcr_jax.frontends.loading import (
     load_task,
     read_object,
     row_of,
-    stop,
 )
 from pcr_jax.frontends.words import taught_sentence
 from pcr_jax.task import Task, TaskSession

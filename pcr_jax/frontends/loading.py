@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pandas as pd
 
@@ -20,14 +20,6 @@ _MAX_BYTES = 1_000_000  # of one person's row
 
 class LoadError(ValueError):
     """What was named cannot be used."""
-
-
-def stop(code: int, message: str) -> NoReturn:
-    """End with one line on standard error, where there is one, whatever it can encode."""
-    if sys.stderr is not None:
-        line = " ".join(message.split())
-        print(f"pcr-jax: {line}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def load_task(name: str) -> Task:
