@@ -18,7 +18,7 @@ from pcr_jax.recourse.mixed import Choice, Person
 from pcr_jax.recourse.problem import bare, per_user
 from pcr_jax.recourse.verify import own_key
 from pcr_jax.scm import SCM
-from pcr_jax.task.tables import decoded, is_forbidden, margins
+from pcr_jax.task.tables import decoded, distinct, is_forbidden, margins
 
 if TYPE_CHECKING:
     from pcr_jax.task.task import Task
@@ -170,14 +170,20 @@ def person_of(
         low, high = ends.astype(rows.dtype)
         some = ((low <= rows) & (rows <= high)).all(1)
         found = np.full(len(rows), -1.0, rows.dtype)
-        if not some.any():
-            return found
-        found[some] = np.asarray(score(rows[some]))
-        if task.forbidden is not None:
-            outcomes = decoded(rows[some], task.features, row, own)
-            banned = is_forbidden(task.forbidden, outcomes)
-            found[some] = np.where(banned, np.minimum(found[some], -1.0), found[some])
+        if some.any():
+            found[some] = of(rows[some])
         return found
+
+    def of(rows):
+        if not task.is_table_model and task.forbidden is None:
+            return score(rows)
+        some, places = distinct(rows)  # of which the model is asked once
+        rows = rows[some]
+        found = np.asarray(score(rows))
+        if task.forbidden is not None:
+            banned = is_forbidden(task.forbidden, decoded(rows, task.features, row, own))
+            found = np.where(banned, np.minimum(found, -1.0), found)
+        return found[places]
 
     worlds, units = jax.tree.map(np.asarray, (worlds, units))
     return Person(
