@@ -38,9 +38,9 @@ from pcr_jax.scores import outside_model
 
 _ATTEMPTS = 12  # at what the judging draws refuse
 _RAISED = 0.5  # of what lacks to the level, so much more is asked of the searched draws
-_ROWS = 4096  # outcomes at once
-_WIDE = 256  # candidates at first, and at once where real numbers are left
-_DEEP = 16  # candidates at once under all draws, and draws beyond those that may fail
+_ROWS = 4096, 16384  # outcomes at once: few shapes are compiled
+_WIDE = 256  # candidates at once where real numbers are left
+_DEEP = 16  # candidates at first under all draws, and draws beyond those that may fail
 _WIDER = 1.25  # how much dearer what is listed next is
 _REAL_USERS = 4  # combinations at once that real numbers are sought for
 _TRIED = {1: 128, 2: 1024, 3: 4096}  # amounts of so many real numbers that are tried before
@@ -87,6 +87,9 @@ class Person:
         On how many features at once people can act.
     max_candidates : int
         How many actions are looked at.
+    favourable : callable, optional
+        Whether the margin of features (d,) is at least 0: a JAX function, if there is one, which is
+        a pytree.
     """
 
     x: np.ndarray
@@ -99,6 +102,7 @@ class Person:
     level: float | None
     max_acted: int
     max_candidates: int
+    favourable: Any = None
 
 
 class Advice(NamedTuple):
@@ -147,19 +151,22 @@ class Draws:
         worlds, units, x = jax.device_put((self.person.worlds, self.person.units, self.person.x))
         return worlds, _abducted(worlds, units, x), x
 
-    def after(self, draw: np.ndarray, value: np.ndarray, acted: np.ndarray) -> np.ndarray:
-        """What follows from actions (n, d) in one draw (n,) each; (n, d)."""
-        parts = []
-        for start in range(0, len(draw), _ROWS):
-            rows = np.minimum(np.arange(start, start + _ROWS), len(draw) - 1)
+    def follow(
+        self, draw: np.ndarray, value: np.ndarray, acted: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What follows from actions (n, d) in one draw (n,) each, (n, d), and where it works."""
+        size = _ROWS[len(draw) > _ROWS[0]]
+        parts, fine = [], []
+        for start in range(0, len(draw), size):
+            rows = np.minimum(np.arange(start, start + size), len(draw) - 1)
             actions = value[rows].astype(self.person.x.dtype), acted[rows]
-            part = np.asarray(_after(*self._on_device, draw[rows], *actions))
+            found = _after(self.person.favourable, *self._on_device, draw[rows], *actions)
+            part, good = (None if each is None else np.asarray(each) for each in found)
             parts.append(part[: len(draw) - start])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def favourable(self, draw: np.ndarray, value: np.ndarray, acted: np.ndarray) -> np.ndarray:
-        """Where they are; (n,)."""
-        return self.person.margin(self.after(draw, value, acted)) >= 0
+            fine.append(
+                self.person.margin(parts[-1]) >= 0 if good is None else good[: len(parts[-1])]
+            )
+        return np.concatenate(parts), np.concatenate(fine)
 
 
 @jax.jit
@@ -171,8 +178,8 @@ def _abducted(worlds, units, x):
 
 
 @jax.jit
-def _after(worlds, noise, x, draw, value, acted):
-    """What follows from actions (m, d) in some of the worlds (m,); (m, d)."""
+def _after(favourable, worlds, noise, x, draw, value, acted):
+    """What follows from actions (m, d) in some of the worlds (m,), (m, d), and where it works."""
     descendants = jnp.asarray(worlds.graph.descendants)
 
     def one(scm, noise, value, acted):
@@ -180,7 +187,8 @@ def _after(worlds, noise, x, draw, value, acted):
         reacts = (acted[:, None] & descendants).any(0)
         return jnp.where(acted, value, jnp.where(reacts, reached, x))
 
-    return jax.vmap(one)(*take((worlds, noise), draw), value, acted)
+    after = jax.vmap(one)(*take((worlds, noise), draw), value, acted)
+    return after, None if favourable is None else jax.vmap(favourable)(after)
 
 
 def outcome(
@@ -200,8 +208,7 @@ def outcome(
     draws = Draws(person) if draws is None else draws
     at = np.arange(draws.num) if at is None else at
     each = (len(at), len(value))
-    after = draws.after(at, np.broadcast_to(value, each), np.broadcast_to(acted, each))
-    return after, person.margin(after) >= 0
+    return draws.follow(at, np.broadcast_to(value, each), np.broadcast_to(acted, each))
 
 
 def _counted(num: np.ndarray) -> np.ndarray:
@@ -316,7 +323,7 @@ class Pool:
         places = np.repeat(np.arange(len(numbers)), num)
         rows = numbers[places]
         draw = self.searched[_counted(num) + self.seen[rows]]
-        good = self.draws.favourable(draw, self.value[rows], self.acted[rows])
+        _, good = self.draws.follow(draw, self.value[rows], self.acted[rows])
         self.bad[numbers] += np.bincount(places, ~good, len(numbers)).astype(int)
         self.seen[numbers] = most
 
@@ -327,12 +334,14 @@ class Pool:
         for more in (2, _DEEP):
             self._look(left, min(num, allowed + more))
             left = left[self.bad[left] <= allowed]
-        for start in range(0, len(left), _DEEP):
-            some = left[start : start + _DEEP]
+        size = _DEEP
+        while left.size:
+            some, left = left[:size], left[size:]
             self._look(some, num)
             works = some[self.bad[some] <= allowed]
             if works.size:
                 return int(np.flatnonzero(numbers == works[0])[0])
+            size = min(2 * size, max(_DEEP, _ROWS[1] // num))
         return None
 
 
@@ -455,7 +464,7 @@ def _tried(pool: Pool, person: Person, users: list, tried: list, most: float):
     value, acted = np.concatenate(values), np.concatenate(acts)
     some = pool.searched[:: max(1, len(pool.searched) // _TRIED_DRAWS)][:_TRIED_DRAWS]
     rows = np.repeat(np.arange(len(value)), len(some))
-    good = pool.draws.favourable(np.tile(some, len(value)), value[rows], acted[rows])
+    _, good = pool.draws.follow(np.tile(some, len(value)), value[rows], acted[rows])
     share = good.reshape(len(value), len(some)).mean(1)
     works = share >= (1.0 if person.level is None else person.level - _HOPELESS)
     each = np.split(works, np.cumsum([len(amounts) for amounts in points])[:-1])
@@ -536,9 +545,9 @@ def _search(pool: Pool, person: Person, asked: float, blocked: frozenset[int]) -
 
     if open_reals:
         best = cheaper(_with_reals(pool, person, [nothing], blocked, most()))
-    at_once = len(pool.searched) - needed + 2
-    largest = _WIDE if open_reals else max(_WIDE, _ROWS // at_once)
-    for batch in pool.batches(blocked, _WIDE, largest):
+    draws = min(len(pool.searched), len(pool.searched) - needed + 2)
+    sizes = [_WIDE, _WIDE] if open_reals else [rows // draws for rows in _ROWS]
+    for batch in pool.batches(blocked, *sizes):
         some = batch[pool.cost[batch] < most()]
         number += len(some)
         first = pool.first_that_works(some, needed)
