@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
+from pcr_jax._extras import extra
 from pcr_jax._stop import stop
 
 COMMANDS = {
@@ -25,25 +26,24 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     modules: dict[str, Any] = {}
-    for name in [name for name in COMMANDS if name == argv[0]] if argv else []:
+    wanted = argv[0] if argv and argv[0] in COMMANDS else None
+    for name in COMMANDS if wanted is None else [wanted]:
         try:
-            modules[name] = import_module(COMMANDS[name])
+            modules[name] = command(name)
         except ModuleNotFoundError as error:
-            stop(2, f"error: {error}")
-        modules[name].add_parser(commands)
-    if not modules:
-        for name in COMMANDS:
-            _listed(commands, name)
+            if wanted is not None:
+                stop(2, f"error: {error}")
+            commands.add_parser(name, help=f"{error}")
+        else:
+            modules[name].add_parser(commands)
     args = parser.parse_args(argv)
     return modules[args.command].run(args)
 
 
-def _listed(commands: Any, name: str) -> None:
-    """Add a command for its help."""
-    try:
-        import_module(COMMANDS[name]).add_parser(commands)
-    except ModuleNotFoundError as error:
-        commands.add_parser(name, help=f"{error}")
+def command(name: str) -> Any:
+    """A command's module; what it needs is the extra of the same name."""
+    with extra(name):
+        return import_module(COMMANDS[name])
 
 
 if __name__ == "__main__":
