@@ -327,6 +327,10 @@ class Tmux:
         """All that was printed."""
         return self("capture-pane", "-p", "-J", "-S", "-")
 
+    def said(self):
+        """All that was printed, however it was broken into lines."""
+        return " ".join(self.screen().split())
+
     def wait(self, *wanted, seconds=240):
         """Until the last line, after the one that was typed in, begins with this; the line."""
         until = time.monotonic() + seconds
@@ -382,28 +386,28 @@ def test_in_a_terminal_nonsense_back_interruption_end_of_input_and_all_of_it(
     for nonsense in ("nan", "1e308", "4,1", "٤١٠٠", "x" * 300, "-5"):
         terminal.type(nonsense)
         terminal.wait("Your ")
-    assert "Please use the digits 0 to 9." in terminal.screen()
-    assert "Please type at most 200 characters." in terminal.screen()
+    assert "Please use the digits 0 to 9." in terminal.said()
+    assert "Please type at most 200 characters." in terminal.said()
     for _ in replies(asked[0][1]):
         terminal.answer()
     terminal.wait("Your ")
-    assert "Question 2 of about 3" in terminal.screen()
+    assert "Question 2 of about 3" in terminal.said()
     terminal.type("b")
     for _ in replies(asked[0][1]):
         terminal.answer()
     terminal.wait("Your ")
-    assert "Your last answer is taken back." in terminal.screen()
+    assert "Your last answer is taken back." in terminal.said()
     terminal("send-keys", "C-c")
     assert terminal.end() == 130
-    assert "pcr-jax: stopped; the same command goes on from here" in terminal.screen()
+    assert "pcr-jax: stopped; the same command goes on from here" in terminal.said()
     assert told(path) == 1
 
     terminal = tmux(*arguments)
     terminal.wait("Your ")
-    assert "1 answer so far." in terminal.screen()
+    assert "1 answer so far." in terminal.said()
     terminal("send-keys", "C-d")
     assert terminal.end() == 1
-    assert "the input ended; the same command goes on from here" in terminal.screen()
+    assert "the input ended; the same command goes on from here" in terminal.said()
     assert told(path) == 1
 
     terminal = tmux(*arguments)
@@ -411,7 +415,7 @@ def test_in_a_terminal_nonsense_back_interruption_end_of_input_and_all_of_it(
         pass
     assert terminal.end() == 0
     letter = whole[0].out[whole[0].out.index("Dear") :]
-    assert " ".join(letter.split()) in " ".join(terminal.screen().split())
+    assert " ".join(letter.split()) in terminal.said()
 
 
 @needs_tmux
@@ -449,5 +453,5 @@ def test_an_interruption_while_it_computes_ends_it_at_once(row, tmp_path, tmux):
     terminal("send-keys", "C-c")
     assert terminal.end() == 130
     assert time.monotonic() - began < 5
-    assert "Traceback" not in terminal.screen()
+    assert "Traceback" not in terminal.said()
     assert b"\x1b" not in log.read_bytes()
