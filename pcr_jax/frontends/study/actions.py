@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pcr_jax._extras import extra
-from pcr_jax.frontends.loading import LoadError, load_task, stop
+from pcr_jax._stop import stop
+from pcr_jax.frontends.loading import LoadError, load_task
 from pcr_jax.frontends.store.store import COUNTS, Conflict, Store, Study
 from pcr_jax.frontends.study.export import export, replay
 from pcr_jax.frontends.study.people import applicants, enrol, fit_surrogates, terms_of

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pcr_jax._extras import extra
-from pcr_jax.frontends.loading import stop
+from pcr_jax._stop import stop
 
 
 def add_parser(commands: Any) -> None:

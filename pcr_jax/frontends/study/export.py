@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from pcr_jax._extras import extra
 from pcr_jax.frontends.conversation import Conversation
+from pcr_jax.frontends.engine import together
 from pcr_jax.frontends.events import Event
 from pcr_jax.frontends.store.store import COUNTS, Participant, Store, Study
 from pcr_jax.frontends.study.people import as_json, conversation_of, terms_of
 from pcr_jax.history import History
-from pcr_jax.inference import Posteriors, infer_each, write_netcdf
+from pcr_jax.inference import Posteriors, write_netcdf
 from pcr_jax.surrogates import Surrogate
 from pcr_jax.task import Task
 
@@ -323,24 +323,12 @@ def _padded(history: History, longest: int, has_width: bool) -> History:
 
 def infer_all(conversations: list[Conversation]) -> None:
     """Let conversations know their posteriors, many at once: the same ones as alone."""
-    kinds: dict[tuple, list[tuple[Conversation, Any]]] = {}
-    for conversation in conversations:
-        job = conversation.job()
-        if job is not None:
-            kind = id(job.surrogate), repr(job.likelihood), jax.tree.structure(job.history)
-            shape = job.history.answer.shape
-            kinds.setdefault((*kind, shape), []).append((conversation, job))
-    for members in kinds.values():
-        for begin in range(0, len(members), _TOGETHER):
-            part = members[begin : begin + _TOGETHER]
-            jobs = [job for _, job in part]
-            history = jax.tree.map(
-                lambda *leaves: jnp.concatenate(leaves), *(j.history for j in jobs)
-            )
-            keys = jnp.stack([job.key for job in jobs])
-            found = infer_each(keys, jobs[0].surrogate, history, jobs[0].likelihood)
-            for (conversation, _), posteriors in zip(part, found, strict=True):
-                conversation.know(posteriors)
+    for begin in range(0, len(conversations), _TOGETHER):
+        some = conversations[begin : begin + _TOGETHER]
+        jobs = [(talk, job) for talk in some if (job := talk.job()) is not None]
+        found = together([job for _, job in jobs])
+        for (talk, _), posteriors in zip(jobs, found, strict=True):
+            talk.know(posteriors)
 
 
 def _before_plan(events: list[Event]) -> list[Event]:

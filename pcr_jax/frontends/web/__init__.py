@@ -1,0 +1,1 @@
+"""The pages that a person sits in front of."""
