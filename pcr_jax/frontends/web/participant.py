@@ -270,7 +270,8 @@ def _wishes(
     visit: Visit, controls: Sequence[Any], fields: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What a person says that they can do, and what is wrong by field."""
-    locked, limits, weights, problems = [], {}, {}, {}
+    locked: list[Any] = []
+    limits, weights, problems = {}, {}, {}
     for i, control in enumerate(controls):
         if f"locked-{i}" in fields:
             locked.append(control.column)
