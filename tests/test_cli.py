@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pcr_jax import batching, cli
-from pcr_jax.experiments import PAPER, RELEASED, OutputError, quick
+from pcr_jax.experiments import PAPER, RELEASED, OutputError, commands, quick
 from pcr_jax.inference import SAMPLERS
 
 MADE_UP = Path(__file__).with_name("made_up.py")
@@ -32,7 +32,7 @@ def _afresh():
 def runs(monkeypatch):
     """What `run` was called with, and nothing run; nor is zeus needed."""
     calls = []
-    monkeypatch.setattr(cli, "run", lambda *args: calls.append(args))
+    monkeypatch.setattr(commands, "experiment", lambda *args: calls.append(args))
     monkeypatch.setitem(SAMPLERS, "zeus", object)
     return calls
 
@@ -130,7 +130,7 @@ def test_a_platform_that_jax_lacks_is_one_line(runs, capsys, monkeypatch):
     def fail():
         raise RuntimeError("Unable to initialize backend 'nonsense':\nnot in the list")
 
-    monkeypatch.setattr(cli.jax, "default_backend", fail)
+    monkeypatch.setattr(commands.jax, "default_backend", fail)
     code, message = stopped(capsys)
     assert code == 2
     assert "backend 'nonsense': not in the list" in message
@@ -157,7 +157,7 @@ def test_help_lists_every_option(capsys):
 def no_work(monkeypatch):
     """`run` itself, in which any unit of work is a failure."""
     monkeypatch.setitem(SAMPLERS, "zeus", object)
-    module = sys.modules[cli.run.__module__]
+    module = sys.modules[commands.experiment.__module__]
     monkeypatch.setattr(module, "_work", lambda *_: pytest.fail("work was begun"))
 
 
@@ -201,7 +201,7 @@ def test_a_folder_with_something_else_in_its_place_of_record_is_refused(no_work,
 
 def test_without_zeus_it_says_how_to_install_it(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "zeus", None)
-    monkeypatch.setattr(cli, "run", lambda *_: pytest.fail("the run was begun"))
+    monkeypatch.setattr(commands, "experiment", lambda *_: pytest.fail("the run was begun"))
     code, message = stopped(capsys, "--out", tmp_path / "new")
     assert code == 2
     assert "argument --sampler" in message
@@ -224,7 +224,7 @@ def test_failures_of_a_run_end_in_one_line(monkeypatch, capsys, tmp_path, error,
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(cli, "run", fail)
+    monkeypatch.setattr(commands, "experiment", fail)
     monkeypatch.setitem(SAMPLERS, "zeus", object)
     assert stopped(capsys, "--out", tmp_path)[0] == code
     with pytest.raises(SystemExit):
@@ -244,7 +244,7 @@ def test_an_interruption_says_that_it_can_be_resumed(monkeypatch, capsys, interr
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run", interrupt)
+    monkeypatch.setattr(commands, "experiment", interrupt)
     monkeypatch.setitem(SAMPLERS, "zeus", object)
     with pytest.raises(SystemExit) as stop:
         cli.main(["reproduce"])

@@ -51,7 +51,7 @@ for call in (
     posteriors.to_arviz,
     lambda: pcr.Graph.from_networkx(3),
     lambda: import_module("pcr_jax.plots"),
-    lambda: import_module("pcr_jax.cli"),
+    lambda: import_module("pcr_jax.cli").command("reproduce"),
     pcr.Zeus,
     lambda: pcr.fit_scm(truth.sample(key, 30), truth.graph),
 ):

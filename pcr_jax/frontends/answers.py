@@ -365,5 +365,5 @@ def _examples(feature: Feature, now: float) -> tuple[str, str]:
     places = max(0, -int(np.floor(np.log10(by))))
     begin = float(np.clip(round(now - by, places), low, high))
     end = float(np.clip(round(now + by, places), low, high))
-    begin, number, end = (plain(as_written(value)) for value in (begin, now, end))
-    return number, f"{begin} to {end}" if begin.startswith("-") else f"{begin}-{end}"
+    least, number, most = (plain(as_written(value)) for value in (begin, now, end))
+    return number, f"{least} to {most}" if begin < 0 else f"{least}-{most}"

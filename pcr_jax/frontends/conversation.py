@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from jax import Array
 
 from pcr_jax.features import plain
 from pcr_jax.frontends.answers import AnswerError, read_answer
-from pcr_jax.frontends.effects import learnt, taught_sentence
+from pcr_jax.frontends.effects import learnt
 from pcr_jax.frontends.events import Event
 from pcr_jax.frontends.terms import Terms
 from pcr_jax.frontends.views import (
@@ -31,12 +32,12 @@ from pcr_jax.frontends.views import (
     Question,
     Understanding,
 )
+from pcr_jax.frontends.words import taught_sentence
 from pcr_jax.history import History
 from pcr_jax.inference import Posteriors, infer_each
 from pcr_jax.likelihoods import Likelihood
 from pcr_jax.recourse.mixed import Advice, outcome
 from pcr_jax.recourse.plan import PlanStatus
-from pcr_jax.scm import SCM
 from pcr_jax.session_json import versions
 from pcr_jax.surrogates import Surrogate
 from pcr_jax.task import Task, TaskPlan, TaskSession
@@ -47,7 +48,6 @@ DOTS = 20
 """In which a chance is drawn."""
 LEVELS = (0.5, 0.8, 0.95)
 """Probabilities that the price of is told, beside that of the terms."""
-_TOLD = 200  # draws for what an answer taught
 _ATTENTION_SHIFT = 0.5  # of a scale, from what is now to what a participant is asked to type
 
 
@@ -70,13 +70,18 @@ class _Turn(NamedTuple):
     answered: dict[str, Any] | None
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
     """What has to be inferred: arguments of `infer_each` of one user."""
 
     key: Array
     surrogate: Surrogate
     history: History
     likelihood: Likelihood
+
+
+def alone(job: Job) -> Posteriors:
+    """The posterior of one participant."""
+    return infer_each(job.key[None], *job[1:])[0]
 
 
 class _Telling:
@@ -93,19 +98,6 @@ class _Telling:
         found = self.design.outlook(key, belief)
         self.utility = float(found.saving[0])
         return found.questions
-
-
-def _some_scms(posteriors: Posteriors) -> SCM:
-    """A few draws of one person's SCM, as the surrogate has them."""
-    flat = posteriors.draws[0].reshape(-1, posteriors.draws.shape[-1])
-    some = flat[(np.arange(_TOLD) * len(flat)) // _TOLD]
-    return _scms_of(posteriors.surrogate, some)
-
-
-@jax.jit
-def _scms_of(surrogate, thetas):
-    """The SCMs (n,) of a surrogate's numbers (n, k)."""
-    return jax.vmap(surrogate.scm)(thetas)
 
 
 def digest(posteriors: Posteriors) -> str:
@@ -135,6 +127,10 @@ class Conversation:
     key : Array
     events : iterable of Event
         What happened so far.
+    infer : callable
+        Finds the posteriors of a `Job`, together with others' perhaps.
+    gate : context manager
+        Which other computing is done within.
 
     Raises
     ------
@@ -150,7 +146,11 @@ class Conversation:
         terms: Terms,
         key: Array,
         events: Iterable[Event] = (),
+        *,
+        infer: Callable[[Job], Posteriors] = alone,
+        gate: AbstractContextManager = nullcontext(),  # noqa: B008 - it has no state
     ):
+        self._infer, self._gate = infer, gate
         self.task, self.surrogate, self.terms, self.key = task, surrogate, terms, key
         self.row = task.rows(applicant, "applicant").set_axis(["applicant"])
         self.x = task.encode(self.row)
@@ -235,8 +235,6 @@ class Conversation:
         if self._taken_up != (now := (self._told, len(turns))):
             self._session.resume([_turn_of(turn, self.task.graph.nodes) for turn in turns])
             self._taken_up = now
-        if (posteriors := self._known.get(self._told)) is not None:
-            self._session.know(posteriors)
         return self._session
 
     def _effects(self) -> list[_Turn]:
@@ -252,23 +250,23 @@ class Conversation:
             if turn.answered is not None
         )
 
-    def job(self) -> _Job | None:
-        """What has to be inferred before anything else can be said; None if nothing."""
-        if self.stage in ("consent", "profile", "withdrawn") or self._told in self._known:
+    def job(self) -> Job | None:
+        """What has to be inferred to know what the answers teach; None if that is known."""
+        if self._told in self._known:
             return None
         session = self.session
-        return _Job(session.inference_key, session.surrogate, session.history, session.likelihood)
+        return Job(session.inference_key, session.surrogate, session.history, session.likelihood)
 
     def know(self, posteriors: Posteriors) -> None:
-        """Be given what `job` asked for."""
+        """Be given what `job` asks for."""
         kept = dict(list(self._known.items())[-2:])
         self._known = {**kept, self._told: posteriors}
 
     @property
     def posteriors(self) -> Posteriors:
-        """What the answers teach."""
+        """What the answers teach. It computes."""
         if (job := self.job()) is not None:
-            self.know(infer_each(job.key[None], *job[1:])[0])
+            self.know(self._infer(job))
         return self._known[self._told]
 
     def controls(self) -> tuple[Control, ...]:
@@ -341,6 +339,16 @@ class Conversation:
         """
         if self.stage != "question" or self.question() is not None:
             return None
+        self._learn()
+        with self._gate:
+            return self._following()
+
+    def _learn(self) -> None:
+        """Have the session know what the answers teach."""
+        posteriors = self.posteriors
+        self.session.know(posteriors)
+
+    def _following(self) -> tuple[str, dict[str, Any]]:
         effects = self._effects()
         checks = [t.asked["before"] for t in self.turns if t.asked["kind"] == "attention"]
         again = [t.asked["of"] for t in self.turns if t.asked["kind"] == "retest"]
@@ -421,8 +429,7 @@ class Conversation:
         before = self._known.get(self._told[:-1])
         if before is None or all(value is None for value in last.answered["values"].values()):
             return None
-        both = (_some_scms(posteriors) for posteriors in (before, self.posteriors))
-        return taught_sentence(self.task, self.x[0], last.asked, *both) or None
+        return taught_sentence(self.task, self.x[0], last.asked, before, self.posteriors)
 
     def read(self, typed: Mapping[str, str]) -> dict[str, Any]:
         """What a person typed in answer to the open question, as the payload of ``answered``.
@@ -508,6 +515,11 @@ class Conversation:
 
     def understood(self) -> Understanding:
         """What was understood of the person, beside what is believed of everybody."""
+        self._learn()
+        with self._gate:
+            return self._understood()
+
+    def _understood(self) -> Understanding:
         person = self._person()
         draws, key = self.session.draws, jax.random.key(0)
         everybody, units = worlds_of(
@@ -525,6 +537,11 @@ class Conversation:
         ValueError
             If a feature cannot be acted on, or set to that.
         """
+        self._learn()
+        with self._gate:
+            return self._what_if(values)
+
+    def _what_if(self, values: Mapping[Any, float]) -> Outcome:
         person, controls = self._person(), {c.column: c for c in self.controls()}
         value, acted = self.x[0].astype(float), np.zeros(self.x.shape[1], bool)
         for column, number in values.items():
@@ -554,8 +571,12 @@ class Conversation:
 
     def plans(self) -> Plans:
         """What the person is recommended, as things stand. It computes."""
+        self._learn()
+        with self._gate:
+            return self._plans()
+
+    def _plans(self) -> Plans:
         session = self.session
-        session.know(self.posteriors)
         plan = session.recommend(level=self.terms.level, k=self.terms.plans)
         found = plan.advice[0]
         views = tuple(self._view(plan, advice) for advice in ([None] if found is None else found))
@@ -592,6 +613,11 @@ class Conversation:
             0 if share is None else math.floor(DOTS * share),
             _finite(advice.cost),
             advice.status.name,
+            {
+                f"{column}": float(advice.value[j])
+                for j, column in enumerate(plan.task.features)
+                if advice.acted[j]
+            },
         )
 
     def shown_plans(self) -> Plans | None:

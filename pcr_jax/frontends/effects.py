@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pcr_jax.actions import Action
-from pcr_jax.features import Feature, as_written, plain
+from pcr_jax.features import Feature, as_written
+from pcr_jax.frontends.words import Spread, effect_sentence
 from pcr_jax.scm import SCM
 
-_BAND = (0.05, 0.5, 0.95)
 _STEP = 0.5  # of a scale: by what features without a step are said to change
 
 
@@ -23,7 +23,7 @@ class Learnt(NamedTuple):
     ----------
     cause, effect : column
     change : str
-        By what the cause changes, such as ``"rises by 100 euros"``.
+        Of the cause, such as ``"rises by 100 euros"``.
     middle, low, high : float
         By what the effect then does, of this person: the median, and what 90 of 100 draws are in.
     people_middle, people_low, people_high : float
@@ -76,33 +76,6 @@ def step_of(feature: Feature, now: float, scale: float) -> float:
     return float(as_written(size if now + size <= feature.grid[1] else -size))
 
 
-def amount(feature: Feature, number: float, scale: float, signed: bool = False) -> str:
-    """A difference in a feature's units, to two digits of its scale."""
-    places = 1 if feature.kind == "levels" else 1 - int(np.floor(np.log10(scale)))
-    text = plain(as_written(number), places)
-    unit = "levels" if feature.kind == "levels" else getattr(feature, "unit", None)
-    plus = "+" if signed and not text.startswith("-") and text != "0" else ""
-    return plus + text + (f" {counted(unit, text)}" if unit else "")
-
-
-def counted(unit: str, number: str) -> str:
-    """A unit as it is written after a number: one month, two months."""
-    return unit[:-1] if number.lstrip("+-") == "1" and unit.endswith("s") else unit
-
-
-def _would(feature: Feature, band: np.ndarray, scale: float) -> str:
-    """By what something is expected to change: the middle, and the range."""
-    low, middle, high = band
-    mixed = low * high < 0
-    ends = [low, high] if mixed else sorted(map(abs, (low, high)))
-    least, most = (amount(feature, end, scale, signed=mixed) for end in ends)
-    said = amount(feature, abs(middle), scale)
-    within = "" if least == most == said else f" ({least.partition(' ')[0]} to {most})"
-    if said.split(" ")[0] == "0":
-        return f"to hardly change{within}"
-    return f"to {'rise' if middle > 0 else 'fall'} by about {said}{within}"
-
-
 def learnt(task: Any, x: np.ndarray, person: Any, people: SCM, units: Any) -> tuple[Learnt, ...]:
     """All effects whose cause can change, in the order of the graph's edges.
 
@@ -130,73 +103,25 @@ def learnt(task: Any, x: np.ndarray, person: Any, people: SCM, units: Any) -> tu
         steps.append(step_of(features[p], float(x[p]), float(task.scale[p])))
         value[row, p] += steps[-1]
         acted[row, list(graph.parents[c])] = True
-    own = changes(person.worlds, person.units, x, value, acted)
-    others = changes(people, None if units is None else units[0], x, value, acted)
+    reached = changes(person.worlds, person.units, x, value, acted)
+    usual = changes(people, None if units is None else units[0], x, value, acted)
     found = []
     for row, (p, c) in enumerate(edges):
-        mine, theirs = own[row, :, c], others[row, :, c]
-        band, wide = np.quantile(mine, _BAND), np.quantile(theirs, _BAND)
-        before = float(theirs.var())
-        size, scale = steps[row], float(task.scale[c])
-        moved = "rises" if size > 0 else "falls"
-        change = f"{moved} by {amount(features[p], abs(size), min(abs(size), task.scale[p]))}"
-        sentence = (
-            f"If only your {features[p].name(graph.nodes[p])} {change}, we expect your "
-            f"{features[c].name(graph.nodes[c])} {_would(features[c], band, scale)}. For people "
-            f"like you: {_would(features[c], wide, scale)}."
-        )
+        mine, theirs = reached[row, :, c], usual[row, :, c]
+        own, others, before = Spread.of(mine), Spread.of(theirs), float(theirs.var())
+        names, now = (graph.nodes[p], graph.nodes[c]), float(x[p])
+        said = features[p].change(now, now + steps[row], names[0]).rpartition(", from ")[0]
+        by = said.rpartition(" by ")[2]
+        change = f"{'rises' if steps[row] > 0 else 'falls'} by {by}" if said else "changes"
+        sentence = effect_sentence(task, *names, now, steps[row], mine, theirs)
         found.append(
             Learnt(
-                graph.nodes[p],
-                graph.nodes[c],
+                *names,
                 change,
-                float(band[1]),
-                float(band[0]),
-                float(band[2]),
-                float(wide[1]),
-                float(wide[0]),
-                float(wide[2]),
-                1 - float(mine.var()) / before if before > 0 else 0.0,
-                sentence,
+                *own,
+                *others,
+                taught=1 - float(mine.var()) / before if before > 0 else 0.0,
+                sentence=sentence,
             )
         )
     return tuple(found)
-
-
-def taught_sentence(
-    task: Any, x: np.ndarray, asked: dict[str, Any], before: SCM, after: SCM
-) -> str:
-    """What an answer changed, of the effect of which it taught most.
-
-    Parameters
-    ----------
-    task : Task
-    x : ndarray
-        Shape (d,): the person.
-    asked : dict
-        The question, see `Question`: ``column``, ``shift`` and ``effects``.
-    before, after : SCM
-        Draws of batch shape (n,), of what was believed without and with the answer.
-    """
-    nodes, features = list(task.graph.nodes), list(task.features.values())
-    cause = nodes.index(asked["column"])
-    effects = [nodes.index(c) for c in asked["effects"] if task.features[c].kind != "nominal"]
-    if not effects:
-        return ""
-    value, acted = x[None].astype(float), np.zeros((1, len(x)), bool)
-    value[0, cause] += asked["shift"]
-    acted[0, cause] = True
-    old, new = (
-        np.quantile(changes(worlds, None, x, value, acted)[0][:, effects], _BAND, axis=0)
-        for worlds in (before, after)
-    )
-    narrowed = ((old[2] - old[0]) - (new[2] - new[0])) / task.scale[effects]
-    k = int(np.argmax(narrowed))
-    j, scale = effects[k], float(task.scale[effects[k]])
-    moved, size = ("rose" if asked["shift"] > 0 else "fell"), abs(asked["shift"])
-    by = amount(features[cause], size, min(size, float(task.scale[cause])))
-    return (
-        f"If your {features[cause].name(nodes[cause])} {moved} by {by}, we now expect your "
-        f"{features[j].name(nodes[j])} {_would(features[j], new[:, k], scale)}. Before your "
-        f"answer: {_would(features[j], old[:, k], scale)}."
-    )

@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
 
 
 class PlanView(NamedTuple):
-    """One plan as it is shown."""
+    """One plan as it is shown; ``set_to`` are the numbers of its actions, by column."""
 
     steps: tuple[str, ...]
     consequences: tuple[str, ...]
@@ -74,6 +74,7 @@ class PlanView(NamedTuple):
     dots: int
     cost: float | None
     status: str
+    set_to: dict[str, float] | None = None
 
 
 class Price(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -80,7 +80,7 @@ def from_groups(
     return data
 
 
-def to_arviz(posteriors: Posteriors):
+def to_arviz(posteriors: Posteriors, users: Sequence[int] | None = None):
     """All that is known of users' posteriors, as ArviZ data; see `Posteriors.to_arviz`."""
     _arviz()
     history, surrogate = posteriors.history, posteriors.surrogate
@@ -129,7 +129,7 @@ def to_arviz(posteriors: Posteriors):
         **{name: ["user"] for name in (*per_draw, *per_user, *names)},
     }
     coords = {
-        "user": np.arange(history.num_users),
+        "user": np.arange(history.num_users) if users is None else np.asarray(users),
         "coefficient": list(surrogate.names),
         "node": list(surrogate.graph.nodes),
         "query": np.arange(answer.shape[1]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -137,8 +138,13 @@ class Posteriors:
         by_user = (*told, "draws", "unknowns", "warmup", "statistics", "figures", "history")
         return replace(self, **{name: take(getattr(self, name), users) for name in by_user})
 
-    def to_arviz(self):
+    def to_arviz(self, users: Sequence[int] | None = None):
         """All that is known, as ArviZ data.
+
+        Parameters
+        ----------
+        users : sequence of int, optional
+            What to call them; 0, 1, ... by default.
 
         Returns
         -------
@@ -158,7 +164,7 @@ class Posteriors:
         """
         from pcr_jax.inference.arviz_data import to_arviz  # which imports this module
 
-        return to_arviz(self)
+        return to_arviz(self, users)
 
     def predictions(self) -> np.ndarray:
         """Expected answers under some of the draws, evenly taken; NaN where nothing was said.

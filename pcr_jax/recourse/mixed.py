@@ -8,17 +8,17 @@ the value that is named, and what it causes reacts.
 
 A requirement is a favourable score, or a probability of one over draws of the person's SCM: then
 some draws are searched, and what is found is judged by the others, as in
-`pcr_jax.recourse.requirements.chance`.
+`pcr_jax.recourse.requirements.chance`. What was computed of an action serves every search for the
+person: for other plans, and for other probabilities.
 """
 
 from __future__ import annotations
 
-import heapq
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache
-from itertools import combinations, islice, product
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import combinations, count, product
 from typing import Any, NamedTuple
 
 import jax
@@ -38,8 +38,10 @@ from pcr_jax.scores import outside_model
 
 _ATTEMPTS = 12  # at what the judging draws refuse
 _RAISED = 0.5  # of what lacks to the level, so much more is asked of the searched draws
-_WIDE = 256  # candidates at once under some of the draws
-_DEEP = 16  # candidates at once under all draws
+_ROWS = 4096, 16384  # outcomes at once: few shapes are compiled
+_WIDE = 256  # candidates at once where real numbers are left
+_DEEP = 16  # candidates at first under all draws, and draws beyond those that may fail
+_WIDER = 1.25  # how much dearer what is listed next is
 _REAL_USERS = 4  # combinations at once that real numbers are sought for
 _TRIED = {1: 128, 2: 1024, 3: 4096}  # amounts of so many real numbers that are tried before
 _APART = {1: 0.02, 2: 0.1, 3: 0.25}  # by how much of the room for them these differ
@@ -85,6 +87,9 @@ class Person:
         On how many features at once people can act.
     max_candidates : int
         How many actions are looked at.
+    favourable : callable, optional
+        Whether the margin of features (d,) is at least 0: a JAX function, if there is one, which is
+        a pytree.
     """
 
     x: np.ndarray
@@ -97,6 +102,7 @@ class Person:
     level: float | None
     max_acted: int
     max_candidates: int
+    favourable: Any = None
 
 
 class Advice(NamedTuple):
@@ -134,71 +140,209 @@ class _Candidate(NamedTuple):
     acted: np.ndarray
 
 
-def by_cost(choices: tuple[Choice, ...], max_acted: int) -> Iterator[tuple[float, tuple, tuple]]:
-    """All values of up to so many features: costs, nodes and values, the cheapest first.
+class Draws:
+    """What follows from actions in draws of one person's SCM."""
 
-    Of equally dear ones those of fewer features come first.
-    """
-    heap: list[tuple] = []
-    for size in range(1, max_acted + 1):
-        for members in combinations(range(len(choices)), size):
-            first = (0,) * size
-            heap.append((_cost(choices, members, first), size, members, first, 0))
-    heapq.heapify(heap)
-    while heap:
-        cost, size, members, at, place = heapq.heappop(heap)
-        nodes = tuple(choices[m].node for m in members)
-        yield cost, nodes, tuple(choices[m].values[a] for m, a in zip(members, at, strict=True))
-        for p in range(place, size):  # each combination has one predecessor
-            if at[p] + 1 < len(choices[members[p]].values):
-                then = (*at[:p], at[p] + 1, *at[p + 1 :])
-                heapq.heappush(heap, (_cost(choices, members, then), size, members, then, p))
+    def __init__(self, person: Person):
+        self.person, self.num = person, person.worlds.batch_shape[0]
 
+    @cached_property
+    def _on_device(self) -> tuple:
+        worlds, units, x = jax.device_put((self.person.worlds, self.person.units, self.person.x))
+        return worlds, _abducted(worlds, units, x), x
 
-def _cost(choices, members, at) -> float:
-    return round(float(sum(choices[m].costs[a] for m, a in zip(members, at, strict=True))), 9)
+    def follow(
+        self, draw: np.ndarray, value: np.ndarray, acted: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What follows from actions (n, d) in one draw (n,) each, (n, d), and where it works."""
+        size = _ROWS[len(draw) > _ROWS[0]]
+        parts, fine = [], []
+        for start in range(0, len(draw), size):
+            rows = np.minimum(np.arange(start, start + size), len(draw) - 1)
+            actions = value[rows].astype(self.person.x.dtype), acted[rows]
+            found = _after(self.person.favourable, *self._on_device, draw[rows], *actions)
+            part, good = (None if each is None else np.asarray(each) for each in found)
+            parts.append(part[: len(draw) - start])
+            fine.append(
+                self.person.margin(parts[-1]) >= 0 if good is None else good[: len(parts[-1])]
+            )
+        return np.concatenate(parts), np.concatenate(fine)
 
 
 @jax.jit
-def _after(worlds, units, x, value, acted):
-    """What follows from actions (m, d) in worlds (n,); (m, n, d)."""
+def _abducted(worlds, units, x):
+    """The noises (n, d) of a person in worlds (n,)."""
+    if units is None:
+        return jax.vmap(lambda scm: scm.abduct(x))(worlds)
+    return jax.vmap(lambda scm, unit: scm.abduct(x, unit))(worlds, units)
+
+
+@jax.jit
+def _after(favourable, worlds, noise, x, draw, value, acted):
+    """What follows from actions (m, d) in some of the worlds (m,), (m, d), and where it works."""
     descendants = jnp.asarray(worlds.graph.descendants)
 
-    def one(value, acted):
-        action = Action(jnp.where(acted, value, 0.0), acted)
-        if units is None:
-            reached = jax.vmap(lambda scm: scm.counterfactual(x, action))(worlds)
-        else:
-            reached = jax.vmap(lambda scm, u: scm.counterfactual(x, action, u))(worlds, units)
+    def one(scm, noise, value, acted):
+        reached = scm.predict(noise, Action(jnp.where(acted, value, 0.0), acted))
         reacts = (acted[:, None] & descendants).any(0)
         return jnp.where(acted, value, jnp.where(reacts, reached, x))
 
-    return jax.vmap(one)(value, acted)
-
-
-def _outcomes(person: Person, draws: Any, value: np.ndarray, acted: np.ndarray, size: int):
-    """The same in NumPy, of some draws of the person's SCM; padded to a size."""
-    worlds, units = take((person.worlds, person.units), draws)
-    rows = np.minimum(np.arange(size), len(value) - 1)
-    after = _after(worlds, units, person.x, value[rows].astype(person.x.dtype), acted[rows])
-    return np.asarray(after)[: len(value)]
+    after = jax.vmap(one)(*take((worlds, noise), draw), value, acted)
+    return after, None if favourable is None else jax.vmap(favourable)(after)
 
 
 def outcome(
-    person: Person, value: np.ndarray, acted: np.ndarray, draws: Any = slice(None)
+    person: Person, value: np.ndarray, acted: np.ndarray, draws: Draws | None = None, at: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What follows from an action (d,) in draws of the person's SCM, (n, d), and where it works."""
-    num = person.worlds.batch_shape[0]
-    size = _WIDE if num == 1 else _DEEP
-    after = _outcomes(person, draws, value[None], acted[None], size)
-    return after[0], _favourable(person, after)[0]
+    """What follows from an action (d,) in draws of the person's SCM, (n, d), and where it works.
+
+    Parameters
+    ----------
+    person : Person
+    value, acted : ndarray
+    draws : Draws, optional
+        The person's, if they are there already.
+    at : ndarray, optional
+        Which; all by default.
+    """
+    draws = Draws(person) if draws is None else draws
+    at = np.arange(draws.num) if at is None else at
+    each = (len(at), len(value))
+    return draws.follow(at, np.broadcast_to(value, each), np.broadcast_to(acted, each))
 
 
-def _favourable(person: Person, after: np.ndarray) -> np.ndarray:
-    """Where outcomes (m, n, d) are; (m, n)."""
-    shape = after.shape[:-1]
-    rows, places = np.unique(after.reshape(-1, after.shape[-1]), axis=0, return_inverse=True)
-    return (person.margin(rows) >= 0)[places.reshape(-1)].reshape(shape)
+def _counted(num: np.ndarray) -> np.ndarray:
+    """0, 1, ... up to each of some numbers, one after the other."""
+    return np.arange(num.sum()) - np.repeat(np.cumsum(num) - num, num)
+
+
+class Pool:
+    """All values of up to so many of a person's features that have a grid, the cheapest first.
+
+    They are listed as far as searches get, and what they lead to in which draws is kept.
+
+    Parameters
+    ----------
+    person : Person
+        Whose level does not matter.
+    """
+
+    def __init__(self, person: Person):
+        self.choices, self.draws = person.choices, Draws(person)
+        self.searched = self.judging = np.arange(self.draws.num)
+        if person.level is not None:
+            seen = Chance(person.level).seen(self.draws.num)  # type: ignore[arg-type]
+            self.searched, self.judging = np.flatnonzero(seen), np.flatnonzero(~seen)
+        sizes = range(1, person.max_acted + 1)
+        places = range(len(self.choices))
+        self.sets = [members for size in sizes for members in combinations(places, size)]
+        ends = np.array([(c.costs[0], c.costs[-1]) for c in self.choices]).reshape(-1, 2)
+        self._ends = np.array([ends[list(members)].sum(0) for members in self.sets]).reshape(-1, 2)
+        self._listed: dict[tuple[int, int], np.ndarray] = {}
+        self.size = 0
+        self.cost = np.zeros(0)
+        self.value = np.zeros((0, len(person.x)), person.x.dtype)
+        self.acted = np.zeros(self.value.shape, bool)
+        self.bad = np.zeros(0, int)  # in how many of the draws that were looked at
+        self.seen = np.zeros(0, int)  # in how many that was
+
+    def _window(self, number: int) -> tuple[float, float]:
+        """Costs above the first and up to the second are listed together."""
+        # A factor that nobody's costs have, so that no cost is at the end but for rounding.
+        first = 1.0618034 * max(self._ends[:, 0].min(), 1e-6)
+        low, high = (first * _WIDER ** (number - 1), first * _WIDER**number)
+        return (-np.inf if number == 0 else low), high
+
+    def _list(self, number: int, place: int) -> np.ndarray:
+        """Those of one set of features in one window: numbers, by their values' places."""
+        if (number, place) in self._listed:
+            return self._listed[number, place]
+        low, high = self._window(number)
+        members = [self.choices[m] for m in self.sets[place]]
+        heads, at = np.zeros(1), np.zeros((1, 0), int)
+        for choice in members[:-1]:
+            some = choice.costs[choice.costs <= high]
+            then = np.tile(np.arange(len(some)), len(at))
+            at = np.column_stack([np.repeat(at, len(some), 0), then])
+            heads = (heads[:, None] + some).ravel()
+            at, heads = at[heads <= high], heads[heads <= high]
+        last = members[-1].costs
+        begin, end = (np.searchsorted(last, edge - heads, "right") for edge in (low, high))
+        num = end - begin
+        rows = np.repeat(np.arange(len(heads)), num)
+        there = _counted(num) + begin[rows]
+        at = np.column_stack([at[rows], there])
+        found = self._add(np.round(heads[rows] + last[there], 9), members, at)
+        self._listed[number, place] = found
+        return found
+
+    def _add(self, cost: np.ndarray, members: list[Choice], at: np.ndarray) -> np.ndarray:
+        new = np.arange(self.size, self.size + len(cost))
+        self.size += len(cost)
+        if self.size > len(self.cost):
+            for name in ("cost", "value", "acted", "bad", "seen"):
+                array = getattr(self, name)
+                more = np.zeros((max(self.size, 1024), *array.shape[1:]), array.dtype)
+                setattr(self, name, np.concatenate([array, more]))
+        self.cost[new] = cost
+        for j, choice in enumerate(members):
+            self.value[new, choice.node] = choice.values[at[:, j]]
+            self.acted[new, choice.node] = True
+        return new
+
+    def batches(self, blocked: frozenset[int], size: int, largest: int) -> Iterator[np.ndarray]:
+        """The numbers of those that act on nothing blocked, in the order of their cost.
+
+        Of equally dear ones those of fewer features come first. As many at once as ``size``, and
+        ever more, up to ``largest``.
+        """
+        free = [not blocked & {self.choices[m].node for m in members} for members in self.sets]
+        places = np.flatnonzero(free)
+        if not places.size:
+            return
+        ends, left = self._ends[places], np.zeros(0, int)
+        for number in count():
+            low, high = self._window(number)
+            there = places[(ends[:, 0] <= high) & (ends[:, 1] * (1 + 1e-9) >= low)]
+            listed = [self._list(number, int(place)) for place in there]
+            new = np.concatenate([np.zeros(0, int), *listed])
+            left = np.concatenate([left, new[np.argsort(self.cost[new], kind="stable")]])
+            last = high >= ends[:, 1].max() * (1 + 1e-9)
+            while len(left) >= size or (last and len(left)):
+                yield left[:size]
+                left, size = left[size:], min(2 * size, largest)
+            if last:
+                return
+
+    def _look(self, numbers: np.ndarray, most: int) -> None:
+        """Look at what follows in so many of the searched draws."""
+        numbers = numbers[self.seen[numbers] < most]
+        if not numbers.size:
+            return
+        num = most - self.seen[numbers]
+        places = np.repeat(np.arange(len(numbers)), num)
+        rows = numbers[places]
+        draw = self.searched[_counted(num) + self.seen[rows]]
+        _, good = self.draws.follow(draw, self.value[rows], self.acted[rows])
+        self.bad[numbers] += np.bincount(places, ~good, len(numbers)).astype(int)
+        self.seen[numbers] = most
+
+    def first_that_works(self, numbers: np.ndarray, needed: int) -> int | None:
+        """The place of the first that is favourable in so many of the searched draws."""
+        num = len(self.searched)
+        left, allowed = numbers, num - needed
+        for more in (2, _DEEP):
+            self._look(left, min(num, allowed + more))
+            left = left[self.bad[left] <= allowed]
+        size = _DEEP
+        while left.size:
+            some, left = left[:size], left[size:]
+            self._look(some, num)
+            works = some[self.bad[some] <= allowed]
+            if works.size:
+                return int(np.flatnonzero(numbers == works[0])[0])
+            size = min(2 * size, max(_DEEP, _ROWS[1] // num))
+        return None
 
 
 @pytree()
@@ -243,8 +387,8 @@ _called, _calling = _Called(), threading.Lock()
 
 
 def _with_reals(
+    pool: Pool,
     person: Person,
-    draws: np.ndarray,
     begun: list[_Candidate],
     blocked: frozenset[int],
     most: float,
@@ -258,7 +402,7 @@ def _with_reals(
         users += [(candidate, nodes) for nodes in combinations(reals, room)] if room else []
     least = np.zeros(len(users))
     if np.isfinite(most):
-        least = _least(person, draws, users, most)
+        least = _least(pool, person, users, most)
     found: list[_Candidate] = []
     order = [int(i) for i in np.argsort(least, kind="stable")]
     while order and least[order[0]] < most:
@@ -278,7 +422,7 @@ def _amounts(num: int) -> np.ndarray:
     return points[np.abs(points).sum(1) <= 1]
 
 
-def _least(person: Person, draws: np.ndarray, users: list, most: float) -> np.ndarray:
+def _least(pool: Pool, person: Person, users: list, most: float) -> np.ndarray:
     """What real numbers may bring the costs (n,) of actions down to; infinite where none will do.
 
     That is by trial of amounts that are spread over what leaves the costs below ``most``, and then
@@ -290,7 +434,7 @@ def _least(person: Person, draws: np.ndarray, users: list, most: float) -> np.nd
     least, open_users = np.full(len(users), np.inf), np.arange(len(users))
     for radius in (np.ones(len(users)), apart):
         tried = [(i, centres[i] + radius[i] * _amounts(len(centres[i]))) for i in open_users]
-        for i, points, works in _tried(person, draws, users, tried, most):
+        for i, points, works in _tried(pool, person, users, tried, most):
             sizes = np.abs(points).sum(1)
             if works.any() and sizes[works].min() < least[i]:
                 best = np.where(works, sizes, np.inf).argmin()
@@ -299,7 +443,7 @@ def _least(person: Person, draws: np.ndarray, users: list, most: float) -> np.nd
     return begun + (least - apart**2) * (most - begun)  # each begun is below most
 
 
-def _tried(person: Person, draws: np.ndarray, users: list, tried: list, most: float):
+def _tried(pool: Pool, person: Person, users: list, tried: list, most: float):
     """For users, by number, and amounts in units of their rooms: those in range, and which work."""
     points, values, acts = [], [], []
     for i, amounts in tried:
@@ -318,12 +462,10 @@ def _tried(person: Person, draws: np.ndarray, users: list, tried: list, most: fl
     if not sum(map(len, points)):
         return []
     value, acted = np.concatenate(values), np.concatenate(acts)
-    some = draws[:: max(1, len(draws) // _TRIED_DRAWS)][:_TRIED_DRAWS]
-    parts = [
-        _outcomes(person, some, value[start : start + _WIDE], acted[start : start + _WIDE], _WIDE)
-        for start in range(0, len(value), _WIDE)
-    ]
-    share = _favourable(person, np.concatenate(parts)).mean(1)
+    some = pool.searched[:: max(1, len(pool.searched) // _TRIED_DRAWS)][:_TRIED_DRAWS]
+    rows = np.repeat(np.arange(len(value)), len(some))
+    _, good = pool.draws.follow(np.tile(some, len(value)), value[rows], acted[rows])
+    share = good.reshape(len(value), len(some)).mean(1)
     works = share >= (1.0 if person.level is None else person.level - _HOPELESS)
     each = np.split(works, np.cumsum([len(amounts) for amounts in points])[:-1])
     return [(i, *found) for (i, _), *found in zip(tried, points, each, strict=True)]
@@ -384,27 +526,9 @@ class _Found(NamedTuple):
     ended: bool  # for there were too many candidates
 
 
-def _first_that_works(person, draws, needed, candidates) -> int | None:
-    """The place of the first candidate that is favourable in so many of the searched draws."""
-    value = np.stack([candidate.value for candidate in candidates])
-    acted = np.stack([candidate.acted for candidate in candidates])
-    few = draws[: len(draws) - needed + _DEEP]  # so many that some candidates are out
-    good = _favourable(person, _outcomes(person, few, value, acted, _WIDE))
-    left = np.flatnonzero((~good).sum(1) <= len(draws) - needed)
-    if len(few) == len(draws):
-        return int(left[0]) if left.size else None
-    for start in range(0, len(left), _DEEP):
-        some = left[start : start + _DEEP]
-        good = _favourable(person, _outcomes(person, draws, value[some], acted[some], _DEEP))
-        works = np.flatnonzero(good.sum(1) >= needed)
-        if works.size:
-            return int(some[works[0]])
-    return None
-
-
-def _search(person: Person, draws: np.ndarray, asked: float, blocked: frozenset[int]) -> _Found:
+def _search(pool: Pool, person: Person, asked: float, blocked: frozenset[int]) -> _Found:
     """The cheapest action that works in a share of the searched draws."""
-    needed = int(np.ceil(asked * len(draws) - 1e-3))
+    needed = int(np.ceil(asked * len(pool.searched) - 1e-3))
     nothing = _Candidate(0.0, np.zeros_like(person.x), np.zeros(len(person.x), bool))
     best: _Candidate | None = None
     number = 0
@@ -416,34 +540,33 @@ def _search(person: Person, draws: np.ndarray, asked: float, blocked: frozenset[
     def most():
         return np.inf if best is None else best.cost
 
+    def candidate(i):
+        return _Candidate(float(pool.cost[i]), pool.value[i].copy(), pool.acted[i].copy())
+
     if open_reals:
-        best = cheaper(_with_reals(person, draws, [nothing], blocked, most()))
-    choices = tuple(choice for choice in person.choices if choice.node not in blocked)
-    ordered = by_cost(choices, person.max_acted)
-    while batch := list(islice(ordered, _WIDE)):
-        candidates = []
-        for cost, nodes, values in batch:
-            if cost < most():
-                value, acted = nothing.value.copy(), nothing.acted.copy()
-                value[list(nodes)], acted[list(nodes)] = values, True
-                candidates.append(_Candidate(cost, value, acted))
-        if not candidates:
-            return _Found(best, number, False)
-        number += len(candidates)
-        first = _first_that_works(person, draws, needed, candidates)
+        best = cheaper(_with_reals(pool, person, [nothing], blocked, most()))
+    draws = min(len(pool.searched), len(pool.searched) - needed + 2)
+    sizes = [_WIDE, _WIDE] if open_reals else [rows // draws for rows in _ROWS]
+    for batch in pool.batches(blocked, *sizes):
+        some = batch[pool.cost[batch] < most()]
+        number += len(some)
+        first = pool.first_that_works(some, needed)
         if first is not None:
-            best = candidates[first]
-        if open_reals:
-            begun = [c for c in candidates[:first] if c.acted.sum() < person.max_acted]
-            best = cheaper(_with_reals(person, draws, begun, blocked, most()))
-        if first is not None or len(candidates) < len(batch):
+            best = candidate(some[first])
+        if open_reals and len(some):
+            begun = some[:first][pool.acted[some[:first]].sum(1) < person.max_acted]
+            found = _with_reals(pool, person, [candidate(i) for i in begun], blocked, most())
+            best = cheaper(found)
+        if first is not None or len(some) < len(batch):
             return _Found(best, number, False)
         if number >= person.max_candidates:
             return _Found(best, number, True)
     return _Found(best, number, False)
 
 
-def advise(person: Person, blocked: frozenset[int] = frozenset()) -> Advice:
+def advise(
+    person: Person, blocked: frozenset[int] = frozenset(), pool: Pool | None = None
+) -> Advice:
     """The cheapest action, judged by draws that its search has not seen.
 
     Parameters
@@ -451,22 +574,20 @@ def advise(person: Person, blocked: frozenset[int] = frozenset()) -> Advice:
     person : Person
     blocked : frozenset of int
         Nodes that are not to be acted on.
+    pool : Pool, optional
+        The person's, if it is there already.
     """
-    num = person.worlds.batch_shape[0]
-    searched = judging = np.arange(num)
-    if person.level is not None:
-        seen = Chance(person.level).seen(num)  # type: ignore[arg-type]
-        searched, judging = np.flatnonzero(seen), np.flatnonzero(~seen)
     if person.margin(person.x[None])[0] >= 0:
         return _nothing(person, PlanStatus.already_favourable)
+    pool = Pool(person) if pool is None else pool
     asked, total, last = (1.0 if person.level is None else person.level), 0, None
     for _ in range(_ATTEMPTS):
-        found = _search(person, searched, min(asked, 1.0), blocked)
+        found = _search(pool, person, min(asked, 1.0), blocked)
         total += found.number
         if found.best is None:
             break
         cost, value, acted = found.best
-        after, works = outcome(person, value, acted, judging)
+        after, works = outcome(person, value, acted, pool.draws, pool.judging)
         share = float(works.mean())
         met = share >= (1.0 if person.level is None else person.level)
         status = PlanStatus.found if met else PlanStatus.not_likely
@@ -476,7 +597,7 @@ def advise(person: Person, blocked: frozenset[int] = frozenset()) -> Advice:
         last = Advice(status, value, acted, cost, stated, after, total)
         if met or person.level is None or asked >= 1.0:
             break
-        asked += max(_RAISED * (person.level - share), 1 / len(searched))
+        asked += max(_RAISED * (person.level - share), 1 / len(pool.searched))
     if last is None:
         none = PlanStatus.budget if found.ended else PlanStatus.not_found
         return _nothing(person, none)._replace(num_candidates=total)
@@ -493,10 +614,11 @@ def _nothing(person: Person, status: PlanStatus) -> Advice:
 def alternatives(person: Person, k: int) -> list[Advice]:
     """Up to ``k`` plans, the cheapest first, none of which acts on all that another acts on."""
     known: dict[frozenset[int], Advice] = {}
+    pool = Pool(person)
 
     def best(blocked):
         if blocked not in known:
-            known[blocked] = advise(person, blocked)
+            known[blocked] = advise(person, blocked, pool)
         return known[blocked]
 
     plans = [best(frozenset())]
@@ -508,3 +630,9 @@ def alternatives(person: Person, k: int) -> list[Advice]:
             break
         plans.append(min(found, key=lambda plan: plan.cost))
     return plans
+
+
+def at_levels(person: Person, levels: Sequence[float]) -> list[Advice]:
+    """The cheapest action for every one of some probabilities."""
+    pool = Pool(person)
+    return [advise(replace(person, level=level), pool=pool) for level in levels]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import pandas as pd
 from jax import Array
 
 from pcr_jax import _checks
+from pcr_jax._pytree import pytree
 from pcr_jax.actions import Constraints
 from pcr_jax.features import as_written
 from pcr_jax.mechanisms import Within
@@ -18,7 +20,7 @@ from pcr_jax.recourse.mixed import Choice, Person
 from pcr_jax.recourse.problem import bare, per_user
 from pcr_jax.recourse.verify import own_key
 from pcr_jax.scm import SCM
-from pcr_jax.task.tables import decoded, is_forbidden, margins
+from pcr_jax.task.tables import decoded, distinct, is_forbidden, margins
 
 if TYPE_CHECKING:
     from pcr_jax.task.task import Task
@@ -43,7 +45,7 @@ def worlds_of(
     if hasattr(by, "scms"):
         by = by.scms(None if level is None else draws)
     elif hasattr(by, "prior") and hasattr(by, "scm"):
-        by = _prior_scms(by, x, draws, key)
+        by = _prior_scms(by, _own_keys(key, jnp.asarray(x)), draws)
     _checks.instance(by, SCM, "by", " Or pass Posteriors, a Session or a Surrogate.")
     if by.graph != task.graph:
         raise ValueError(
@@ -70,19 +72,25 @@ def worlds_of(
     units = None
     if not by.invertible:
         size = (worlds.batch_shape[1], len(task.features))
-        units = jnp.stack([jax.random.uniform(own_key(key, row), size) for row in jnp.asarray(x)])
+        keys = _own_keys(key, jnp.asarray(x))
+        units = jnp.stack([jax.random.uniform(own, size) for own in keys])
     return _in_range(task, worlds), units
 
 
-def _prior_scms(surrogate: Any, x: np.ndarray, draws: int, key: Array) -> SCM:
+@partial(jax.jit, static_argnames="draws")
+def _prior_scms(surrogate: Any, keys: Array, draws: int) -> SCM:
     """Draws of everybody's SCM from a prior."""
-    keys = jnp.stack([own_key(key, row) for row in jnp.asarray(x)])
 
     def one(key):
         unit = jax.random.uniform(key, (draws, len(surrogate.names)))
         return jax.vmap(surrogate.scm)(surrogate.prior.from_unit(unit))
 
     return jax.vmap(one)(keys)
+
+
+@jax.jit
+def _own_keys(key: Array, x: Array) -> Array:
+    return jax.vmap(own_key, (None, 0))(key, x)
 
 
 def _in_range(task: Task, worlds: SCM) -> SCM:
@@ -142,6 +150,19 @@ def settable(task: Task, x: np.ndarray) -> Settable:
     return found
 
 
+@pytree()
+class Favourable:
+    """Whether a JAX score is, of features (d,) in the range that entries have."""
+
+    score: Any
+    low: Array
+    high: Array
+
+    def __call__(self, x: Array) -> Array:
+        """A boolean."""
+        return ((self.low <= x) & (x <= self.high)).all() & (self.score(x) >= 0)
+
+
 def person_of(
     task: Task, row: pd.DataFrame, x: np.ndarray, worlds: SCM, units: Any, level: float | None
 ) -> Person:
@@ -162,24 +183,33 @@ def person_of(
         Choice(j, values, features[j].distance(values, float(x[j])) / float(scale[j]))
         for j, values in can.values.items()
     ]
-    score, own = margins(task.score_of(row)), x[None]
-    ends = np.array([feature.grid[:2] for feature in features]).T
+    given, own = task.score_of(row), x[None]
+    score = margins(given)
+    ends = np.array([feature.grid[:2] for feature in features]).T.astype(x.dtype)
+    alone = not task.is_table_model and task.forbidden is None
 
     def margin(rows):
         # Searches try numbers that no entry has, NaN among them: they lead to nothing favourable.
-        low, high = ends.astype(rows.dtype)
+        low, high = ends
         some = ((low <= rows) & (rows <= high)).all(1)
         found = np.full(len(rows), -1.0, rows.dtype)
-        if not some.any():
-            return found
-        found[some] = np.asarray(score(rows[some]))
-        if task.forbidden is not None:
-            outcomes = decoded(rows[some], task.features, row, own)
-            banned = is_forbidden(task.forbidden, outcomes)
-            found[some] = np.where(banned, np.minimum(found[some], -1.0), found[some])
+        if some.any():
+            found[some] = of(rows[some])
         return found
+
+    def of(rows):
+        if alone:
+            return score(rows)
+        some, places = distinct(rows)  # of which the model is asked once
+        rows = rows[some]
+        found = np.asarray(score(rows))
+        if task.forbidden is not None:
+            banned = is_forbidden(task.forbidden, decoded(rows, task.features, row, own))
+            found = np.where(banned, np.minimum(found, -1.0), found)
+        return found[places]
 
     worlds, units = jax.tree.map(np.asarray, (worlds, units))
     return Person(
-        *(x, scale, tuple(choices), can.ranges, margin, worlds, units, level, len(features), 2**31)
+        *(x, scale, tuple(choices), can.ranges, margin, worlds, units, level, len(features), 2**31),
+        favourable=Favourable(given, *ends) if alone else None,
     )

@@ -106,10 +106,9 @@ class TaskPlan:
         ValueError
             If there is no level, or one is out of (0, 1).
         """
-        parts = {}
-        for level in checked_levels(levels):
-            plan = self.task.recourse(self.rows, self.by, level=level, **self.settings)
-            parts[level] = plan.to_frame()[["status", "cost", "p_valid", "sentence"]]
+        plans = self.task.at_levels(self, checked_levels(levels))
+        said = ["status", "cost", "p_valid", "sentence"]
+        parts = {plan.level: plan.to_frame()[said] for plan in plans}
         together = pd.concat(parts, names=["level", self.rows.index.name or "row"]).swaplevel()
         return together.iloc[np.arange(len(together)).reshape(len(parts), -1).T.ravel()]
 

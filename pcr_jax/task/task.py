@@ -14,8 +14,9 @@ import pandas as pd
 from jax import Array
 
 from pcr_jax import _checks
+from pcr_jax.batching import take
 from pcr_jax.features import Feature, feature_of
-from pcr_jax.recourse.mixed import alternatives, outcome
+from pcr_jax.recourse.mixed import alternatives, at_levels, outcome
 from pcr_jax.recourse.problem import Problem, pose
 from pcr_jax.scm import SCM
 from pcr_jax.scores import as_score, names_of, outside_model, with_threshold
@@ -530,19 +531,45 @@ class Task:
         _checks.key(key)
         conversation = by.conversation() if hasattr(by, "conversation") else None
         by = by.belief.posteriors if hasattr(by, "belief") else by
-        worlds, units = worlds_of(self, by, x, level, draws, key)
+        settings = {**most, "draws": draws, "key": key}
+        advice = self._each(rows, x, by, level, settings, lambda person: alternatives(person, k))
+        return TaskPlan(self, rows, tuple(advice), level, by, settings, conversation)
+
+    def at_levels(self, plan: TaskPlan, levels: Sequence[float]) -> list[TaskPlan]:
+        """The same people's first plans with other probabilities, see `price_of_certainty`.
+
+        Parameters
+        ----------
+        plan : TaskPlan
+        levels : sequence of float
+            In (0, 1).
+        """
+        x = self._checked_numbers(plan.rows)
+        each = self._each(
+            *(plan.rows, x, plan.by, levels[0], plan.settings),
+            lambda person: at_levels(person, levels),
+        )
+        return [
+            replace(
+                plan, advice=tuple(None if own is None else [own[i]] for own in each), level=level
+            )
+            for i, level in enumerate(levels)
+        ]
+
+    def _each(self, rows, x, by, level, settings, advise: Callable) -> list[Any]:
+        """What everybody is advised; None for somebody without an SCM."""
+        worlds, units = worlds_of(self, by, x, level, settings["draws"], settings["key"])
+        worlds, units = jax.tree.map(np.asarray, (worlds, units))
+        most = {name: settings[name] for name in ("max_acted", "max_candidates")}
         advice: list[Any] = []
         for i in range(len(x)):
-            own = jax.tree.map(lambda leaf, i=i: leaf[i], worlds)
+            own, unit = take((worlds, units), i)
             if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(own)):
                 advice.append(None)
                 continue
-            unit = None if units is None else units[i]
             person = person_of(self, rows.iloc[[i]], x[i], own, unit, level)
-            person = replace(person, max_acted=max_acted, max_candidates=max_candidates)
-            advice.append(alternatives(person, k))
-        settings = {**most, "draws": draws, "key": key}
-        return TaskPlan(self, rows, tuple(advice), level, by, settings, conversation)
+            advice.append(advise(replace(person, **most)))
+        return advice
 
     def evaluate(self, plan: TaskPlan, truth: SCM) -> pd.DataFrame:
         """What comes of each person's first plan under the true SCM.

@@ -1,6 +1,6 @@
 """Actions on features of all kinds, against exhaustive search."""
 
-from itertools import product
+from itertools import combinations, product
 
 import jax
 import jax.numpy as jnp
@@ -10,24 +10,10 @@ import pytest
 import pcr_jax as pcr
 from pcr_jax.mechanisms import Within
 from pcr_jax.recourse import mixed
-from pcr_jax.recourse.mixed import Choice, Person, advise, alternatives, by_cost
+from pcr_jax.recourse.mixed import Choice, Person, Pool, advise, alternatives, at_levels
 from pcr_jax.recourse.plan import PlanStatus
 
 GRAPH = pcr.Graph.from_edges(["a", "b", "c", "d"], [("a", "b"), ("b", "c")])
-
-
-def test_combinations_come_in_the_order_of_their_cost_each_once():
-    choices = (
-        Choice(0, np.array([1.0, -1.0, 2.0]), np.array([1.0, 1.0, 2.0])),
-        Choice(2, np.array([5.0]), np.array([0.5])),
-        Choice(3, np.array([7.0, 8.0]), np.array([0.2, 3.0])),
-    )
-    found = list(by_cost(choices, 2))
-    costs = [cost for cost, _, _ in found]
-    assert costs == sorted(costs)
-    assert len({(nodes, values) for _, nodes, values in found}) == len(found) == 6 + 3 + 6 + 2
-    assert found[0] == (0.2, (3,), (7.0,))
-    assert len(list(by_cost(choices, 3))) == 17 + 6
 
 
 def worlds_of(key, num_draws, spread=0.1):
@@ -92,6 +78,64 @@ def exhaustive(person, share=1.0, reals=None):
     return cost[works].min() if works.any() else np.inf
 
 
+def listed(choices, max_acted, blocked=()):
+    """What a pool lists: costs, nodes and values."""
+    person = person_of(0, max_acted=max_acted)
+    pool = Pool(Person(**{**vars(person), "choices": choices}))
+    numbers = np.concatenate(list(pool.batches(frozenset(blocked), 2, 8)))
+    nodes = [tuple(np.flatnonzero(pool.acted[i]).tolist()) for i in numbers]
+    values = [tuple(pool.value[i, list(at)].tolist()) for i, at in zip(numbers, nodes, strict=True)]
+    return list(zip(pool.cost[numbers].tolist(), nodes, values, strict=True))
+
+
+def test_combinations_come_in_the_order_of_their_cost_each_once():
+    choices = (
+        Choice(0, np.array([1.0, -1.0, 2.0]), np.array([1.0, 1.0, 2.0])),
+        Choice(2, np.array([5.0]), np.array([0.5])),
+        Choice(3, np.array([7.0, 8.0]), np.array([0.2, 3.0])),
+    )
+    found = listed(choices, 2)
+    costs = [cost for cost, _, _ in found]
+    assert costs == sorted(costs)
+    assert len({(nodes, values) for _, nodes, values in found}) == len(found) == 6 + 3 + 6 + 2
+    assert found[0] == (0.2, (3,), (7.0,))
+    assert [nodes for cost, nodes, _ in found if cost == 3.0] == [(3,)]
+    assert len(listed(choices, 3)) == 17 + 6
+    assert listed(choices, 3, {2}) == [entry for entry in listed(choices, 3) if 2 not in entry[1]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_combination_is_left_out_however_fine_the_grids(seed):
+    rng = np.random.default_rng(seed)
+    costs = [np.arange(1, n + 1) * step for n, step in ((40, 0.01), (7, 0.3), (25, 0.04))]
+    costs.append(np.sort(rng.uniform(0, 2, 5)))
+    choices = tuple(Choice(j, np.arange(1.0, len(c) + 1), c) for j, c in enumerate(costs))
+    expected = []
+    for size in (1, 2, 3):
+        for nodes in combinations(range(4), size):
+            for at in product(*(range(len(costs[n])) for n in nodes)):
+                cost = np.round(sum(costs[n][a] for n, a in zip(nodes, at, strict=True)), 9)
+                expected.append((cost, size, nodes, tuple(a + 1.0 for a in at)))
+    found = listed(choices, 3)
+    assert found == [(cost, nodes, values) for cost, _, nodes, values in sorted(expected)]
+
+
+def test_what_was_looked_at_is_not_looked_at_again():
+    person, rows = person_of(7, num_draws=400, level=0.9), []
+
+    def margin(asked):
+        rows.append(len(asked))
+        return person.margin(asked)
+
+    counting = Person(**{**vars(person), "margin": margin})
+    apart = [advise(Person(**{**vars(counting), "level": level})) for level in (0.8, 0.9, 0.95)]
+    alone, rows[:] = sum(rows), []
+    together = at_levels(counting, (0.8, 0.9, 0.95))
+    assert sum(rows) < 0.8 * alone
+    for one, other in zip(apart, together, strict=True):
+        assert (one.cost, one.p_valid, one.status) == (other.cost, other.p_valid, other.status)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_cheapest_of_all_is_found(seed):
     person = person_of(seed)
@@ -138,7 +182,7 @@ def test_no_room_for_real_numbers_is_no_problem_to_be_posed():
     person = person_of(0, reals=(3,))
     begun = mixed._Candidate(1.0, np.zeros(4), np.array([True, False, False, False]))
     assert mixed._sought(person, [(begun, (3,))], 1, 1.0) == []
-    assert mixed._with_reals(person, np.arange(1), [begun], frozenset(), 1.0) == []
+    assert mixed._with_reals(Pool(person), person, [begun], frozenset(), 1.0) == []
 
 
 @pytest.mark.slow

@@ -270,8 +270,8 @@ def _wishes(
     visit: Visit, controls: Sequence[Any], fields: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What a person says that they can do, and what is wrong by field."""
-    locked: list[Any] = []
-    limits, weights, problems = {}, {}, {}
+    locked, limits, weights = [], {}, {}
+    problems: dict[str, str] = {}
     for i, control in enumerate(controls):
         if f"locked-{i}" in fields:
             locked.append(control.column)
@@ -373,7 +373,7 @@ def answer(visit: Visiting, fields: Form) -> Response:
         column: fields.get(f"answer-{i}", "").strip() if quick is None else quick
         for i, column in enumerate(columns)
     }
-    problems = {column: _unreadable(text) for column, text in typed.items() if _unreadable(text)}
+    problems = {c: said for c, text in typed.items() if (said := _unreadable(text)) is not None}
     if not problems:
         try:
             payload = visit.run(lambda conversation: conversation.read(typed))

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcr_jax._extras import extra
-from pcr_jax.frontends.loading import LoadError, load_task, stop
+from pcr_jax._stop import stop
+from pcr_jax.frontends.loading import LoadError, load_task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,8 +135,7 @@ def run(args: argparse.Namespace) -> int:
                     f"{args.workers} processes serve {address} once they are ready. Ctrl-C stops.",
                     markup=False,
                 )
-                server = uvicorn.Server(config)
-                Multiprocess(config, target=server.run, sockets=[listener]).run()
+                Multiprocess(config, [listener]).run()
         except (LoadError, ModuleNotFoundError, ValueError, LookupError) as error:
             stop(2, f"error: {error}")
         except OSError as error:

@@ -1,0 +1,1 @@
+"""Participants and their events in a database: `store.Store`."""
