@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from pcr_jax.frontends.web import participant as pages
-from pcr_jax.frontends.web.app import Settings, create_app, sentence, slider_start
+from pcr_jax.frontends.web.app import Settings, create_app, sentence, slider_ends
 from pcr_jax.frontends.web.drawing import band, picture
 from tests.frontends import fakes
 from tests.frontends.serving import Browser, serving
@@ -380,9 +380,13 @@ def test_sentences():
 
 
 def test_a_slider_stops_at_what_is_so_now():
-    control = SimpleNamespace(low=0.0, now=2370.0, step=50.0)
-    assert slider_start(control) == 20.0
-    assert slider_start(SimpleNamespace(low=0.0, now=1.0, step=None)) == 0.0
+    def control(now, step=50.0, limits=None):
+        return SimpleNamespace(low=0.0, high=9000.0, now=now, step=step, limits=limits)
+
+    assert slider_ends(control(2370.0)) == (20.0, 9000.0)
+    assert slider_ends(control(2370.0, step=None)) == (0.0, 9000.0)
+    assert slider_ends(control(2370.0, limits=(2000.0, 3000.0))) == (2020.0, 3000.0)
+    assert slider_ends(control(2370.0, limits=(3000.0, 4000.0))) == (2370.0, 4000.0)
 
 
 def test_lines_go_around_what_is_between():

@@ -90,7 +90,7 @@ class Site:
             "title": settings.title,
             "written": written,
             "shorn": lambda number: written(number).replace(",", ""),
-            "start": slider_start,
+            "slider_ends": slider_ends,
         }
         for path in _STATIC.iterdir():
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -127,11 +127,11 @@ def written(number: float) -> str:
     return plain(as_written(number))
 
 
-def slider_start(control: Any) -> float:
-    """Where a slider begins so that what is so now is one of its steps."""
-    if not control.step:
-        return control.low
-    return control.now - control.step * ((control.now - control.low) // control.step)
+def slider_ends(control: Any) -> tuple[float, float]:
+    """Of a person's own range, so that what is so now is one of the slider's steps."""
+    low, high = control.limits or (control.low, control.high)
+    low, high = min(low, control.now), max(high, control.now)
+    return (low + (control.now - low) % control.step if control.step else low), high
 
 
 async def _by_place(request: Request) -> None:

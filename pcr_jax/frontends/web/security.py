@@ -155,9 +155,9 @@ def address(request: Request) -> str:
 def own(request: Request) -> bool:
     """Whether a form was sent by a page of this server, as far as the browser says."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site is not None and site not in ("same-origin", "none"):
-        return False
-    # Without a referrer policy that tells, browsers send the origin of forms as "null".
+    if site is not None:
+        return site in ("same-origin", "none")
+    # Where there is a referrer policy as ours, browsers send the origin of forms as "null".
     return origin in (None, "null") or urlsplit(origin).netloc == request.headers.get("host")
 
 
