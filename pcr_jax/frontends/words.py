@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pcr_jax.actions import Action
@@ -37,7 +36,8 @@ class Spread(NamedTuple):
 
 
 @jax.jit
-def _effects(scms, x, action):
+def _effects(scms, x, node, shift):
+    action = Action.shift_node(node, shift, len(x))
     return jax.vmap(lambda scm: scm.counterfactual(x, action) - x)(scms)
 
 
@@ -61,9 +61,7 @@ def effects_of(scms: SCM, x: np.ndarray, node: int, shift: float) -> np.ndarray:
         Shape (draws, d), natural units; not rounded or kept in the features' ranges. NaN of an SCM
         that is not known.
     """
-    return np.asarray(
-        _effects(scms, x, Action.shift_node(jnp.asarray(node), jnp.asarray(shift), len(x)))
-    )
+    return np.asarray(_effects(scms, x, node, shift))
 
 
 def taught_sentence(
