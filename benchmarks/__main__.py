@@ -32,7 +32,7 @@ from rich.console import Console
 from benchmarks.records import RESULTS, recorded_parts, show, write_file, write_record
 
 COMMANDS = {
-    "speed": ("stages", "limits", "scale", "start", "scm", "inference"),
+    "speed": ("stages", "limits", "scale", "start", "scm", "inference", "serving"),
     "quality": (
         "calibration",
         "chance",

@@ -1,14 +1,13 @@
 """A task to try things with: the loan of Karimi et al. (2020), in units that people have.
 
 Nobody's data: the table is drawn from `pcr_jax.library.loan`, whose numbers have no units, and
-written as years, months and euros.
+written as years, months and euros. Its noise is drawn by NumPy, which need not compile for it.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -21,6 +20,7 @@ _ORIGIN = np.array([0.0, 35.0, 12.0, 10_000.0, 36.0, 2500.0, 6000.0])
 _UNIT = np.array([1.0, 1.0, 8.0, 2000.0, 4.0, 400.0, 600.0])
 _GRID = np.array([1.0, 1.0, 1.0, 100.0, 1.0, 10.0, 100.0])
 _LEAST = np.array([0.0, 18.0, 8.0, 500.0, 1.0, 0.0, 0.0])
+_DEVIATION = np.array([0.0, 0.0, 0.5, 2.0, 3.0, 2.0, 5.0])  # of the noise that is normal
 _PEOPLE, _SEED = 1000, 0
 
 
@@ -35,7 +35,11 @@ granted.names = COLUMNS  # type: ignore[attr-defined]
 @cache
 def table() -> pd.DataFrame:
     """A bank's past applicants."""
-    x = np.asarray(library.loan().sample(jax.random.key(_SEED), _PEOPLE)) * _UNIT + _ORIGIN
+    rng = np.random.default_rng(_SEED)
+    noise = rng.normal(size=(_PEOPLE, len(COLUMNS))) * _DEVIATION
+    noise[:, 0] = rng.integers(0, 2, _PEOPLE)
+    noise[:, 1] = rng.gamma(10.0, 3.5, _PEOPLE)
+    x = np.asarray(library.loan().predict(noise)) * _UNIT + _ORIGIN
     x = np.maximum(np.round(x / _GRID) * _GRID, _LEAST)
     whole = ["age", "education", "duration"]
     found = pd.DataFrame(x, columns=list(COLUMNS)).astype(dict.fromkeys(whole, int))

@@ -62,6 +62,7 @@ class Engine:
 
     def __init__(self, store: Participants, task: Task, arms: Mapping[str, Terms]):
         self.store, self.task, self.arms = store, task, dict(arms)
+        self.ready = threading.Event()
         self._surrogates: dict[bool, Surrogate] = {}
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
         self._lock, self._fitting = threading.Lock(), threading.Lock()
@@ -144,6 +145,8 @@ class Engine:
     def warm_up(self, report: Callable[[str], None]) -> None:
         """Compile all that participants will wait for, by a conversation of each arm with nobody.
 
+        Then the engine is ``ready``.
+
         Parameters
         ----------
         report : callable
@@ -151,6 +154,7 @@ class Engine:
         """
         for terms in dict.fromkeys(self.arms.values()):
             self._rehearse(terms, report)
+        self.ready.set()
 
     def _rehearse(self, terms: Terms, report: Callable[[str], None]) -> None:
         rows = self.task.data.iloc[:50]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pcr_jax._pytree import pytree
@@ -36,8 +37,8 @@ class Within:
     @classmethod
     def of(cls, mechanism: Assignment, low: float, high: float, step: float) -> Within:
         """With the same numbers for all of a batch."""
-        shape = mechanism.batch_shape
-        return cls(mechanism, *(jnp.full(shape, value, float) for value in (low, high, step)))
+        shape, dtype = mechanism.batch_shape, jnp.result_type(float)
+        return cls(mechanism, *(np.full(shape, value, dtype) for value in (low, high, step)))  # type: ignore[arg-type]
 
     @property
     def invertible(self) -> bool:

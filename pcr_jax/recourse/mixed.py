@@ -156,17 +156,14 @@ class Draws:
     ) -> tuple[np.ndarray, np.ndarray]:
         """What follows from actions (n, d) in one draw (n,) each, (n, d), and where it works."""
         size = _ROWS[len(draw) > _ROWS[0]]
-        parts, fine = [], []
+        parts = []
         for start in range(0, len(draw), size):
             rows = np.minimum(np.arange(start, start + size), len(draw) - 1)
             actions = value[rows].astype(self.person.x.dtype), acted[rows]
             found = _after(self.person.favourable, *self._on_device, draw[rows], *actions)
-            part, good = (None if each is None else np.asarray(each) for each in found)
-            parts.append(part[: len(draw) - start])
-            fine.append(
-                self.person.margin(parts[-1]) >= 0 if good is None else good[: len(parts[-1])]
-            )
-        return np.concatenate(parts), np.concatenate(fine)
+            parts.append([np.asarray(each)[: len(draw) - start] for each in found])
+        after, *works = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return after, works[0] if works else self.person.margin(after) >= 0
 
 
 @jax.jit
@@ -179,7 +176,7 @@ def _abducted(worlds, units, x):
 
 @jax.jit
 def _after(favourable, worlds, noise, x, draw, value, acted):
-    """What follows from actions (m, d) in some of the worlds (m,), (m, d), and where it works."""
+    """What follows from actions (m, d) in some of the worlds (m,), (m, d), and whether it works."""
     descendants = jnp.asarray(worlds.graph.descendants)
 
     def one(scm, noise, value, acted):
@@ -188,7 +185,7 @@ def _after(favourable, worlds, noise, x, draw, value, acted):
         return jnp.where(acted, value, jnp.where(reacts, reached, x))
 
     after = jax.vmap(one)(*take((worlds, noise), draw), value, acted)
-    return after, None if favourable is None else jax.vmap(favourable)(after)
+    return (after,) if favourable is None else (after, jax.vmap(favourable)(after))
 
 
 def outcome(

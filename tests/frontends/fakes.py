@@ -325,7 +325,8 @@ class Engine:
     """Runs at once, in the thread that asks."""
 
     def __init__(self, store, features=None):
-        self.store, self.forgotten = store, []
+        self.store, self.forgotten, self.ready = store, [], threading.Event()
+        self.ready.set()
         self.task = SimpleNamespace(features=dict(FEATURES if features is None else features))
 
     def run(self, number, function):

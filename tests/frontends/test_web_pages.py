@@ -121,6 +121,24 @@ def test_every_page_has_one_form_to_go_on(someone):
     assert seen == ["consent", "profile", *["question"] * 3, "plan", "feedback"]
 
 
+def test_until_the_program_is_ready_one_is_asked_to_wait():
+    store = fakes.Store()
+    engine = fakes.Engine(store)
+    engine.ready.clear()
+    with serving(create_app(store, engine, Settings(1, "A study", ("You play.",)))) as base:
+        browser = Browser(base)
+        browser.get(f"/join/{fakes.enrol(store)[1]}")
+        to_questions(browser)
+        for path in ("/question", "/understood", "/what-if"):
+            browser.get(path)
+            assert browser.page.main["data-step"] == "waiting"
+            assert browser.answer.headers["refresh"] == "2"
+        engine.ready.set()
+        browser.get("/question")
+        assert browser.page.main["data-step"] == "question"
+        browser.http.close()
+
+
 def test_what_one_can_change(site, someone):
     someone.send("consent")
     assert "35 years" in someone.page.words

@@ -147,7 +147,9 @@ def test_the_demonstration_offers_to_try(demo, monkeypatch):
 def test_a_conversation_about_a_loan(demo, monkeypatch):
     """The whole path with the real engine."""
     monkeypatch.setenv("PCR_JAX_SECRET", "a secret")
-    with serving(serve.worker()) as base:
+    app = serve.worker()
+    assert app.state.site.engine.ready.wait(600)
+    with serving(app) as base:
         browser = Browser(base)
         browser.http.timeout = 120
         browser.get("/")

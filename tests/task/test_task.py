@@ -11,6 +11,8 @@ import pytest
 
 import pcr_jax as pcr
 from pcr_jax.task import task as module
+from pcr_jax.task.people import person_of
+from pcr_jax.task.tables import distinct
 from tests.task.population import FEATURES, GRAPH, HOMES, JOBS, outcome_of, people, pipeline, scm_of
 
 pytest.importorskip("sklearn")
@@ -325,6 +327,34 @@ def test_a_jax_score_is_taken_by_name(refused):
     after = followed(task, plan, scm_of(task.graph))
     own = after.income / 1000 + after.job.map(JOBS.index) + 0.01 * after.age - 5.0
     assert (own >= -1e-4).all()
+
+
+def test_a_jax_score_judges_alike_alone_and_in_the_program_that_follows_actions(refused):
+    def score(x):
+        return x[0] / 1000 + x[1] + 0.01 * x[2] - 3.0
+
+    score.names = ("income", "job", "age")
+    task, row = task_of(score, favourable=None), refused.iloc[[0]]
+    x, places = task.encode(row)[0], [list(task.features).index(c) for c in ("income", "job")]
+    person = person_of(task, row, x, scm_of(task.graph), None, None)
+    rows = np.tile(x, (6, 1))
+    rows[:, places] = [(100, 0), (2999, 2), (9001, 2), (8000, 3), (np.nan, 0), (2000, -1)]
+    alone = person.margin(rows) >= 0
+    assert alone.tolist() == [False, True, False, False, False, False]
+    np.testing.assert_array_equal(jax.vmap(person.favourable)(rows), alone)
+    banned = task_of(score, favourable=None, forbidden=[{"income": 2999}])
+    person = person_of(banned, row, x, scm_of(task.graph), None, None)
+    assert person.favourable is None
+    assert not (person.margin(rows) >= 0).any()
+
+
+def test_rows_that_are_the_same_are_found():
+    rows = np.random.default_rng(0).integers(-2, 3, (500, 3)).astype(np.float32)
+    first, places = distinct(rows)
+    np.testing.assert_array_equal(rows[first][places], rows)
+    assert len(first) == len(np.unique(rows, axis=0))
+    odd = np.array([[0.0, np.nan], [0.0, np.nan], [1.0, 2.0]])
+    np.testing.assert_array_equal(odd[distinct(odd)[0]][distinct(odd)[1]], odd)
 
 
 @pytest.mark.parametrize("graph", [nx.DiGraph(GRAPH), "income ~ job\nsavings + rating ~ income"])

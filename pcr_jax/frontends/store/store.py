@@ -11,15 +11,26 @@ import json
 import math
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Engine, Integer, Select, case, delete, func, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Integer,
+    Select,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
 
 from pcr_jax import _checks
 from pcr_jax.frontends.events import Event
@@ -147,13 +158,7 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _study(row: StudyRow) -> Study:
-    return Study(row.id, row.name, row.settings, row.created)
-
-
-def _participant(row: ParticipantRow) -> Participant:
-    ids = row.id, row.study_id, row.arm, row.position
-    return Participant(*ids, row.applicant, row.key, row.versions, row.enrolled)  # type: ignore[arg-type]
+_OF_PERSON = [getattr(ParticipantRow, field.name) for field in fields(Participant)]
 
 
 class Store:
@@ -165,6 +170,9 @@ class Store:
     def __init__(self, engine: Engine):
         self._engine = engine
         self._writer = engine.execution_options(writes=True)
+        # SQLite has one writer at a time, and lets the others try again and again, in no order.
+        one_writes = engine.dialect.name == "sqlite"
+        self._turn: AbstractContextManager = threading.Lock() if one_writes else nullcontext()
 
     @classmethod
     def open(cls, url: str) -> Store:
@@ -205,14 +213,14 @@ class Store:
         self._engine.dispose()
 
     @contextmanager
-    def _writing(self) -> Iterator[Session]:
+    def _writing(self) -> Iterator[Connection]:
         """A transaction that writes, committed at its end."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
-            yield session
+        with self._turn, self._writer.begin() as connection:
+            yield connection
 
     def _rows(self, query: Select) -> list[Any]:
-        with Session(self._engine) as session:
-            return list(session.execute(query).all())
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).all())
 
     def new_study(self, name: str, settings: dict[str, Any]) -> Study:
         """Begin a study.
@@ -222,15 +230,18 @@ class Store:
         Conflict
             If there is one of that name.
         """
-        row = StudyRow(
-            name=_text(name, "name"), settings=_json(settings, "settings"), created=time.time()
-        )
+        row = {
+            "name": _text(name, "name"),
+            "settings": _json(settings, "settings"),
+            "created": time.time(),
+        }
         try:
-            with self._writing() as session:
-                session.add(row)
+            with self._writing() as connection:
+                added = insert(StudyRow).values(row).returning(StudyRow.id)
+                number = connection.execute(added).scalar_one()
         except IntegrityError:
             raise Conflict(f"Expected name of a new study; got {name!r}, which there is.") from None
-        return _study(row)
+        return Study(number, **row)
 
     def study(self, name: str) -> Study | None:
         """The study of that name."""
@@ -238,7 +249,8 @@ class Store:
 
     def studies(self) -> list[Study]:
         """All studies, in the order in which they began."""
-        return [_study(row) for (row,) in self._rows(select(StudyRow).order_by(StudyRow.id))]
+        columns = [getattr(StudyRow, field.name) for field in fields(Study)]
+        return [Study(*row) for row in self._rows(select(*columns).order_by(StudyRow.id))]
 
     def enrol(
         self,
@@ -259,24 +271,26 @@ class Store:
             If there is no such study.
         """
         token = secrets.token_urlsafe(32)
-        row = ParticipantRow(
-            study_id=_whole(study_id, "study_id"),
-            arm=_text(arm, "arm"),
-            position=_whole(position, "position"),
-            enrolled=time.time(),
-            token=_digest(token),
-            applicant=_json(applicant, "applicant"),
-            key=_json(key, "key", list),
-            versions=_json(versions, "versions"),
-        )
+        row = {
+            "study_id": _whole(study_id, "study_id"),
+            "arm": _text(arm, "arm"),
+            "position": _whole(position, "position"),
+            "applicant": _json(applicant, "applicant"),
+            "key": _json(key, "key", list),
+            "versions": _json(versions, "versions"),
+            "enrolled": time.time(),
+        }
         try:
-            with self._writing() as session:
-                if session.get(StudyRow, study_id) is None:
+            with self._writing() as connection:
+                found = connection.scalar(select(StudyRow.id).where(StudyRow.id == study_id))
+                if found is None:
                     raise LookupError(f"Expected study_id of a study; got {study_id}.")
-                session.add(row)
+                more = {"token": _digest(token), "deleted": False}
+                added = insert(ParticipantRow).values(row | more).returning(ParticipantRow.id)
+                number = connection.execute(added).scalar_one()
         except IntegrityError:
             raise Conflict(f"Expected position to be free; got {position}, which is not.") from None
-        return _participant(row), token
+        return Participant(number, **row), token
 
     def by_token(self, token: str) -> Participant | None:
         """Whose link has this token."""
@@ -292,16 +306,16 @@ class Store:
 
     def _one(self, condition: Any) -> Participant | None:
         there = condition, ParticipantRow.deleted.is_(False)
-        found = self._rows(select(ParticipantRow).where(*there))
-        return _participant(found[0][0]) if found else None
+        found = self._rows(select(*_OF_PERSON).where(*there))
+        return Participant(*found[0]) if found else None
 
     def participants(self, study_id: int) -> list[Participant]:
         """Those of a study who were not deleted, by position."""
         if not _is_id(study_id):
             return []
         there = ParticipantRow.study_id == study_id, ParticipantRow.deleted.is_(False)
-        query = select(ParticipantRow).where(*there).order_by(ParticipantRow.position)
-        return [_participant(row) for (row,) in self._rows(query)]
+        query = select(*_OF_PERSON).where(*there).order_by(ParticipantRow.position)
+        return [Participant(*row) for row in self._rows(query)]
 
     def num_positions(self, study_id: int) -> int:
         """How many positions of a study are taken, those of deleted participants too."""
@@ -353,38 +367,23 @@ class Store:
         if not math.isfinite(at):
             raise ValueError(f"Expected at to be finite; got {at}.")
         _whole(participant_id, "participant_id")
-        row = EventRow(
-            participant_id=participant_id,
-            seq=_whole(seq, "seq"),
-            at=at,
-            kind=_text(kind, "kind"),
-            payload=_json(payload, "payload"),
-        )
+        _whole(seq, "seq")
+        row = {"at": at, "kind": _text(kind, "kind"), "payload": _json(payload, "payload")}
         try:
-            with self._writing() as session:
-                self._held(session, participant_id)
+            with self._writing() as connection:
+                _hold(connection, participant_id)
                 whose = EventRow.participant_id == participant_id
-                last = session.scalar(select(func.max(EventRow.seq)).where(whose))
+                last = connection.scalar(select(func.max(EventRow.seq)).where(whose))
                 there = 0 if last is None else last + 1
                 if seq > there:
                     raise ValueError(f"Expected seq of the next event, {there}; got {seq}.")
                 if seq == there:
-                    session.add(row)
-                    session.flush()
-                    return Event(seq, at, kind, row.payload)
+                    place = {"participant_id": participant_id, "seq": seq}
+                    connection.execute(insert(EventRow).values(place | row))
+                    return Event(seq, **row)
         except IntegrityError:
             pass
         raise Conflict(f"Expected seq of the next event; got {seq}, which there is.")
-
-    def _held(self, session: Session, participant_id: int) -> ParticipantRow:
-        """A participant whom nobody else changes until the transaction ends."""
-        whose = ParticipantRow.id == participant_id, ParticipantRow.deleted.is_(False)
-        row = session.scalar(select(ParticipantRow).where(*whose).with_for_update())
-        if row is None:
-            raise LookupError(
-                f"Expected participant_id of a participant; got {participant_id}, who is not there."
-            )
-        return row
 
     def counts(self, study_id: int) -> dict[str, dict[str, int]]:
         """How many people and answers there are in each arm.
@@ -431,12 +430,12 @@ class Store:
         """
         _whole(participant_id, "participant_id")
         whose = EventRow.participant_id == participant_id
-        with self._writing() as session:
-            self._held(session, participant_id)
+        with self._writing() as connection:
+            _hold(connection, participant_id)
             kinds = select(EventRow.kind, func.count()).where(whose).group_by(EventRow.kind)
-            remains = dict(session.execute(kinds).all())
-            session.execute(delete(EventRow).where(whose))
-            session.execute(
+            remains = dict(connection.execute(kinds).all())
+            connection.execute(delete(EventRow).where(whose))
+            connection.execute(
                 update(ParticipantRow)
                 .where(ParticipantRow.id == participant_id)
                 .values(
@@ -475,13 +474,23 @@ class Store:
 
     def note_login(self, ok: bool, where: str) -> None:
         """Note an attempt at the researcher's password, from some address."""
-        with self._writing() as session:
-            session.add(LoginRow(at=time.time(), ok=bool(ok), place=_text(where, "where")))
+        row = {"at": time.time(), "ok": bool(ok), "place": _text(where, "where")}
+        with self._writing() as connection:
+            connection.execute(insert(LoginRow).values(row))
 
     def recent_failures(self, seconds: float) -> int:
         """How many attempts failed in the last seconds."""
         recent = LoginRow.at > time.time() - seconds, LoginRow.ok.is_(False)
         return int(self._rows(select(func.count()).select_from(LoginRow).where(*recent))[0][0])
+
+
+def _hold(connection: Connection, participant_id: int) -> None:
+    """Let nobody else change a participant until the transaction ends."""
+    whose = ParticipantRow.id == participant_id, ParticipantRow.deleted.is_(False)
+    if connection.scalar(select(ParticipantRow.id).where(*whose).with_for_update()) is None:
+        raise LookupError(
+            f"Expected participant_id of a participant; got {participant_id}, who is not there."
+        )
 
 
 def _add(counts: dict[str, int], kind: str, events: int, people: int) -> None:

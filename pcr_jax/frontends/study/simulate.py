@@ -35,6 +35,7 @@ _PAGES = 300  # that somebody looks at before they give up
 _PATIENCE = 60.0  # seconds in which a server that fails is tried again
 _WAIT = 0.5  # seconds between
 _DONE = "done"
+_WAITING = "waiting"  # the step of the page while a server gets ready
 
 
 class Field(NamedTuple):
@@ -273,7 +274,12 @@ class _Visitor:
                 self.failed(f"{type(error).__name__}: {error}", until)
             else:
                 if not failed and response.status_code < 400:
-                    return Page(response.text), f"{response.url}", straight
+                    page = Page(response.text)
+                    if page.step != _WAITING:
+                        return page, f"{response.url}", straight
+                    time.sleep(_WAIT)
+                    method, url, sent, straight = "GET", f"{response.url}", None, False
+                    continue
                 said = f"{response.status_code} of {_masked(f'{response.url}')}"
                 if not failed:
                     raise ValueError(f"{said}: {Page(response.text).text[:300]}")

@@ -330,6 +330,8 @@ def question(visit: Visiting) -> Response:
     """The next question."""
     if not visit.is_in("consented", "profile", without=("planned", "withdrawn")):
         return _to("/")
+    if (response := _not_ready(visit)) is not None:
+        return response
     following, asked = visit.run(lambda own: (own.following(), own.question()))
     if following is not None:
         try:
@@ -338,6 +340,15 @@ def question(visit: Visiting) -> Response:
             return _to("/")
         asked = visit.run(lambda conversation: conversation.question())
     return _to("/") if asked is None else _question(visit, asked)
+
+
+def _not_ready(visit: Visit) -> Response | None:
+    """A page that goes on by itself, until the program has warmed up."""
+    if visit.site.engine.ready.is_set():
+        return None
+    response = visit.page("waiting")
+    response.headers["Refresh"] = "2"
+    return response
 
 
 def _question(visit: Visit, asked: Any, status: int = 200, **content: Any) -> Response:
@@ -435,6 +446,8 @@ def understood(visit: Visiting) -> Response:
     """What the answers taught."""
     if not visit.is_in("profile", without=("withdrawn",)):
         return _to("/")
+    if (response := _not_ready(visit)) is not None:
+        return response
     stage, found = visit.run(lambda own: (own.stage, own.understood()))
     visit.viewed("understood")
     features = visit.site.engine.task.features
@@ -455,6 +468,8 @@ def what_if(visit: Visiting) -> Response:
     """Sliders, and what would follow."""
     if not visit.is_in("profile", without=("withdrawn",)):
         return _to("/")
+    if (response := _not_ready(visit)) is not None:
+        return response
     tried = visit.last("whatif")
     return _what_if(visit, {} if tried is None else tried.payload["values"])
 

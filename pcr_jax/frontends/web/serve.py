@@ -9,6 +9,8 @@ import secrets
 import socket
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from fastapi import FastAPI
 
+    from pcr_jax.frontends.engine import Engine
     from pcr_jax.frontends.store.store import Store
     from pcr_jax.frontends.study.settings import StudySettings
     from pcr_jax.task import Task
@@ -181,22 +184,12 @@ class _Served:
 
 def worker() -> FastAPI:
     """The application of one process, ready to answer."""
-    from rich.console import Console
-
     from pcr_jax.frontends.engine import Engine
     from pcr_jax.frontends.web.app import Settings, create_app
 
     served = _served(**json.loads(os.environ[_ARGUMENTS]))
     engine = Engine(served.store, served.task, served.settings.arms)
-    console = Console(highlight=False, file=sys.stderr)
-    with console.status("Getting ready") as status:
-
-        def report(said: str) -> None:
-            status.update(f"Getting ready: {said}")
-            if not console.is_terminal:
-                console.print(f"Getting ready: {said}", markup=False)
-
-        engine.warm_up(report)
+    threading.Thread(target=_warm_up, args=(engine,), daemon=True).start()
     settings = Settings(
         study=served.study.id,
         title=served.settings.title,
@@ -204,6 +197,23 @@ def worker() -> FastAPI:
         enrol=None if served.rows is None else served.enrol,
     )
     return create_app(served.store, engine, settings)
+
+
+def _warm_up(engine: Engine) -> None:
+    """Get ready while people read the first pages, and say how far that is."""
+    began = time.monotonic()
+
+    def report(said: str) -> None:
+        print(f"Getting ready: {said}", file=sys.stderr, flush=True)
+
+    try:
+        engine.warm_up(report)
+    except Exception as error:  # what asks next will say more
+        report(f"failed ({error})")
+        engine.ready.set()
+        return
+    seconds = time.monotonic() - began
+    print(f"Ready for questions, after {seconds:.0f} s.", file=sys.stderr, flush=True)
 
 
 def _served(task: str | None, study: str | None, database: str | None) -> _Served:
