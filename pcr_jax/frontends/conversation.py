@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -225,7 +225,7 @@ class Conversation:
         if self._session is None:
             task = self.task
             if self.profile is not None:
-                limits = {c: tuple(ends) for c, ends in self.profile["limits"].items()}
+                limits = self._entries(self.profile["limits"])
                 own = {"locked": self.profile["locked"], "weights": self.profile["weights"]}
                 task = task.personal(**own, limits=limits)
             settings = {"design": self._telling, "max_questions": self.terms.max_questions}
@@ -481,12 +481,20 @@ class Conversation:
             See `Task.personal`.
         """
         limits, weights = dict(limits or {}), dict(weights or {})
-        self.task.personal(locked=tuple(locked), limits=limits, weights=weights)
+        self.task.personal(locked=tuple(locked), limits=self._entries(limits), weights=weights)
         return {
             "locked": list(locked),
             "limits": {column: list(map(float, ends)) for column, ends in limits.items()},
             "weights": {column: float(weight) for column, weight in weights.items()},
             "was": self.profile,
+        }
+
+    def _entries(self, limits: Mapping[Any, Sequence[float]]) -> dict[Any, tuple]:
+        """Limits in numbers as `Task.personal` takes them: levels by their names."""
+        names = {c: getattr(f, "names", None) for c, f in self.task.features.items()}
+        return {
+            column: tuple(names[column][round(end)] if names[column] else end for end in ends)
+            for column, ends in limits.items()
         }
 
     def taken_back(self) -> dict[str, Any]:

@@ -8,7 +8,14 @@ import httpx
 import pytest
 
 from pcr_jax.frontends.web import participant as pages
-from pcr_jax.frontends.web.app import Settings, create_app, sentence, slider_ends
+from pcr_jax.frontends.web.app import (
+    Settings,
+    create_app,
+    grouped,
+    sentence,
+    slider_ends,
+    unwrapped,
+)
 from pcr_jax.frontends.web.drawing import band, picture
 from tests.frontends import fakes
 from tests.frontends.serving import Browser, serving
@@ -407,6 +414,19 @@ def test_a_slider_stops_at_what_is_so_now():
     assert slider_ends(control(2370.0, limits=(3000.0, 4000.0))) == (2370.0, 4000.0)
 
 
+def test_a_letter_is_as_wide_as_the_page():
+    letter = "Dear ann,\n\nyou asked\nmuch.\n\nDo:\n  - this.\n  - that.\nThen\nmore.\n"
+    assert unwrapped(letter).split("\n") == [
+        *("Dear ann,", "", "you asked much.", "", "Do:", "  - this.", "  - that.", "Then more."),
+    ]
+
+
+def test_prices_that_are_the_same_are_told_once():
+    price = [{"level": level, "sentence": s} for level, s in ((0.5, "a"), (0.8, "b"), (0.9, "b"))]
+    assert grouped(price) == [price[0], price[2]]
+    assert grouped([]) == []
+
+
 def test_lines_go_around_what_is_between():
     nodes = [
         {"x": 150 * k, "y": 25, "half": 60, "name": "n" * 40, "acted": False, "column": k}
@@ -417,7 +437,7 @@ def test_lines_go_around_what_is_between():
     effects = [SimpleNamespace(cause=0, effect=1, middle=2.0, change="falls by 1")]
     found = picture({"nodes": nodes, "lines": lines}, effects)
     assert [line["kind"] for line in found["lines"]] == ["down", "none", "none"]
-    assert all(len(line) <= 17 for node in found["nodes"] for line in node["lines"])
+    assert all(len(line) <= 15 for node in found["nodes"] for line in node["lines"])
     assert len(found["nodes"][0]["lines"]) <= 2
     middle = found["nodes"][1]
     numbers = [

@@ -91,6 +91,8 @@ class Site:
             "written": written,
             "shorn": lambda number: written(number).replace(",", ""),
             "slider_ends": slider_ends,
+            "unwrapped": unwrapped,
+            "grouped": grouped,
         }
         for path in _STATIC.iterdir():
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -132,6 +134,29 @@ def slider_ends(control: Any) -> tuple[float, float]:
     low, high = control.limits or (control.low, control.high)
     low, high = min(low, control.now), max(high, control.now)
     return (low + (control.now - low) % control.step if control.step else low), high
+
+
+def unwrapped(letter: str) -> str:
+    """A letter whose lines end where paragraphs and points do."""
+    lines: list[str] = []
+    for line in letter.splitlines():
+        point = line.lstrip().startswith("- ")
+        goes_on = lines and lines[-1] and line and not point
+        if goes_on and not lines[-1].lstrip().startswith("- "):
+            lines[-1] += f" {line}"
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def grouped(price: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Prices of certainty, of several that are the same the one that is most sure."""
+    kept: list[dict[str, Any]] = []
+    for one in price:
+        if kept and kept[-1]["sentence"] == one["sentence"]:
+            kept.pop()
+        kept.append(one)
+    return kept
 
 
 async def _by_place(request: Request) -> None:

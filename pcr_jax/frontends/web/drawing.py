@@ -8,7 +8,7 @@ from typing import Any
 _WIDTH, _HEIGHT, _HALF, _TALL = 158, 92, 70, 21  # a node's place, half its width and height
 _GAP, _ASIDE = 26, 22  # between the ends of lines, and beside all nodes
 _ACROSS = 2  # nodes beside each other
-_LETTERS = 17  # of a line in a node
+_LETTERS = 15  # of a line in a node
 _BAND, _EDGE = 300, 10  # the width of a band's picture, and of its margins
 
 
