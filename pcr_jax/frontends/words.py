@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from pcr_jax.actions import Action
-from pcr_jax.features import Feature, as_written, plain
+from pcr_jax.features import Feature, as_written, counted, plain
 from pcr_jax.inference import Posteriors
 from pcr_jax.scm import SCM
 from pcr_jax.task import Task
@@ -186,8 +186,7 @@ def _counted(value: float, feature: Feature, places: int) -> str:
         return f"{number} of the way from {feature.shown(0)} to {feature.shown(1)}"
     if feature.kind in ("levels", "nominal"):
         return f"{number} level{'s' * (number != '1')}"
-    unit = getattr(feature, "unit", None)
-    return f"{number} {unit}" if unit else number
+    return counted(number, getattr(feature, "unit", None))
 
 
 def _expected(spread: Spread, feature: Feature, places: int) -> str:
