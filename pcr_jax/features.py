@@ -6,6 +6,7 @@ order; categories are too, in no order: a code that no arithmetic is to be done 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -38,6 +39,14 @@ def plain(value: Any, places: int | None = None) -> str:
     text = whole + point + part.rstrip("0") if point else whole
     text = text.rstrip(".")
     return "0" if text == "-0" else text
+
+
+def counted(number: str, unit: str | None) -> str:
+    """A number and what it counts: ``"300 euros"``, ``"1 euro"``."""
+    if unit is None:
+        return number
+    single = number.lstrip("+-") == "1" and re.search(r"[^isu]s$", unit)
+    return f"{number} {unit[:-1] if single else unit}"
 
 
 def _shortest(value: float) -> str:
@@ -272,7 +281,7 @@ class Real(_Directed):
 
     def shown(self, code):
         """See `Feature.shown`."""
-        return plain(as_written(code)) + (f" {self.unit}" if self.unit else "")
+        return counted(plain(as_written(code)), self.unit)
 
     def change(self, now, then, column):
         """See `Feature.change`."""
@@ -282,7 +291,7 @@ class Real(_Directed):
         if self.step is not None:
             places = max(places, decimals(now))
         begin, end = round(now, places), round(then, places)
-        by = f"{plain(abs(end - begin), places)}{f' {self.unit}' if self.unit else ''}"
+        by = counted(plain(abs(end - begin), places), self.unit)
         name = self.name(column)
         return f"{verb} your {name} by {by}, from {plain(begin, places)} to {plain(end, places)}"
 

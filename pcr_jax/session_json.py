@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -181,9 +181,14 @@ def has_parts(value: Any, parts: set[str], where: str) -> None:
         _refuse(f"with {sorted(parts)} in {where}", came)
 
 
+@cache
+def _version(name: str) -> str:
+    return version(name)
+
+
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
-    return {name: version(name) for name in ("pcr-jax", "jax", "numpyro")}
+    return {name: _version(name) for name in ("pcr-jax", "jax", "numpyro")}
 
 
 def of_key(key: Array) -> dict[str, Any]:

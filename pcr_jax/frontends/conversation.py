@@ -42,7 +42,7 @@ from pcr_jax.session_json import versions
 from pcr_jax.surrogates import Surrogate
 from pcr_jax.task import Task, TaskPlan, TaskSession
 from pcr_jax.task.people import person_of, worlds_of
-from pcr_jax.task.report import drawing
+from pcr_jax.task.report import drawing, in_cases
 
 DOTS = 20
 """In which a chance is drawn."""
@@ -106,11 +106,6 @@ def digest(posteriors: Posteriors) -> str:
     for draws in (posteriors.draws, posteriors.unknowns):
         found.update(np.ascontiguousarray(draws).tobytes())
     return found.hexdigest()
-
-
-def in_words(share: float) -> str:
-    """A probability as people are told it, never more than it is."""
-    return f"in {math.floor(100 * share)} of 100 cases"
 
 
 class Conversation:
@@ -491,7 +486,10 @@ class Conversation:
 
     def _entries(self, limits: Mapping[Any, Sequence[float]]) -> dict[Any, tuple]:
         """Limits in numbers as `Task.personal` takes them: levels by their names."""
-        names = {c: getattr(f, "names", None) for c, f in self.task.features.items()}
+        names: dict[Any, Any] = {
+            column: getattr(feature, "names", None)
+            for column, feature in self.task.features.items()
+        }
         return {
             column: tuple(names[column][round(end)] if names[column] else end for end in ends)
             for column, ends in limits.items()
@@ -575,7 +573,7 @@ class Conversation:
         told = TaskPlan(self.personal, self.row, ([advice],), self.terms.level, None, {})
         favourable = bool(person.margin(self.x[0][None])[0] >= 0)
         said = tuple(told.consequences(0, advice))
-        return Outcome(favourable, share, in_words(share), math.floor(DOTS * share), said, cost)
+        return Outcome(favourable, share, in_cases(share), math.floor(DOTS * share), said, cost)
 
     def plans(self) -> Plans:
         """What the person is recommended, as things stand. It computes."""
@@ -617,7 +615,7 @@ class Conversation:
             tuple(plan.consequences(0, advice)) if some else (),
             sentence,
             share,
-            None if share is None else in_words(share),
+            None if share is None else in_cases(share),
             0 if share is None else math.floor(DOTS * share),
             _finite(advice.cost),
             advice.status.name,

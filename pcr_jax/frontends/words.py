@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pcr_jax.actions import Action
-from pcr_jax.features import Feature, as_written, plain
+from pcr_jax.features import Feature, as_written, counted, plain
 from pcr_jax.inference import Posteriors
 from pcr_jax.scm import SCM
 from pcr_jax.task import Task
@@ -37,7 +36,8 @@ class Spread(NamedTuple):
 
 
 @jax.jit
-def _effects(scms, x, action):
+def _effects(scms, x, node, shift):
+    action = Action.shift_node(node, shift, len(x))
     return jax.vmap(lambda scm: scm.counterfactual(x, action) - x)(scms)
 
 
@@ -61,9 +61,7 @@ def effects_of(scms: SCM, x: np.ndarray, node: int, shift: float) -> np.ndarray:
         Shape (draws, d), natural units; not rounded or kept in the features' ranges. NaN of an SCM
         that is not known.
     """
-    return np.asarray(
-        _effects(scms, x, Action.shift_node(jnp.asarray(node), jnp.asarray(shift), len(x)))
-    )
+    return np.asarray(_effects(scms, x, node, shift))
 
 
 def taught_sentence(
@@ -188,8 +186,7 @@ def _counted(value: float, feature: Feature, places: int) -> str:
         return f"{number} of the way from {feature.shown(0)} to {feature.shown(1)}"
     if feature.kind in ("levels", "nominal"):
         return f"{number} level{'s' * (number != '1')}"
-    unit = getattr(feature, "unit", None)
-    return f"{number} {unit}" if unit else number
+    return counted(number, getattr(feature, "unit", None))
 
 
 def _expected(spread: Spread, feature: Feature, places: int) -> str:

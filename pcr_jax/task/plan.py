@@ -12,7 +12,7 @@ import pandas as pd
 
 from pcr_jax.actions import set_name
 from pcr_jax.batching import take
-from pcr_jax.features import Feature, as_written, plain
+from pcr_jax.features import Feature, as_written, counted, plain
 from pcr_jax.recourse.mixed import Advice
 from pcr_jax.recourse.plan import PlanStatus, checked_levels, share_variance
 from pcr_jax.scm import SCM
@@ -260,4 +260,4 @@ def _shown(feature: Feature, code: float, scale: float) -> str:
         return feature.shown(float(code))
     places = 2 - int(np.floor(np.log10(scale)))
     unit = getattr(feature, "unit", None)
-    return plain(as_written(code), places) + (f" {unit}" if unit else "")
+    return counted(plain(as_written(code), places), unit)

@@ -74,14 +74,20 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 78)
 
 
+def in_cases(share: float) -> str:
+    """A probability that was found by draws, as people are told it: never more than it is."""
+    if share >= 1:
+        return "in more than 99 of 100 cases"
+    return f"in {math.floor(100 * share)} of 100 cases"
+
+
 def _worth(plan: TaskPlan, advice: Advice) -> str:
     """How sure it is that it is enough."""
     if plan.level is None:
         return "By what is believed of you, this is enough; how sure it is was not worked out."
-    share = math.floor(100 * advice.p_valid)
     less = advice.status == PlanStatus.not_likely
     wanted = f", less than the {100 * plan.level:g} % that were asked for" if less else ""
-    return f"By what is known of you, this is enough in {share} of 100 cases{wanted}."
+    return f"By what is known of you, this is enough {in_cases(advice.p_valid)}{wanted}."
 
 
 def report(plan: TaskPlan, row: int) -> Report:
