@@ -12,7 +12,7 @@ from sklearn.impute import SimpleImputer
 
 import pcr_jax as pcr
 from pcr_jax.fitting.designs import Design
-from pcr_jax.fitting.regressions import noise_of
+from pcr_jax.fitting.regressions import fit_number, noise_of
 
 LEVELS, NOMINAL = SimpleNamespace(kind="levels"), SimpleNamespace(kind="nominal")
 
@@ -208,3 +208,18 @@ TABLE = rows_of(LIN, 30)
 def test_misuse_names_the_argument(change, error, message):
     with pytest.raises(error, match=message):
         pcr.fit_scm(**{"data": TABLE, "graph": LIN.graph} | change)
+
+
+def test_it_is_not_too_sure_of_what_is_steep_in_one_place_and_level_elsewhere():
+    scm = pcr.library.anm()  # X2 is a logistic function of X1
+    beyond = []
+    for seed in range(4):
+        rows = np.asarray(scm.sample(jax.random.key(seed), 250), float)
+        draws = fit_number(rows[:, :1], (0,), rows[:, 1], True, False).draws
+        f = draws(np.random.default_rng(0), 300)
+        x = jnp.asarray(np.quantile(rows[:, 0], np.linspace(0.02, 0.98, 40)), float)[:, None]
+        curves = np.asarray(jax.vmap(lambda c, f=f, x=x: f.function(c, x))(f.coefficients))
+        truth = np.asarray(scm.mechanisms[1].assign(x, jnp.zeros(40)))
+        rises, true_rises = (c[..., 20:] - c[..., :20] for c in (curves, truth))
+        beyond.append(np.abs(true_rises - rises.mean(0)) > 2 * rises.std(0))
+    assert np.mean(beyond) < 0.12

@@ -12,9 +12,10 @@ from scipy.interpolate import BSpline
 from pcr_jax._extras import extra
 from pcr_jax.mechanisms.sums import Sum
 
-# Splines have knots at these quantiles, and so many standard deviations beyond all values: how they
-# go on where nobody was seen is not known, and the posterior is to say so.
-_QUANTILES, _BEYOND = (0.05, 0.275, 0.5, 0.725, 0.95), 0.75
+# Splines have knots at quantiles, as many as the values allow, and so many standard deviations
+# beyond all values: how they go on where nobody was seen is not known, and the posterior is to say
+# so. With few knots it is too sure of what is steep in one place and level elsewhere.
+_QUANTILES, _BEYOND = (np.linspace(0.03, 0.97, 9), np.linspace(0.05, 0.95, 5)), 0.75
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,15 @@ class _Levels:
 
 
 class _Spline(_Line):
-    """A line, a parabola and a cubic B-spline; all go on as lines beyond the spline's ends."""
+    """A line, a parabola and a cubic B-spline; all go on as lines beyond the spline's ends.
 
-    kinds = (0, 1, *[2] * (len(_QUANTILES) + 3))
+    Weights are of the steps between the spline's neighbouring coefficients, so that they are about
+    as large wherever it bends.
+    """
+
+    @property
+    def kinds(self):
+        return (0, 1, *[2] * len(self.steps))
 
     def __init__(self, x, knots, middle, unit):
         super().__init__(middle, unit)
@@ -58,18 +65,21 @@ class _Spline(_Line):
         grid = np.linspace(knots[0], knots[-1], 50)
         basis = transformer.transform(grid[:, None])
         parabola = np.linalg.lstsq(basis, ((grid - middle) / unit) ** 2)[0]
-        vars(self).update(transformer=transformer, parabola=parabola, knots=knots)
+        steps = np.tril(np.ones((basis.shape[1] - 1,) * 2))  # the last coefficient is 0
+        steps /= np.sqrt(len(steps) / 2)
+        vars(self).update(transformer=transformer, parabola=parabola, knots=knots, steps=steps)
 
     def columns(self, x):
         basis = self.transformer.transform(x[:, None])
         # One less than all, which add up to 1.
-        return np.column_stack([super().columns(x), basis @ self.parabola, basis[:, :-1]])
+        spline = basis[:, :-1] @ self.steps
+        return np.column_stack([super().columns(x), basis @ self.parabola, spline])
 
     def numbers(self, weights):
         """Lower end, width, knots, powers and changes; (..., 1), ..., (..., m)."""
         knots, shape = self.knots, weights.shape[:-1]
         low, width = knots[0], knots[-1] - knots[0]
-        own = np.concatenate([weights[..., 2:], np.zeros((*shape, 1))], -1)
+        own = np.concatenate([weights[..., 2:] @ self.steps.T, np.zeros((*shape, 1))], -1)
         own = np.moveaxis(own + weights[..., 1:2] * self.parabola, -1, 0)
         curve = BSpline(self.transformer.bsplines_[0].t, own, 3)
         powers = [np.asarray(curve(low, k)) * width**k / k for k in (1, 2)]
@@ -78,6 +88,11 @@ class _Spline(_Line):
         places.append(np.broadcast_to((knots[1:-1] - low) / width, (*shape, len(knots) - 2)))
         bends = [power[..., None] for power in (*powers, third[0])]
         return [*places, *bends, np.moveaxis(np.diff(third, axis=0), 0, -1)]
+
+
+def _apart(x: np.ndarray, quantiles: np.ndarray) -> bool:
+    """Whether there are values enough for a knot at each."""
+    return len(np.unique(np.quantile(x, quantiles))) == len(quantiles) and np.ptp(x) > 0
 
 
 class Design:
@@ -92,12 +107,18 @@ class Design:
         unit = np.where(unit > 0, unit, 1.0)
         self.levels, self.middle, self.unit = levels, middle, unit
         self.parts: list[Any] = []
+        each = [p for p, num in enumerate(levels) if not num]
+        quantiles = next(
+            (some for some in _QUANTILES if all(_apart(parents[:, p], some) for p in each)),
+            _QUANTILES[-1],
+        )
+        self.num_knots = len(quantiles)
         for x, num, *of_line in zip(parents.T, levels, middle, unit, strict=True):
             far = _BEYOND * of_line[1]
-            knots = np.unique([x.min() - far, *np.quantile(x, _QUANTILES), x.max() + far])
             if num:
                 self.parts.append(_Levels(num))
-            elif curved and len(knots) == 2 + len(_QUANTILES):
+            elif curved and _apart(x, quantiles):
+                knots = np.array([x.min() - far, *np.quantile(x, quantiles), x.max() + far])
                 self.parts.append(_Spline(x, knots, *of_line))
             else:
                 self.parts.append(_Line(*of_line))
@@ -109,7 +130,7 @@ class Design:
     def function(self) -> Sum:
         """Of coefficients and parents."""
         bent = tuple(p for p, part in enumerate(self.parts) if isinstance(part, _Spline))
-        return Sum(self.levels, bent, len(_QUANTILES) if bent else 0, tuple(self.products))
+        return Sum(self.levels, bent, self.num_knots if bent else 0, tuple(self.products))
 
     @property
     def kinds(self) -> np.ndarray:
