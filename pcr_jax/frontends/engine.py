@@ -143,24 +143,28 @@ class Engine:
                     one.future.set_result(posteriors)
 
     def warm_up(self, report: Callable[[str], None]) -> None:
-        """Compile all that participants will wait for, by a conversation of each arm with nobody.
+        """Compile what participants wait for, by conversations of each arm with nobody.
 
-        Then the engine is ``ready``.
+        Then the engine is ``ready``; what is left is compiled for the first who answers by a range.
 
         Parameters
         ----------
         report : callable
             Told what is done next.
         """
-        for terms in dict.fromkeys(self.arms.values()):
-            self._rehearse(terms, report)
+        report("what the table teaches")
+        arms = list(dict.fromkeys(self.arms.values()))
+        for terms in arms:
+            self._rehearse(terms, report, 0.0)
         self.ready.set()
+        for terms in arms:
+            self._rehearse(terms, lambda said: report(f"{said}, of ranges"), 1.0)
 
-    def _rehearse(self, terms: Terms, report: Callable[[str], None]) -> None:
+    def _rehearse(self, terms: Terms, report: Callable[[str], None], half_width: float) -> None:
+        """One conversation, whose answers are ranges if they have a ``half_width``."""
         rows = self.task.data.iloc[:50]
         refused = rows[~self.task.check(rows).favourable.to_numpy(bool)]
         row = (refused if len(refused) else rows).iloc[[0]]
-        report("what the table teaches")
         talk = self._talk(row, terms, jax.random.key(0))
 
         def happens(kind: str, payload: dict[str, Any]) -> None:
@@ -168,20 +172,20 @@ class Engine:
 
         happens("consented", {})
         happens("profile", talk.profiled())
-        for said in ("questions", "what answers teach"):
-            report(said)
-            following = talk.following()
-            if following is None or following[0] != "asked":
-                break
+        report("questions")
+        while (following := talk.following()) is not None and following[0] == "asked":
             happens(*following)
             question = talk.question()
             assert question is not None
+            told = {"number": question.number, "typed": {}}
             values = {f"{effect.column}": effect.now for effect in question.effects}
-            widths: dict[str, float] = {}
-            told = {"number": question.number, "typed": {}, "values": values, "half_width": widths}
-            happens("answered", told)
-        report("what is understood")
+            widths = dict.fromkeys(values, half_width) if half_width else {}
+            happens("answered", {**told, "values": values, "half_width": widths})
+            if question.kind == "effect":
+                break
+        report("what answers teach")
         talk.following()
+        report("what is understood")
         talk.understood()
         talk.what_if({})
         report("plans")

@@ -164,7 +164,7 @@ def test_an_engine_gathers_what_waits(task):
     said = []
     engine.warm_up(said.append)
     assert engine.ready.is_set()
-    assert said[-1] == "plans"
+    assert said[-1] == "plans, of ranges"
     found = {}
 
     def go_on(n):

@@ -204,16 +204,20 @@ def _warm_up(engine: Engine) -> None:
     began = time.monotonic()
 
     def report(said: str) -> None:
-        print(f"Getting ready: {said}", file=sys.stderr, flush=True)
+        if not engine.ready.is_set():
+            print(f"Getting ready: {said}", file=sys.stderr, flush=True)
 
+    def say_when_ready() -> None:
+        engine.ready.wait()
+        seconds = time.monotonic() - began
+        print(f"Ready for questions, after {seconds:.0f} s.", file=sys.stderr, flush=True)
+
+    threading.Thread(target=say_when_ready, daemon=True).start()
     try:
         engine.warm_up(report)
     except Exception as error:  # what asks next will say more
-        report(f"failed ({error})")
+        print(f"Getting ready failed: {error}", file=sys.stderr, flush=True)
         engine.ready.set()
-        return
-    seconds = time.monotonic() - began
-    print(f"Ready for questions, after {seconds:.0f} s.", file=sys.stderr, flush=True)
 
 
 def _served(task: str | None, study: str | None, database: str | None) -> _Served:
