@@ -26,6 +26,12 @@ def user_keys(key: Array, num_users: int) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_users))
 
 
+@jax.jit
+def fold_in_each(keys: Array, data: int) -> Array:
+    """Users' keys (num_users,) for one of several purposes."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+
+
 # One program each, in place of an operation for every leaf.
 _padded = jax.jit(take)
 _first = jax.jit(lambda tree, number: take(tree, slice(number)), static_argnums=1)

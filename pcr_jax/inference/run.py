@@ -17,7 +17,7 @@ from jax import Array
 
 from pcr_jax import _checks
 from pcr_jax._nans import nan_is_a_value
-from pcr_jax.batching import chunks_of, take, user_keys
+from pcr_jax.batching import chunks_of, fold_in_each, take, user_keys
 from pcr_jax.history import History, check_history
 from pcr_jax.inference.chunks import CHUNK, at_once, on_all_devices
 from pcr_jax.inference.mixing import MAX_RHAT, rank_rhat
@@ -61,7 +61,7 @@ class _Inference(Starting):
     def sample(self, keys, users, starts) -> Iterator[np.ndarray]:
         """Sample the users, yielding those that are done."""
         if self.earlier is not None and hasattr(self.sampler, "resumes"):
-            k_resume = jax.vmap(partial(jax.random.fold_in, data=3))(keys)
+            k_resume = fold_in_each(keys, 3)
             resumed, points = self.resumed(k_resume, users)
             yield from self.sample_chunks(keys[resumed], users[resumed], points)
             left = np.setdiff1d(np.arange(len(users)), resumed)
@@ -209,7 +209,7 @@ def _sampled(
     for group, _ in chunks_of(np.arange(num_users), max(_GROUP, on_all_devices(CHUNK))):
         ready, starts = run.starts(keys.search, keys.users[group], group)
         report(len(group) - len(ready))
-        k_run = jax.vmap(partial(jax.random.fold_in, data=2))(keys.users[group[ready]])
+        k_run = fold_in_each(keys.users[group[ready]], 2)
         for done in run.sample(k_run, group[ready], starts):
             report(len(done))
     return run
@@ -219,8 +219,13 @@ def _prior_draws(key: Array, surrogate: Surrogate) -> np.ndarray | None:
     """Draws of any user's prior; None if users have priors of their own."""
     if surrogate.prior.batch_shape:
         return None
+    return np.asarray(_from_prior(key, surrogate))
+
+
+@jax.jit
+def _from_prior(key, surrogate):
     unit = jax.random.uniform(key, (_NUM_PRIOR, len(surrogate.names)))
-    return np.asarray(surrogate.prior.from_unit(unit))
+    return surrogate.prior.from_unit(unit)
 
 
 def _info(key: Array, run: _Inference, seconds: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pcr_jax.batching import chunks_of, over_devices, take, width
+from pcr_jax.batching import chunks_of, fold_in_each, over_devices, take, width
 from pcr_jax.inference.chunks import CHUNK, at_once, on_all_devices, run_chunk
 from pcr_jax.inference.cover import seek
 from pcr_jax.inference.samplers import Samples, Smc
@@ -213,7 +213,7 @@ class Starting:
 
     def starts(self, key, keys, users) -> tuple[np.ndarray, np.ndarray]:
         """Which of the users can be sampled, and their starting points; settles the others."""
-        k_search, k_temper = (jax.vmap(partial(jax.random.fold_in, data=i))(keys) for i in (0, 1))
+        k_search, k_temper = (fold_in_each(keys, i) for i in (0, 1))
         wanted = self.sampler.num_starts
         shape = (len(users), max(wanted, 1), self.dim)
         none = np.zeros(shape, self.dtype), np.zeros(len(users), int), np.zeros(len(users), bool)
