@@ -86,7 +86,7 @@ def judged(posteriors: Posteriors) -> Fit:
     model = for_users(surrogate, num_users), history, _keys(posteriors)
     weights = None
     for users, padded in chunks_of(np.flatnonzero(told), _USERS * width()):
-        found = _compared(posteriors.likelihood, *take(model, padded))
+        found = _compared(posteriors.likelihood, *take(model, padded), len(users))
         log_odds, own = (np.asarray(leaf)[: len(users)] for leaf in found)
         if weights is None:
             weights = np.zeros((num_users, *own.shape[1:]), own.dtype)
@@ -96,8 +96,11 @@ def judged(posteriors: Posteriors) -> Fit:
 
 
 @jax.jit
-def _compared(likelihood, surrogates, histories, keys):
-    """Of each user the logarithm of the Bayes factor, and weights of the expanded surrogate."""
+def _compared(likelihood, surrogates, histories, keys, num):
+    """Of each user the logarithm of the Bayes factor, and weights of the expanded surrogate.
+
+    What is beyond the first ``num`` users is padding, whose numbers have no meaning.
+    """
 
     def one(surrogate, history, key):
         def filtered(share, key):
@@ -115,7 +118,22 @@ def _compared(likelihood, surrogates, histories, keys):
         log_odds = jnp.subtract(*jax.nn.logsumexp(found[1], -1)[::-1])
         return log_odds, _normal(k_draw, mean, covariance)
 
-    return jax.lax.map(lambda user: one(*user), (surrogates, histories, keys), batch_size=width())
+    size, users = width(), (surrogates, histories, keys)
+
+    def some(i):
+        at = partial(jax.lax.dynamic_slice_in_dim, start_index=i * size, slice_size=size)
+        return jax.vmap(one)(*jax.tree.map(at, users))
+
+    def together(i, found):
+        def put(into, new):
+            return jax.lax.dynamic_update_slice_in_dim(into, new, i * size, 0)
+
+        return jax.tree.map(put, found, some(i))
+
+    nothing = jax.tree.map(
+        lambda leaf: jnp.zeros((len(keys), *leaf.shape[1:]), leaf.dtype), jax.eval_shape(some, 0)
+    )
+    return jax.lax.fori_loop(0, -(-num // size), together, nothing)
 
 
 def _normal(key, mean, covariance):
