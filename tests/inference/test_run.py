@@ -15,6 +15,7 @@ from numpyro.diagnostics import effective_sample_size
 from problems import history_of
 
 import pcr_jax as pcr
+from pcr_jax.batching import take
 from pcr_jax.history import History
 from pcr_jax.inference import (
     PosteriorStatus,
@@ -22,6 +23,7 @@ from pcr_jax.inference import (
     Zeus,
     chunks,
     infer,
+    infer_each,
     posterior_scms,
     read_netcdf,
     search_prior,
@@ -550,3 +552,38 @@ def test_another_box_is_no_other_program():
     compiled = [program._cache_size() for program in programs]
     infer(KEY, linear_surrogate(GRAPH, low=-2.0, noise_mean=[0.1, 0, 0]), history, LIKELIHOOD)
     assert [program._cache_size() for program in programs] == compiled
+
+
+def test_users_with_keys_of_their_own_are_as_alone():
+    """Whatever the unit: divisions by a scale do not depend on who else is there."""
+    graph = pcr.library.m1().graph
+    surrogate = pcr.linear_surrogate(graph, scale=jnp.array([0.3, 7.0, 1e3]))
+    rng = np.random.default_rng(0)
+    answer = rng.normal(size=(3, 2, 3)) * np.array([0.3, 7.0, 1e3])
+    answer[..., 0] = np.nan
+    asked = pcr.Questions(
+        jnp.zeros((3, 2), int), jnp.asarray(rng.normal(size=(3, 2))), jnp.ones((3, 2), bool)
+    )
+    history = pcr.History(asked, jnp.asarray(answer), jnp.asarray(rng.normal(size=(3, 3))))
+    keys, likelihood = jax.random.split(jax.random.key(0), 3), pcr.mixture()
+    found = infer_each(keys, surrogate, history, likelihood)
+    for i, one in enumerate(found):
+        alone = pcr.infer(keys[i], surrogate, take(history, slice(i, i + 1)), likelihood)
+        for name in ("draws", "unknowns", "log_density", "status", "prior"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(alone, name))
+        assert one.info["key"] == alone.info["key"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "likelihood", "said"),
+    [
+        (jax.random.key(0), pcr.mixture(), r"keys of shape \(2,\); got \(\)"),
+        (np.zeros((2, 2)), pcr.mixture(), "keys as jax.random.split"),
+        (jax.random.split(jax.random.key(0)), pcr.tolerance(0.5, 0.4), "without hard support"),
+    ],
+)
+def test_keys_of_their_own_that_cannot_be(keys, likelihood, said):
+    graph = pcr.library.m1().graph
+    history = pcr.History.empty(jnp.zeros((2, 3)), 1)
+    with pytest.raises((TypeError, ValueError), match=said):
+        infer_each(keys, pcr.linear_surrogate(graph), history, likelihood)
