@@ -320,12 +320,9 @@ class Conversation:
 
     def _about_left(self) -> int:
         """How many questions there will be from the open one on, at most."""
-        done = dict.fromkeys(("effect", "attention", "retest"), 0)
-        for turn in self.turns:
-            done[turn.asked["kind"]] += turn.answered is not None
-        terms = self.terms
+        terms, done = self.terms, sum(turn.answered is not None for turn in self.turns)
         whole = terms.max_questions + len(terms.attention) + len(terms.retest)
-        return max(1, whole - sum(done.values()))
+        return max(1, whole - done)
 
     def following(self) -> tuple[str, dict[str, Any]] | None:
         """The event that comes by itself: the next question, or the end of them; None if none.
