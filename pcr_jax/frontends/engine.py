@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pcr_jax.batching import width
 from pcr_jax.frontends.conversation import Conversation, Job
 from pcr_jax.frontends.events import Event
 from pcr_jax.frontends.terms import Terms
@@ -23,7 +25,8 @@ from pcr_jax.task import Task
 
 T = TypeVar("T")
 
-_AT_ONCE = 32  # participants inferred together
+_AT_ONCE = 3  # participants inferred together, for each unit of `width`: all wait for the last
+_INFERRING = 2  # threads that do
 _KEPT = 1000  # conversations in memory
 _COMPUTING = 2  # that ask designs, or look for plans, at once
 
@@ -50,7 +53,7 @@ class _Waiting(NamedTuple):
 
 
 class Engine:
-    """Conversations of one task, and the thread that infers for them.
+    """Conversations of one task, and the threads that infer for them.
 
     Parameters
     ----------
@@ -68,7 +71,8 @@ class Engine:
         self._lock, self._fitting = threading.Lock(), threading.Lock()
         self._gate = threading.BoundedSemaphore(_COMPUTING)
         self._queue: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
-        threading.Thread(target=self._serve, name="pcr-jax-infer", daemon=True).start()
+        for _ in range(_INFERRING):
+            threading.Thread(target=self._serve, name="pcr-jax-infer", daemon=True).start()
 
     def run(self, number: int, function: Callable[[Conversation], T]) -> T:
         """What a function says of a participant's conversation, brought up to date.
@@ -131,8 +135,9 @@ class Engine:
         """Infer whatever waits, together, for good."""
         while True:
             waiting = [self._queue.get()]
-            while len(waiting) < _AT_ONCE and not self._queue.empty():
-                waiting.append(self._queue.get())
+            with suppress(queue.Empty):
+                while len(waiting) < _AT_ONCE * width():
+                    waiting.append(self._queue.get_nowait())
             try:
                 found = together([one.job for one in waiting])
             except Exception as error:  # whoever waits is told
