@@ -132,10 +132,14 @@ def run(args: argparse.Namespace) -> int:
                 uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listener])
             else:
                 config = uvicorn.Config(
-                    f"{__name__}:worker", factory=True, workers=args.workers, **settings
+                    f"{__name__}:worker",
+                    factory=True,
+                    workers=args.workers,
+                    timeout_worker_healthcheck=120,  # a process that compiles answers late
+                    **settings,
                 )
                 console.print(
-                    f"{args.workers} processes serve {address} once they are ready. Ctrl-C stops.",
+                    f"Open {address} in a browser. {args.workers} processes serve it. Ctrl-C stops.",
                     markup=False,
                 )
                 Multiprocess(config, [listener]).run()
