@@ -138,10 +138,8 @@ def run(args: argparse.Namespace) -> int:
                     timeout_worker_healthcheck=120,  # a process that compiles answers late
                     **settings,
                 )
-                console.print(
-                    f"Open {address} in a browser. {args.workers} processes serve it. Ctrl-C stops.",
-                    markup=False,
-                )
+                said = f"Open {address} in a browser. {args.workers} processes serve it."
+                console.print(f"{said} Ctrl-C stops.", markup=False)
                 Multiprocess(config, [listener]).run()
         except (LoadError, ModuleNotFoundError, ValueError, LookupError) as error:
             stop(2, f"error: {error}")
