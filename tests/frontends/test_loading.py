@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 import pcr_jax as pcr
-from pcr_jax.frontends.loading import LoadError, load_applicant, load_task, stop
+from pcr_jax._stop import stop
+from pcr_jax.frontends.loading import LoadError, load_applicant, load_task
 
 MODULE = """
 import numpy as np, pandas as pd
