@@ -122,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
             "access_log": False,
             "server_header": False,
             "ws": "none",
+            "timeout_keep_alive": 75,  # people think for longer than the default
         }
         shown = f"[{args.host}]" if ":" in args.host else args.host
         address = f"http://{shown}:{listener.getsockname()[1]}/"
