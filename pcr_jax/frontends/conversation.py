@@ -153,7 +153,6 @@ class Conversation:
         self.consented = self.withdrawn = self.ended = False
         self.profile: dict[str, Any] | None = None
         self.turns: list[_Turn] = []
-        self.planned: dict[str, Any] | None = None
         self._session: TaskSession | None = None
         self._taken_up: tuple | None = None
         self._telling = _Telling(terms.asks())
@@ -183,8 +182,6 @@ class Conversation:
             self._back()
         elif kind == "ended":
             self.ended = True
-        elif kind == "planned":
-            self.planned = payload
         self.events.append(event)
 
     def _back(self) -> None:
@@ -622,19 +619,6 @@ class Conversation:
                 if advice.acted[j]
             },
         )
-
-    def shown_plans(self) -> Plans | None:
-        """The plans of the last ``planned`` event; None if there is none."""
-        if self.planned is None:
-            return None
-        views = tuple(_viewed(view) for view in self.planned["plans"])
-        price = tuple(Price(**one) for one in self.planned["price"])
-        return Plans(views, price, self.planned["letter"], self.planned)
-
-
-def _viewed(view: dict[str, Any]) -> PlanView:
-    lists = {name: tuple(view[name]) for name in ("steps", "consequences")}
-    return PlanView(**{**view, **lists})
 
 
 def _finite(number: float) -> float | None:

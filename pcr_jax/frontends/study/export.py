@@ -360,9 +360,8 @@ def replay(
     if not planned:
         return None
     study = next(study for study in store.studies() if study.id == person.study_id)
-    own = conversation_of(
-        task, surrogates, terms_of(study.settings), person, events[: planned[-1].seq]
-    )
+    arms = terms_of(study.settings)
+    own = conversation_of(task, surrogates, arms, person, _before_plan(events))
     return json.loads(as_json(own.plans().payload)) == planned[-1].payload
 
 
