@@ -255,6 +255,12 @@ def test_tampered_cookies_are_refused_and_forgotten(site, cookie):
             assert f'{PERSON}=""; ' in answer.headers["set-cookie"]
 
 
+def resigned(cookie):
+    """With another first character of its signature (of the last, two bits mean nothing)."""
+    content, signature = cookie.rsplit(".", 1)
+    return f"{content}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
+
+
 def test_a_cookie_is_of_its_own_secret_and_token(site, someone):
     own_cookie = someone.http.cookies[PERSON]
     keys = Keys(site.settings.secret)
@@ -264,8 +270,8 @@ def test_a_cookie_is_of_its_own_secret_and_token(site, someone):
         keys.cookie("a" * 43),
         keys.login(),
         keys.form("try"),
-        own_cookie[:-1] + ("A" if own_cookie[-1] != "A" else "B"),
-        own_cookie.split(".")[0],
+        resigned(own_cookie),
+        own_cookie.rsplit(".", 1)[0],
     ]
     for cookie in forged:
         answer = httpx.get(site.base + "/data.json", cookies={PERSON: cookie})
@@ -374,7 +380,7 @@ def test_the_researchers_page_has_counts_but_no_answers(site):
     browser.send(action="/researcher/logout")
     assert browser.page.main["data-step"] == "login"
     for forged in (
-        cookie[:-1] + "-",
+        resigned(cookie),
         Keys("other").login(),
         Keys(site.settings.secret).cookie("in"),
     ):
