@@ -19,7 +19,8 @@ from jax import Array
 
 from pcr_jax.batching import chunks_of, take, user_keys, width
 from pcr_jax.history import History, Questions
-from pcr_jax.inference.samplers.gibbs import Gibbs, Person, systematic
+from pcr_jax.inference.samplers.filter import Filter, systematic
+from pcr_jax.inference.samplers.gibbs import Gibbs, Person
 from pcr_jax.inference.target import Target
 from pcr_jax.surrogates import for_users, in_scale
 from pcr_jax.surrogates.expanded import expanded
@@ -103,9 +104,11 @@ def _compared(likelihood, surrogates, histories, keys, num):
     """
 
     def one(surrogate, history, key):
+        def filter_of(share):
+            return Filter(Person(Target(expanded(surrogate, share), likelihood, history)))
+
         def filtered(share, key):
-            person = Person(Target(expanded(surrogate, share), likelihood, history))
-            of_order = partial(person.filtered, num_particles=_PARTICLES)
+            of_order = partial(filter_of(share).run, num_particles=_PARTICLES)
             return jax.vmap(of_order)(jax.random.split(key, _ORDERS))
 
         k_filter, k_keep, k_draw = jax.random.split(key, 3)
@@ -114,9 +117,8 @@ def _compared(likelihood, surrogates, histories, keys, num):
         particles, evidence = take(found, 1)
         some = systematic(k_keep, jnp.repeat(evidence, _PARTICLES), _DRAWN)
         places = some // _PARTICLES, some % _PARTICLES
-        mean, covariance = particles.mean[places], particles.covariance[places]
         log_odds = jnp.subtract(*jax.nn.logsumexp(found[1], -1)[::-1])
-        return log_odds, _normal(k_draw, mean, covariance)
+        return log_odds, filter_of(jnp.ones(())).draws(k_draw, take(particles, places))
 
     size, users = width(), (surrogates, histories, keys)
 
@@ -134,15 +136,6 @@ def _compared(likelihood, surrogates, histories, keys, num):
         lambda leaf: jnp.zeros((len(keys), *leaf.shape[1:]), leaf.dtype), jax.eval_shape(some, 0)
     )
     return jax.lax.fori_loop(0, -(-num // size), together, nothing)
-
-
-def _normal(key, mean, covariance):
-    """A draw from each normal; (n, d, M)."""
-    spread = jnp.diagonal(covariance, axis1=-2, axis2=-1)
-    ridge = 1e-6 * jnp.maximum(spread, 1e-8)[..., None] * jnp.eye(spread.shape[-1])
-    factor = jnp.linalg.cholesky((covariance + covariance.swapaxes(-1, -2)) / 2 + ridge)
-    factor = jnp.where(jnp.isfinite(factor), factor, 0.0)
-    return mean + jnp.einsum("njkm,njm->njk", factor, jax.random.normal(key, mean.shape))
 
 
 def with_misfit(posteriors: Posteriors, theta: Array) -> Array:

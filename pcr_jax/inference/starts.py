@@ -15,7 +15,7 @@ from pcr_jax.batching import chunks_of, fold_in_each, over_devices, take, width
 from pcr_jax.inference.chunks import CHUNK, at_once, on_all_devices, run_chunk
 from pcr_jax.inference.cover import seek
 from pcr_jax.inference.samplers import Samples, Smc
-from pcr_jax.inference.samplers.gibbs import systematic
+from pcr_jax.inference.samplers.filter import systematic
 from pcr_jax.inference.search import can_search, evaluate, rotations, search_priors, users_cells
 from pcr_jax.inference.status import PosteriorStatus
 from pcr_jax.inference.target import Target

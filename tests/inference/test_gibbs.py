@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import kstest, norm, truncnorm
+from scipy.stats import ks_2samp, kstest, norm, truncnorm, ttest_1samp
 
 import pcr_jax as pcr
 from pcr_jax.inference.samplers.gibbs import Person
@@ -210,3 +210,37 @@ def test_an_intervals_probability_is_that_of_its_ends():
     inside = norm.cdf(high, expected, 0.3) - norm.cdf(low, expected, 0.3)
     found = target.log_likelihood(jnp.array([0.4]))
     assert found == pytest.approx(np.log(inside).sum(), abs=1e-4)
+
+
+def test_a_sweep_of_curved_mechanisms_leaves_people_as_they_were():
+    """Who is drawn from the prior, answers, and is swept is from the prior still (Geweke 2004)."""
+    graph = pcr.Graph.fully_connected(3)
+    surrogate = pcr.basis_surrogate(graph, scale=np.ones(3), centre=np.zeros(3))
+    likelihood, num = pcr.mixture(0.1, 0.2), 2000
+    questions = pcr.Questions(
+        jnp.array([0, 1, 0, 0]), jnp.array([1.0, -1.5, 2.0, -0.7]), jnp.ones(4, bool)
+    )
+    nothing = pcr.History(questions, jnp.zeros((4, 3)), jnp.array([0.3, -0.2, 0.5]))
+    told = jnp.asarray(graph.descendants)[questions.node]
+
+    def one(key):
+        k_theta, k_answer, k_sweep = jax.random.split(key, 3)
+        theta = surrogate.prior.from_unit(jax.random.uniform(k_theta, (len(surrogate.names),)))
+        before = pcr.Target(surrogate, likelihood, nothing)
+        unknowns = jnp.zeros(0)
+        answer = before.own.simulate(k_answer, unknowns, before.expected(theta))
+        history = replace(nothing, answer=jnp.where(told, answer, jnp.nan))
+        person = Person(pcr.Target(surrogate, likelihood, history))
+        weights = jnp.where(person.blocks >= 0, theta[person.blocks], 0.0)
+        walkers = person.walkers(weights[None], unknowns[None])
+        swept = person.zs(person.sweep(k_sweep[None], walkers))[0]
+        fits = [person.target.log_likelihood(z) for z in (theta, swept)]
+        return theta, swept, fits[1] - fits[0]
+
+    before, after, gained = map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(KEY, num)))
+    assert (before != after).mean() > 0.5
+    # Two false alarms in a thousand seeds.
+    assert ttest_1samp(gained, 0.0).pvalue > 1e-3
+    others = surrogate.prior.from_unit(jax.random.uniform(jax.random.key(1), before.shape))
+    each = [ks_2samp(*pair).pvalue for pair in zip(after.T, np.asarray(others).T, strict=True)]
+    assert min(each) * len(each) > 1e-3

@@ -7,10 +7,7 @@ the graph they are not: a draw from the regression linearised about the present 
 rejected by Metropolis & Hastings (1970). Every answer is held to what *all* mechanisms together
 say, so that errors in reported parents are where they belong, in the likelihood.
 
-Walkers start from a filter that takes one answer at a time, mechanism by mechanism with numbers
-summed out and wrong answers drawn (a Rao-Blackwellised particle filter: Doucet, de Freitas, Murphy
-& Russell 2000; parents as they were reported, with the noise of that allowed for). So they are in
-the right places, where answers contradict each other, in about the right proportions.
+Where walkers start: `pcr_jax.inference.samplers.filter`.
 """
 
 from __future__ import annotations
@@ -23,30 +20,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import ndtri
-from jax.scipy.stats import norm
 
 from pcr_jax import _checks
-from pcr_jax.history import History, Questions
 from pcr_jax.inference.samplers.base import Samples
+from pcr_jax.inference.samplers.filter import Filter
 from pcr_jax.inference.samplers.linear_sweeps import Linear
 from pcr_jax.inference.target import Target
 from pcr_jax.likelihoods import Likelihood
 from pcr_jax.surrogates import Surrogate
 from pcr_jax.surrogates.regression import is_regression, padded_parents
 
-# Particles that take the answers in one order.
-_IN_ORDER = 32
 # Times the numbers that are reported, what particles there are by default, within limits; of curved
 # mechanisms, whose particles are larger.
 _PARTICLE_NUMBERS, _FEWEST, _MOST, _MOST_CURVED = 2**18, 128, 2048, 512
 # Sweeps that are dropped of walkers that were draws before the last answers.
 _WARMUP_OF_RESUMED = 2
-# Draws for each walker, of which those in the prior's box are chosen, if there are any: others
-# weigh so many powers of e less.
-_DRAWN = 4
-_OUTSIDE = 30.0
 # Of numbers that are known, for the filter.
 _LEAST_SD = 1e-3
 
@@ -54,21 +43,19 @@ _LEAST_SD = 1e-3
 class _Normals(NamedTuple):
     """The prior of the mechanisms' weights: mixtures of C normals, mechanism by mechanism.
 
-    ``log_weights`` (C,); ``mean`` (C, d, M); ``precision`` (C, d, M, M), with ones on the diagonal
-    where there is no weight; ``log_det`` (C, d): half of the logarithm of its determinant.
+    ``log_weights`` (C,); ``mean`` (C, d, M); ``factor`` (C, d, M, M): times its transpose the
+    covariance, which is 1 where there is no weight.
     """
 
     log_weights: Array
     mean: Array
-    precision: Array
-    log_det: Array
+    factor: Array
 
 
 def _normals(target: Target, blocks: np.ndarray) -> _Normals:
     """The prior's, or those with a box's moments."""
     prior: Any = target.reach
     there = blocks >= 0
-    eye = jnp.eye(blocks.shape[1])
     if prior.box is not None:
         low, high = jnp.asarray(prior.box)
         mean, sd = (low + high) / 2, jnp.maximum((high - low) / 12**0.5, _LEAST_SD)
@@ -77,10 +64,8 @@ def _normals(target: Target, blocks: np.ndarray) -> _Normals:
         mean, factor, weights = map(jnp.asarray, (prior.mean, prior.factor, prior.weights))
     both = there[:, :, None] & there[:, None, :]
     own = factor[:, blocks[:, :, None], blocks[:, None, :]]
-    own = jnp.where(both, own, eye)
-    log_det = -jnp.log(jnp.diagonal(own, axis1=-2, axis2=-1)).sum(-1)
-    precision = jax.vmap(jax.vmap(lambda factor: cho_solve((factor, True), eye)))(own)
-    return _Normals(jnp.log(weights), jnp.where(there, mean[:, blocks], 0.0), precision, log_det)
+    own = jnp.where(both, own, jnp.eye(blocks.shape[1]))
+    return _Normals(jnp.log(weights), jnp.where(there, mean[:, blocks], 0.0), own)
 
 
 class _Walker(NamedTuple):
@@ -93,17 +78,6 @@ class _Walker(NamedTuple):
     x: Array
     precision: Array
     answer: Array
-
-
-class _Particles(NamedTuple):
-    """``mean`` (N, d, M) and ``covariance`` (N, d, M, M) of weights; ``unknowns`` (N, u);
-    ``pattern`` (N,): a number for each set of answers that are right.
-    """
-
-    mean: Array
-    covariance: Array
-    unknowns: Array
-    pattern: Array
 
 
 class Person:
@@ -169,49 +143,58 @@ class Person:
         return self.each(body, put(jnp.zeros_like(x), j, jnp.ones(len(x))), after=j)
 
     def regression(self, j, walker: _Walker):
-        """Of mechanism j: its features' matrix (M, M) and vector (M,), as if all were affine."""
+        """Of mechanism j, as if all were affine: rows (T, M) on its weights, and their values (T,),
+
+        with noise of variance 1; and its features.
+        """
         features = self.features(j, walker.x)
         gains = self.gains(j, walker.weights, walker.x)
         gap = walker.answer - walker.x
         size = jnp.sum(walker.precision * gains**2, -1)
         pull = jnp.sum(walker.precision * gains * gap, -1)
-        matrix = features.T @ (size[:, None] * features)
-        return matrix, features.T @ pull + matrix @ walker.weights[j], features
+        rows = jnp.sqrt(size)[:, None] * features
+        value = jnp.where(size > 0, pull / jnp.sqrt(jnp.where(size > 0, size, 1.0)), 0.0)
+        return rows, value + rows @ walker.weights[j], features
 
-    def normals(self, j, matrix, vector):
-        """The conditional's C normals: log weights, means, factors of precisions."""
-        log_weights, *of_all = self.prior
-        prior_mean, precision, prior_log_det = (leaf[:, j] for leaf in of_all)
-        pulled = jnp.einsum("cmn,cn->cm", precision, prior_mean)
-        factor = jnp.linalg.cholesky(precision + matrix)
-        mean = jax.vmap(lambda f, v: cho_solve((f, True), v))(factor, pulled + vector)
-        log_det = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
-        fit = jnp.sum(mean * (pulled + vector), -1) - jnp.sum(prior_mean * pulled, -1)
-        return log_weights + prior_log_det - log_det + fit / 2, mean, factor
+    def normals(self, j, rows, value, normal):
+        """The conditional's C normals: log weights, and a draw from each; (C,) and (C, M).
+
+        ``normal`` (M + T,) are standard normals. There are fewer answers than weights, so the
+        system that is solved is of the answers (Bhattacharya, Chakraborty & Mallick 2016).
+        """
+        log_weights, mean, factor = self.prior
+        mean, factor = mean[:, j], factor[:, j]
+        spread = jnp.einsum("tm,cmn->ctn", rows, factor)
+        of_weights, of_answers = jnp.split(normal, [rows.shape[1]])
+        apart = value - mean @ rows.T
+        sides = jnp.stack([apart, apart - spread @ of_weights - of_answers], -1)
+        system = jnp.eye(len(rows)) + spread @ spread.swapaxes(-1, -2)
+        solved, log_det = jax.vmap(solve)(system, sides)
+        drawn = of_weights + jnp.einsum("ctm,ct->cm", spread, solved[..., 1])
+        log_weights += -log_det / 2 - jnp.sum(apart * solved[..., 0], -1) / 2
+        return log_weights, mean + jnp.einsum("cmn,cn->cm", factor, drawn)
 
     def update(self, unit, j, walker: _Walker) -> _Walker:
-        """Mechanism j drawn from its conditional; ``unit`` (M + 2,) is uniform in (0, 1)."""
-        matrix, vector, features = self.regression(j, walker)
-        log_weights, mean, factor = self.normals(j, matrix, vector)
+        """Mechanism j drawn from its conditional; ``unit`` (M + T + 2,) is uniform in (0, 1)."""
+        normal = ndtri(unit[:-2])
+        rows, value, features = self.regression(j, walker)
+        log_weights, draws = self.normals(j, rows, value, normal)
         ends = jnp.cumsum(jax.nn.softmax(log_weights))
         which = jnp.minimum(jnp.searchsorted(ends, unit[-2]), len(ends) - 1)
-        normal = ndtri(unit[:-2])
-        drawn = mean[which] + solve_triangular(factor[which], normal, lower=True, trans=1)
-        drawn = jnp.where(jnp.asarray(self.blocks >= 0)[j], drawn, 0.0)
+        drawn = jnp.where(jnp.asarray(self.blocks >= 0)[j], draws[which], 0.0)
         weights = walker.weights.at[j].set(drawn)
         rise = features @ drawn + self.base[:, j]
         x = self.expected(weights, put(walker.x, j, rise), after=j)
         other = walker._replace(weights=weights, x=x)
-        matrix_back, vector_back, _ = self.regression(j, other)
-        back, _, _ = self.normals(j, matrix_back, vector_back)
+        rows_back, value_back, _ = self.regression(j, other)
+        back, _ = self.normals(j, rows_back, value_back, normal)
 
-        def offered(weights, matrix, vector, log_weights):
-            quadratic = vector @ weights - weights @ matrix @ weights / 2
-            return quadratic - jax.nn.logsumexp(log_weights)
+        def offered(weights, rows, value, log_weights):
+            return -jnp.sum((value - rows @ weights) ** 2) / 2 - jax.nn.logsumexp(log_weights)
 
         ratio = self.fit(other) - self.fit(walker)
-        ratio += offered(walker.weights[j], matrix_back, vector_back, back)
-        ratio -= offered(drawn, matrix, vector, log_weights)
+        ratio += offered(walker.weights[j], rows_back, value_back, back)
+        ratio -= offered(drawn, rows, value, log_weights)
         accepted = jnp.log(unit[-1]) < ratio
         return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), other, walker)
 
@@ -237,150 +220,13 @@ class Person:
         answer = jnp.where(precision > 0, answer, 0.0)
         walker = _Walker(walker.weights, unknowns, x, precision, answer)
         num, most = self.blocks.shape
-        unit = jax.random.uniform(key, (num, most + 2), minval=jnp.finfo(x.dtype).tiny)
+        shape = num, most + len(x) + 2
+        unit = jax.random.uniform(key, shape, minval=jnp.finfo(x.dtype).tiny)
         return self.each(lambda j, walker: self.update(unit[j], j, walker), walker)
 
     def zs(self, walkers: _Walker) -> Array:
         """All that is unknown, flat: as a `Target` has it; (W, dim)."""
         return flat(self.blocks, walkers.weights, walkers.unknowns)
-
-    def reported(self) -> tuple[Array, Array, Array]:
-        """Values (T, d) as they were reported, which of them tell of their own mechanism (T, d),
-        given those of its parents, and its features under them; (d, T, M).
-        """
-        reported = ~jnp.isnan(self.answer)
-        values = jnp.where(self.descends & reported, self.answer, self.base)
-        known = ~self.descends | reported
-        has = self.parents >= 0
-        usable = reported & self.descends & (known[:, self.parents] | ~has).all(-1)
-        return values, usable, jax.vmap(lambda j: self.features(j, values))(np.arange(len(has)))
-
-    def filtered(self, key, num_particles: int, names=0.0) -> tuple[_Particles, Array]:
-        """Particles after all answers, one at a time in some order, and their log evidence.
-
-        They are of equal weight; their pattern adds the ``names`` (T,) of right answers. What the
-        first answers in an order make unlikely may have died out when the last ones speak for it:
-        filters of several orders are to be weighed by their evidence.
-        """
-        history, questions = self.history, self.history.questions
-        values, usable, features = self.reported()
-        of_parents = jnp.asarray(self.parents)
-        has = of_parents >= 0
-        noisy = self.descends[:, of_parents] & has
-        gaps = jnp.where(usable, values - self.base, 0.0)
-        # Here nodes come last: XLA's loops are over them.
-        features = features.transpose(1, 2, 0)
-        slopes = jax.vmap(self.surrogate.slopes, (0, -1, None), -1)
-        k_init, k_unknown, k_steps, k_order = jax.random.split(key, 4)
-        nodes, most = np.arange(len(has)), self.blocks.shape[1]
-        which = jax.random.categorical(
-            k_init, self.prior.log_weights, shape=(num_particles, len(has))
-        )
-        covariance = jnp.linalg.inv(self.prior.precision) if most else self.prior.precision
-        unit = jax.random.uniform(k_unknown, (num_particles, len(self.own.names)))
-        start = _Particles(
-            self.prior.mean[which, nodes].swapaxes(-1, -2),
-            covariance[which, nodes].transpose(0, 2, 3, 1),
-            unit if self.own.prior is None else self.own.prior.from_unit(unit),
-            jnp.zeros(num_particles),
-        )
-
-        def weigh(particle: _Particles, row, psi, gap, usable, noisy, value):
-            own = self.own.bound(self.surrogate, row)
-            rate, noise = own.split(particle.unknowns)
-            noise = jnp.broadcast_to(noise, gap.shape)
-            steep = slopes(nodes, particle.mean, value)
-            from_parents = sum(
-                jnp.where(noisy[:, p], steep[p] * noise[of_parents[:, p]], 0.0) ** 2
-                for p in range(has.shape[1])
-            )
-            gain = sum(particle.covariance[:, m] * psi[m] for m in range(most))
-            variance = noise**2 + from_parents + sum(gain[m] * psi[m] for m in range(most))
-            length = jnp.ones_like(variance)
-            if row.half_width is not None:  # as if uniform within
-                variance += row.half_width[0] ** 2 / 3
-                length = jnp.where(row.half_width[0] > 0, 2 * row.half_width[0], 1.0)
-            residual = gap - sum(psi[m] * particle.mean[m] for m in range(most))
-            right = norm.logpdf(residual, 0.0, jnp.sqrt(variance)) + jnp.log(length)
-            right = jnp.where(usable, right, 0.0).sum()
-            wrong = own.wrong_numbers(particle.unknowns, row.answer)[0]
-            wrong = jnp.where(usable, wrong, 0.0).sum()
-            right, wrong = jnp.log1p(-rate) + right, jnp.log(rate) + wrong
-            step = jnp.where(usable, 1.0 / variance, 0.0) * gain
-            mean = particle.mean + step * residual
-            covariance = particle.covariance - step[:, None] * gain
-            return jnp.logaddexp(right, wrong), jax.nn.sigmoid(right - wrong), mean, covariance
-
-        def step(particles, inputs):
-            key, t = inputs
-            k_right, k_keep = jax.random.split(key)
-            at = jax.tree.map(lambda leaf: leaf[t][None], (questions, history.answer))
-            width = None if history.half_width is None else history.half_width[t][None]
-            row = History(Questions(*jax.tree.leaves(at[0])), at[1], history.x, width)
-            of_answer = features[t], gaps[t], usable[t], noisy[t], values[t]
-            log_weight, is_right, mean, covariance = jax.vmap(
-                lambda particle: weigh(particle, row, *of_answer)
-            )(particles)
-            right = jax.random.uniform(k_right, is_right.shape) < is_right
-            updated = _Particles(
-                jnp.where(right[:, None, None], mean, particles.mean),
-                jnp.where(right[:, None, None, None], covariance, particles.covariance),
-                particles.unknowns,
-                particles.pattern + jnp.where(right, names[t], 0.0),
-            )
-            kept = systematic(k_keep, log_weight, num_particles)
-            evidence = jax.nn.logsumexp(log_weight)
-            return jax.tree.map(lambda leaf: leaf[kept], updated), evidence
-
-        num_answers = len(self.answer)
-        names = jnp.broadcast_to(jnp.asarray(names), (num_answers,))
-        order = jax.random.permutation(k_order, num_answers)
-        particles, evidence = jax.lax.scan(
-            step, start, (jax.random.split(k_steps, num_answers), order)
-        )
-        mean, covariance = particles.mean, particles.covariance
-        mean, covariance = mean.swapaxes(-1, -2), covariance.transpose(0, 3, 1, 2)
-        return particles._replace(mean=mean, covariance=covariance), evidence.sum()
-
-    def boxed(self, key, weights, unknowns, num_walkers: int):
-        """So many of the draws, resampled from the filter's normal prior to the box."""
-        low, high = (end[self.blocks] for end in jnp.asarray(self.target.reach.box))
-        there = jnp.asarray(self.blocks >= 0)
-        width = jnp.where(high > low, high - low, 1.0)
-        away = jnp.where(high > low, (weights - (low + high) / 2) / width, 0.0)
-        # The logarithm of what the box has more than the normal, whose variance is its 12th part.
-        gained = jnp.where(there, 6 * jnp.minimum(away**2, 0.25), 0.0).sum((-2, -1))
-        is_out = (there & (jnp.abs(away) > 0.5)).any((-2, -1))
-        kept = systematic(key, gained - _OUTSIDE * is_out, num_walkers)
-        inside = jnp.where(there, jnp.clip(weights, low, high), 0.0)
-        return inside[kept], unknowns[kept]
-
-    def begun(self, key, num_particles: int, num_walkers: int) -> tuple[Array, Array]:
-        """Walkers from the filter's particles, to be swept: weights (W, d, M), unknowns (W, u)."""
-        k_filter, k_names, k_keep, k_draw = jax.random.split(key, 4)
-        num_orders = max(1, num_particles // _IN_ORDER)
-        each = num_particles // num_orders
-        keys = jax.random.split(k_filter, num_orders)
-        names = jax.random.uniform(k_names, (len(self.answer),))
-        particles, evidence = jax.vmap(lambda key: self.filtered(key, each, names))(keys)
-        boxed = self.target.reach.box is not None
-        num_drawn = _DRAWN * num_walkers if boxed else num_walkers
-        # Each set of answers that may be right gets its share of the walkers.
-        rank = jnp.argsort(particles.pattern.ravel())
-        some = rank[systematic(k_keep, jnp.repeat(evidence, each)[rank], num_drawn)]
-        places = some // each, some % each
-        mean, covariance, unknowns, _ = jax.tree.map(lambda leaf: leaf[places], particles)
-        spread = jnp.diagonal(covariance, axis1=-2, axis2=-1)
-        ridge = 1e-6 * jnp.maximum(spread, 1e-8)[..., None] * jnp.eye(spread.shape[-1])
-        factor = jnp.linalg.cholesky((covariance + covariance.swapaxes(-1, -2)) / 2 + ridge)
-        factor = jnp.where(jnp.isfinite(factor), factor, 0.0)
-        normal = jax.random.normal(k_draw, mean.shape)
-        weights = mean + jnp.einsum("wjmn,wjn->wjm", factor, normal)
-        weights = jnp.where(self.blocks >= 0, weights, 0.0)
-        if boxed:
-            k_box = jax.random.fold_in(k_keep, 1)
-            weights, unknowns = self.boxed(k_box, weights, unknowns, num_walkers)
-        return weights, unknowns
 
 
 def flat(blocks: np.ndarray, weights: Array, unknowns: Array) -> Array:
@@ -396,16 +242,28 @@ def apart(blocks: np.ndarray, z: Array) -> tuple[Array, Array]:
     return jnp.where(blocks >= 0, z[:, :k][:, blocks], 0.0), z[:, k:]
 
 
+def solve(system: Array, sides: Array) -> tuple[Array, Array]:
+    """Solutions of positive definite ``system`` (n, n) for ``sides`` (n, r), and its log det.
+
+    By Gauss and Jordan's elimination: of many small systems at once, where LAPACK takes one after
+    the other.
+    """
+    n = len(system)
+
+    def step(k, carry):
+        table, log_det = carry
+        row = table[k] / table[k, k]
+        left = table[:, k] - jnp.where(jnp.arange(n) == k, 1.0, 0.0)
+        return table - left[:, None] * row, log_det + jnp.log(table[k, k])
+
+    table = jnp.concatenate([system, sides], 1)
+    table, log_det = jax.lax.fori_loop(0, n, step, (table, jnp.zeros((), table.dtype)))
+    return table[:, n:], log_det
+
+
 def put(x, j, column):
     """``x`` (T, d) with another column j, which may be traced."""
     return jax.lax.dynamic_update_index_in_dim(x, column, j, 1)
-
-
-def systematic(key: Array, log_weight: Array, num: int) -> Array:
-    """Systematic resampling: ``num`` places among those that are weighed; (num,)."""
-    ends = jnp.cumsum(jax.nn.softmax(log_weight))
-    places = (jax.random.uniform(key) + jnp.arange(num)) / num
-    return jnp.clip(jnp.searchsorted(ends, places), 0, len(ends) - 1)
 
 
 @dataclass(frozen=True)
@@ -515,7 +373,8 @@ class Gibbs:
             num_particles = self.particles(person.answer.size, person.surrogate.curved)
             num_warmup = self.num_warmup
             k_begin = jax.random.split(k_begin, chains)
-            begun = jax.vmap(lambda key: person.begun(key, num_particles, each))(k_begin)
+            first = Filter(person)
+            begun = jax.vmap(lambda key: first.walkers(key, num_particles, each))(k_begin)
             weights, unknowns = jax.tree.map(
                 lambda leaf: leaf.reshape(chains * each, *leaf.shape[2:]), begun
             )

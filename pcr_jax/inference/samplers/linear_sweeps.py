@@ -47,6 +47,10 @@ class Linear:
         self.person = person
         self.there = jnp.asarray(person.blocks >= 0)
         self.parents = jnp.asarray(np.maximum(person.parents, 0))
+        factor = person.prior.factor
+        inverse = jnp.linalg.inv(factor)
+        self.precision = inverse.swapaxes(-1, -2) @ inverse
+        self.log_det = -jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
         num_answers, num_nodes = person.answer.shape
         # Answers to questions about one node then count as one, if no other number is passed on.
         self.by_node = person.surrogate.centre is not None and num_answers > num_nodes
@@ -153,7 +157,8 @@ class Linear:
 
     def normal(self, unit, j, matrix, vector):
         """From a mixture of normals."""
-        log_weights, *of_all = self.person.prior
+        log_weights = self.person.prior.log_weights
+        of_all = self.person.prior.mean, self.precision, self.log_det
         mean, precision, log_det = (leaf[:, j] for leaf in of_all)
         pulled = jnp.einsum("cmn,cn->cm", precision, mean)
         factor = cholesky(precision[:, None] + jnp.moveaxis(matrix, -1, 0), symmetrize_input=False)
