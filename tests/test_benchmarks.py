@@ -100,6 +100,7 @@ def linear_problem():
     return truth, score, x, scale_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
 def test_peers_of_recourse_find_valid_actions_no_cheaper_than_the_optimum(linear_problem, epsilon):
     pytest.importorskip("torch")

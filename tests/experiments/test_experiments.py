@@ -318,6 +318,7 @@ def test_the_command_line_finishes_a_run_and_prints_its_tables(
     assert "--out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_repetition_without_a_posterior_still_has_its_rows_and_figures(tmp_path, monkeypatch):
     """No coefficients agree with ten answers to 1e-9. In frames of their own, as there is more to
     go wrong.

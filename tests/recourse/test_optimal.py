@@ -214,7 +214,7 @@ def test_the_optimum_of_a_linear_score_is_found(norm, case):
         np.testing.assert_allclose(np.asarray(plan.cost)[found], paid[found], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", ["free", "all of them"])
+@pytest.mark.parametrize("case", [pytest.param("free", marks=pytest.mark.slow), "all of them"])
 @pytest.mark.parametrize("norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)])
 def test_the_robust_optimum_of_a_linear_score_is_found(norm, case):
     """A ball lowers the logit by epsilon times the dual norm of the slope."""
