@@ -124,8 +124,8 @@ class Conversation:
         What happened so far.
     infer : callable
         Finds the posteriors of a `Job`, together with others' perhaps.
-    gate : context manager
-        Which other computing is done within.
+    gate, plans_gate : context manager
+        Within which other computing is done, and the search for plans, which takes longer.
 
     Raises
     ------
@@ -144,8 +144,9 @@ class Conversation:
         *,
         infer: Callable[[Job], Posteriors] = alone,
         gate: AbstractContextManager = nullcontext(),  # noqa: B008 - it has no state
+        plans_gate: AbstractContextManager = nullcontext(),  # noqa: B008
     ):
-        self._infer, self._gate = infer, gate
+        self._infer, self._gate, self._plans_gate = infer, gate, plans_gate
         self.task, self.surrogate, self.terms, self.key = task, surrogate, terms, key
         self.row = task.rows(applicant, "applicant").set_axis(["applicant"])
         self.x = task.encode(self.row)
@@ -572,7 +573,7 @@ class Conversation:
     def plans(self) -> Plans:
         """What the person is recommended, as things stand. It computes."""
         self._learn()
-        with self._gate:
+        with self._plans_gate:
             return self._plans()
 
     def _plans(self) -> Plans:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 _AT_ONCE = 3  # participants inferred together, for each unit of `width`: all wait for the last
 _INFERRING = 2  # threads that do
 _KEPT = 1000  # conversations in memory
-_COMPUTING = 2  # that ask designs, or look for plans, at once
+_COMPUTING = 2  # that ask designs, or are told what was understood, at once; for plans one waits
 
 
 class Participants(Protocol):
@@ -69,7 +69,10 @@ class Engine:
         self._surrogates: dict[bool, Surrogate] = {}
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
         self._lock, self._fitting = threading.Lock(), threading.Lock()
-        self._gate = threading.BoundedSemaphore(_COMPUTING)
+        self._gates = {
+            "gate": threading.BoundedSemaphore(_COMPUTING),
+            "plans_gate": threading.BoundedSemaphore(1),
+        }
         self._queue: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
         for _ in range(_INFERRING):
             threading.Thread(target=self._serve, name="pcr-jax-infer", daemon=True).start()
@@ -122,7 +125,7 @@ class Engine:
     def _talk(self, applicant: Any, terms: Terms, key: Any) -> Conversation:
         surrogate = self.surrogate(terms)
         return Conversation(
-            self.task, surrogate, applicant, terms, key, infer=self._infer, gate=self._gate
+            self.task, surrogate, applicant, terms, key, infer=self._infer, **self._gates
         )
 
     def _infer(self, job: Job) -> Posteriors:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.special import expit
 
 from pcr_jax.batching import chunks_of, take, user_keys, width
 from pcr_jax.history import History, Questions
@@ -91,7 +92,7 @@ def judged(posteriors: Posteriors) -> Fit:
         log_odds, own = (np.asarray(leaf)[: len(users)] for leaf in found)
         if weights is None:
             weights = np.zeros((num_users, *own.shape[1:]), own.dtype)
-        wrong[users] = 1 / (1 + np.exp(-(log_odds + np.log(_WRONG / (1 - _WRONG)))))
+        wrong[users] = expit(log_odds + np.log(_WRONG / (1 - _WRONG)))
         weights[users] = own
     return Fit(wrong, weights)
 
