@@ -69,10 +69,8 @@ class Engine:
         self._surrogates: dict[bool, Surrogate] = {}
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
         self._lock, self._fitting = threading.Lock(), threading.Lock()
-        self._gates = {
-            "gate": threading.BoundedSemaphore(_COMPUTING),
-            "plans_gate": threading.BoundedSemaphore(1),
-        }
+        self._gate = threading.BoundedSemaphore(_COMPUTING)
+        self._plans_gate = threading.BoundedSemaphore(1)
         self._queue: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
         for _ in range(_INFERRING):
             threading.Thread(target=self._serve, name="pcr-jax-infer", daemon=True).start()
@@ -125,7 +123,14 @@ class Engine:
     def _talk(self, applicant: Any, terms: Terms, key: Any) -> Conversation:
         surrogate = self.surrogate(terms)
         return Conversation(
-            self.task, surrogate, applicant, terms, key, infer=self._infer, **self._gates
+            self.task,
+            surrogate,
+            applicant,
+            terms,
+            key,
+            infer=self._infer,
+            gate=self._gate,
+            plans_gate=self._plans_gate,
         )
 
     def _infer(self, job: Job) -> Posteriors:
