@@ -289,10 +289,12 @@ class Conversation:
         values = [now, *feature.moves(now, seen).tolist()]
         return min(values), max(values)
 
-    def _seen(self, column: Any) -> Effect:
-        """A feature as the person sees it."""
+    def _seen(self, column: Any, individual: bool = True) -> Effect:
+        """A feature as the person sees it: their own, or that of people on average."""
         feature = self.task.features[column]
         now = float(self.x[0, list(self.task.features).index(column)])
+        if not individual and (average := self.session.average(column)) is not None:
+            now = average
         names = tuple(feature.shown(j) for j in range(len(getattr(feature, "names", ()))))
         unit = getattr(feature, "unit", None)
         return Effect(
@@ -311,7 +313,7 @@ class Conversation:
             asked["column"],
             asked["shift"],
             asked["individual"],
-            tuple(map(self._seen, asked["effects"])),
+            tuple(self._seen(column, asked["individual"]) for column in asked["effects"]),
             self._about_left(),
             asked["taught"],
         )
@@ -353,13 +355,17 @@ class Conversation:
                 return "asked", self._retest(place, effects[place].asked)
         return "ended", {"why": session.ended[0]}
 
-    def _common(self, kind: str, text: str, effects: list, **more) -> dict[str, Any]:
+    def _common(
+        self, kind: str, text: str, effects: list, *, individual: bool, **more
+    ) -> dict[str, Any]:
+        seen = [self._seen(column, individual) for column in effects]
         return {
             "number": len(self.turns),
             "kind": kind,
             "text": text,
             "effects": effects,
-            "shown": {f"{column}": self._seen(column).now_text for column in effects},
+            "individual": individual,
+            "shown": {f"{effect.column}": effect.now_text for effect in seen},
             "taught": self._taught(),
             "design": repr(self._telling.design),
             "utility": None,

@@ -126,8 +126,30 @@ class TaskSession(Session):
             if individual:
                 texts.append(f"Suppose you {change}. What would your {together} become?")
             else:
+                act = (change.rpartition(", from ")[0] or change).replace("your ", "their ", 1)
                 texts.append(
-                    f"Suppose people like you {change.replace('your ', 'their ', 1)}. What would "
-                    f"their {together} become, on average?"
+                    f"Suppose people like you {act}. What would their {together} become, on "
+                    f"average?{self._averages(np.flatnonzero(graph.descendants[node]))}"
                 )
         return tuple(texts)
+
+    def average(self, column: Any) -> float | None:
+        """What people's feature is on average, in the numbers of questions; None if unknown.
+
+        What is answered of people on average is held against it.
+        """
+        centre = getattr(self.surrogate, "centre", None)
+        if centre is None:
+            return None
+        j = self.surrogate.graph.nodes.index(column)
+        return round(float(np.asarray(centre)[j]), int(self._decimals()[j]))
+
+    def _averages(self, nodes: np.ndarray) -> str:
+        """A sentence of what they are now; none where that is not known."""
+        of_each = []
+        for column in (self.surrogate.graph.nodes[j] for j in nodes):
+            value, feature = self.average(column), self.task.features[column]
+            if value is None:
+                return ""
+            of_each.append(f"{feature.name(column)} {feature.shown(value)}")
+        return f" Now, on average: {', '.join(of_each)}."

@@ -87,6 +87,27 @@ def test_what_was_taught_is_said(ended):
     assert asked[1]["taught"].startswith("We now expect your ")
 
 
+def test_people_on_average_are_asked_about_with_what_they_have_now(task, surrogate):
+    terms = Terms(design="random", max_questions=2, individual=False)
+    talk = Conversation(task, surrogate, refused(task), terms, jax.random.key(0))
+    happens(talk, "consented", {})
+    happens(talk, "profile", talk.profiled())
+    happens(talk, *talk.following())
+    question = talk.question()
+    assert not question.individual
+    assert question.text.startswith("Suppose people like you ")
+    assert ", from " not in question.text  # where one person is
+    for effect in question.effects:
+        average = task.data[effect.column].mean()
+        assert abs(effect.now - average) <= 0.01 * average
+        assert f"{effect.label} {effect.now_text}" in question.text.partition("Now, on average:")[2]
+    same = talk.read({effect.column: "no effect" for effect in question.effects})
+    assert same["values"] == {effect.column: effect.now for effect in question.effects}
+    happens(talk, "answered", same)
+    answered = np.asarray(talk.session.history.answer)[0, 0]
+    assert np.nanmax(np.abs(answered - surrogate.centre) / surrogate.scale) < 0.02
+
+
 def test_back_leaves_no_trace(task, surrogate):
     straight, other = begun(task, surrogate), begun(task, surrogate)
     first = answer(straight, 0.2)

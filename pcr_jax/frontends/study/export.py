@@ -82,7 +82,7 @@ TABLES = {
         "kind": "effect, attention or retest",
         "of": "of a retest: the number of the question that it repeats",
         "column": "what was asked for",
-        "shown": "its present value as it was shown",
+        "shown": "its present value, or people's on average, as it was shown",
         "typed": "the answer as it was typed",
         "value": "the number that was understood; empty for don't know",
         "half_width": "half the length of the range that was given; empty for one number",
