@@ -407,7 +407,7 @@ class Conversation:
             f"This question is here to see whether questions are read. As your "
             f"{feature.name(column)}, please give {feature.shown(wanted)}."
         )
-        more = {"column": column, "shift": 0.0, "individual": True}
+        more: dict[str, Any] = {"column": column, "shift": 0.0, "individual": True}
         return self._common("attention", text, [column], **more, before=before, wanted=wanted)
 
     def _retest(self, of: int, asked: dict[str, Any]) -> dict[str, Any]:
