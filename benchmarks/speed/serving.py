@@ -136,7 +136,8 @@ def under_load(database: str, workers: int, options, kill: bool = False) -> dict
         number = 8 if options.quick else options.people
         with study(folder, url, number, port) as (file, store, people):
             arguments = ("--study", file, "--port", port, "--workers", workers)
-            server = Server(*arguments)
+            secret = {**os.environ, "PCR_JAX_SECRET": "of this run"}
+            server = Server(*arguments, environment=secret)
             ready = server.wait_until_ready(workers)
             began, servers = time.perf_counter(), [server]
 
@@ -144,7 +145,7 @@ def under_load(database: str, workers: int, options, kill: bool = False) -> dict
                 while num_answers(store) < number * _QUESTIONS // 3:
                     time.sleep(0.2)
                 servers[-1].stop(signal.SIGKILL)
-                servers.append(Server(*arguments))
+                servers.append(Server(*arguments, environment=secret))
 
             if kill:
                 threading.Thread(target=kill_and_start_again, daemon=True).start()

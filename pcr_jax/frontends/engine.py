@@ -158,7 +158,8 @@ class Engine:
     def warm_up(self, report: Callable[[str], None]) -> None:
         """Compile what participants wait for, by conversations of each arm with nobody.
 
-        Then the engine is ``ready``; what is left is compiled for the first who answers by a range.
+        The engine is ``ready`` when questions are; what comes later is compiled while they are
+        answered, and last what is for those who answer by a range.
 
         Parameters
         ----------
@@ -167,14 +168,21 @@ class Engine:
         """
         report("what the table teaches")
         arms = list(dict.fromkeys(self.arms.values()))
-        for terms in arms:
-            self._rehearse(terms, report, 0.0)
+        talks = [self._rehearsed(terms, report, 0.0) for terms in arms]
         self.ready.set()
-        for terms in arms:
-            self._rehearse(terms, lambda said: report(f"{said}, of ranges"), 1.0)
+        for talk in talks:
+            self._rehearse_the_end(talk, report)
 
-    def _rehearse(self, terms: Terms, report: Callable[[str], None], half_width: float) -> None:
-        """One conversation, whose answers are ranges if they have a ``half_width``."""
+        def of_ranges(said):
+            report(f"{said}, of ranges")
+
+        for terms in arms:
+            self._rehearse_the_end(self._rehearsed(terms, of_ranges, 1.0), of_ranges)
+
+    def _rehearsed(
+        self, terms: Terms, report: Callable[[str], None], half_width: float
+    ) -> Conversation:
+        """A conversation to its second question; answers are ranges if of a ``half_width``."""
         rows = self.task.data.iloc[:50]
         refused = rows[~self.task.check(rows).favourable.to_numpy(bool)]
         row = (refused if len(refused) else rows).iloc[[0]]
@@ -198,6 +206,9 @@ class Engine:
                 break
         report("what answers teach")
         talk.following()
+        return talk
+
+    def _rehearse_the_end(self, talk: Conversation, report: Callable[[str], None]) -> None:
         report("what is understood")
         talk.understood()
         talk.what_if({})
