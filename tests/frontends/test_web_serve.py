@@ -169,7 +169,7 @@ def test_a_conversation_about_a_loan(demo, monkeypatch):
         assert 1 <= len(asked) <= 6
         assert "education" not in asked
         assert browser.answer.url.path == "/understood"
-        assert "we expect your" in browser.page.words
+        assert "We now expect your" in browser.page.words
         browser.get("/what-if")
         number = next(own for _, own in browser.page.tags if own.get("id") == "value-0")
         browser.send(action="/what-if", value_0=f"{float(number['value'].replace(',', '')) - 500}")
