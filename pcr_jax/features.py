@@ -49,6 +49,11 @@ def counted(number: str, unit: str | None) -> str:
     return f"{number} {unit[:-1] if single else unit}"
 
 
+def without_ends(change: str) -> str:
+    """What `Feature.change` says, without ", from ... to ..." where it ends in that."""
+    return change.rpartition(", from ")[0] or change
+
+
 def _shortest(value: float) -> str:
     whole, _, part = np.format_float_positional(value, trim="-").partition(".")
     return f"{int(whole):,}.{part}" if int(whole) else f"{whole}.{part}"

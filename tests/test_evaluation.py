@@ -138,7 +138,8 @@ def test_each_user_may_have_a_true_scm_of_their_own_and_an_optimum_may_be_passed
 
 @pytest.mark.parametrize("steepest", [1.5, -1.5])
 @pytest.mark.parametrize("node", [0, 1, 2])
-def test_the_optimum_of_a_linear_score_is_the_closed_form(node, steepest):
+@pytest.mark.parametrize("norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)])
+def test_the_optimum_of_a_linear_score_is_the_closed_form(norm, node, steepest):
     """In the L1 norm the cheapest action moves the one feature with the steepest slope."""
     slope = np.where(np.arange(3) == node, steepest, [0.9, -0.6, 0.4])
     weight = slope / SCALE @ np.linalg.inv(EFFECTS)
@@ -146,10 +147,12 @@ def test_the_optimum_of_a_linear_score_is_the_closed_form(node, steepest):
     x = RNG.normal(size=(NUM_USERS, 3)).astype(np.float32)
     distance = -(x @ weight + BIAS) / 1.5
     # A perturbation costs the logit what its steepest direction is worth.
-    for epsilon, margin in ((0, 0), (0.3, 0.3 * np.linalg.norm(slope) / 1.5)):
+    steepness = np.linalg.norm(slope, 2 if norm == "l2" else 1) / 1.5
+    for epsilon in (0, 0.3):
+        margin = epsilon * steepness
         best = np.maximum(distance + margin, 0)
         assert (best < 10).all()
-        cost = optimum_cost(score, TRUTH, x, scale=SCALE, epsilon=epsilon)
+        cost = optimum_cost(score, TRUTH, x, scale=SCALE, epsilon=epsilon, norm=norm)
         assert (cost >= best - 1e-4).all()  # never better than the optimum
         np.testing.assert_allclose(cost, best, rtol=5e-3, atol=1e-3 if epsilon == 0 else 5e-3)
 

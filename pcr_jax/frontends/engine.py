@@ -28,7 +28,7 @@ T = TypeVar("T")
 _AT_ONCE = 3  # participants inferred together, for each unit of `width`: all wait for the last
 _INFERRING = 2  # threads that do
 _KEPT = 1000  # conversations in memory
-_COMPUTING = 2  # that ask designs, or are told what was understood, at once; for plans one waits
+_COMPUTING = 2  # that ask designs, or are told what was understood, at once; plans have a gate of 1
 
 
 class Participants(Protocol):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from pcr_jax.actions import Action
-from pcr_jax.features import Feature, as_written, counted, plain
+from pcr_jax.features import Feature, as_written, counted, plain, without_ends
 from pcr_jax.inference import Posteriors
 from pcr_jax.scm import SCM
 from pcr_jax.task import Task
@@ -154,7 +154,7 @@ def effect_sentence(
     new = round(new, places)
     then = float(as_written(now + shift))
     change = features[cause].change(float(as_written(now)), then, cause)
-    act = change.rpartition(", from ")[0] or change
+    act = without_ends(change)
     said = f"We now expect your {name} {_expected(new, feature, places)} if you {act}"
     if old is None:
         return f"{said}."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pcr_jax.features import as_written, decimals
+from pcr_jax.features import as_written, decimals, without_ends
 from pcr_jax.history import Questions
 from pcr_jax.session import Session
 from pcr_jax.task.people import Settable, settable
@@ -126,7 +126,7 @@ class TaskSession(Session):
             if individual:
                 texts.append(f"Suppose you {change}. What would your {together} become?")
             else:
-                act = (change.rpartition(", from ")[0] or change).replace("your ", "their ", 1)
+                act = without_ends(change).replace("your ", "their ", 1)
                 texts.append(
                     f"Suppose people like you {act}. What would their {together} become, on "
                     f"average?{self._averages(np.flatnonzero(graph.descendants[node]))}"

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.stats import norm
 
+from pcr_jax.batching import take
 from pcr_jax.history import History, Questions
 
 # Particles that take the answers in one order.
@@ -153,7 +154,7 @@ class Filter:
             )
             kept = systematic(k_keep, log_weight, num_particles)
             evidence += jax.nn.logsumexp(log_weight)
-            return jax.tree.map(lambda leaf: leaf[kept], updated), evidence
+            return take(updated, kept), evidence
 
         return jax.lax.fori_loop(0, told.sum(), step, (start, jnp.zeros(())))
 
@@ -218,7 +219,7 @@ class Filter:
         rank = jnp.argsort(particles.pattern.ravel())
         some = rank[systematic(k_keep, jnp.repeat(evidence, each)[rank], num_drawn)]
         places = some // each, some % each
-        kept = jax.tree.map(lambda leaf: leaf[places], particles)
+        kept = take(particles, places)
         weights = jnp.where(person.blocks >= 0, self.draws(k_draw, kept), 0.0)
         if boxed:
             return self.boxed(jax.random.fold_in(k_keep, 1), weights, kept.unknowns, num_walkers)

@@ -159,8 +159,8 @@ class Person:
     def normals(self, j, rows, value, normal):
         """The conditional's C normals: log weights, and a draw from each; (C,) and (C, M).
 
-        ``normal`` (M + T,) are standard normals. There are fewer answers than weights, so the
-        system that is solved is of the answers (Bhattacharya, Chakraborty & Mallick 2016).
+        ``normal`` (M + T,) are standard normals. The system that is solved is of the answers,
+        which are mostly fewer than weights (Bhattacharya, Chakraborty & Mallick 2016).
         """
         log_weights, mean, factor = self.prior
         mean, factor = mean[:, j], factor[:, j]
