@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -52,7 +53,7 @@ class Action:
         """Shift every node by ``shift`` (..., d); 0 where nothing is done."""
         _checks.unnamed(shift, "shift")
         shift = _checks.finite(shift, "shift")
-        return cls(shift, jnp.zeros(shift.shape, bool))
+        return cls(shift, jnp.asarray(np.zeros(shift.shape, bool)))
 
     @classmethod
     def shift_node(cls, node: Array, shift: Array, num_nodes: int) -> Action:
@@ -85,7 +86,7 @@ class Action:
     def empty(cls, num_nodes: int) -> Action:
         """Do nothing."""
         _checks.count(num_nodes, "num_nodes")
-        return cls.soft(jnp.zeros(num_nodes))
+        return cls.soft(jnp.asarray(np.zeros(num_nodes), float))
 
     @property
     def intervened(self) -> Array:
@@ -192,9 +193,15 @@ class Constraints:
                     f"{np.broadcast_to(high_value, shape)[at]}]."
                 )
         actionable = field("actionable", True)
-        low = jnp.where(actionable & ~field("increase_only", False), lower - x, 0.0)
-        high = jnp.where(actionable & ~field("decrease_only", False), upper - x, 0.0)
-        return low, high
+        up, down = field("increase_only", False), field("decrease_only", False)
+        return _room(x, lower, upper, actionable, up, down)
+
+
+@jax.jit
+def _room(x, lower, upper, actionable, increase_only, decrease_only) -> tuple[Array, Array]:
+    """How far each feature may move down (at most 0) and up."""
+    low = jnp.where(actionable & ~increase_only, lower - x, 0.0)
+    return low, jnp.where(actionable & ~decrease_only, upper - x, 0.0)
 
 
 def intervention_sets(num_nodes: int, max_size: int | None = None) -> np.ndarray:

@@ -18,7 +18,19 @@ from jax.sharding import Mesh, PartitionSpec
 
 def take(tree, users):
     """The rows ``users`` (an index, indices or a slice) of every leaf."""
+    if isinstance(users, np.ndarray) and users.dtype != bool:
+        # What lies in the device's memory by one program, not by several for every leaf.
+        leaves, structure = jax.tree.flatten(tree)
+        device = [leaf for leaf in leaves if isinstance(leaf, Array)]
+        taken = iter(_taken(device, users))
+        found = [next(taken) if isinstance(leaf, Array) else leaf[users] for leaf in leaves]
+        return jax.tree.unflatten(structure, found)
     return jax.tree.map(lambda leaf: leaf[users], tree)
+
+
+@jax.jit
+def _taken(leaves: list[Array], users: Array) -> list[Array]:
+    return [leaf[users] for leaf in leaves]
 
 
 def user_keys(key: Array, num_users: int) -> Array:

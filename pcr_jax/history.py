@@ -72,8 +72,9 @@ class History:
         x = _checks.finite(x, "x", ("num_users", "d"))
         _checks.count(max_queries, "max_queries", minimum=0)
         shape = (len(x), max_queries)
-        questions = Questions(jnp.full(shape, -1), jnp.zeros(shape), jnp.zeros(shape, bool))
-        return cls(questions, jnp.full((*shape, x.shape[1]), jnp.nan), x)
+        none = np.full(shape, -1), np.zeros(shape, x.dtype), np.zeros(shape, bool)
+        answer = np.full((*shape, x.shape[1]), np.nan, x.dtype)
+        return cls(Questions(*map(jnp.asarray, none)), jnp.asarray(answer), x)
 
     def standardised(self, scale: Array) -> History:
         """The same in units of ``scale`` (d,), or (num_users, d) of a scale per user.

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from pcr_jax import _checks
+from pcr_jax.batching import take
 from pcr_jax.classifiers import Classifier, train_mlp
 from pcr_jax.scm import SCM
 
@@ -117,7 +118,8 @@ def refused_population(
     while len(users) < num_users and drawn < max_draws:
         k_users, k_draw = jax.random.split(k_users)
         candidates = scm.sample(k_draw, min(2 * num_users, max_draws - drawn))
-        users = jnp.concatenate([users, candidates[score(candidates) < 0]])
+        refused = np.flatnonzero(score(candidates) < 0)
+        users = jnp.concatenate([users, take(candidates, refused)])
         drawn += len(candidates)
     if len(users) < num_users:
         raise RuntimeError(

@@ -10,7 +10,6 @@ through `jax.vmap`.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -266,11 +265,8 @@ def linear_scm(graph: Graph, coefficients: ArrayLike, noise=None) -> SCM:
             f"Expected coefficients of shape ({len(edges)},), one per edge {list(edges)}; "
             f"got shape {values.shape}."
         )
-    ends = np.cumsum([0] + [len(pa) for pa in graph.parents])
-    mechanisms = tuple(
-        Mechanism(jax.lax.slice_in_dim(values, int(start), int(stop)))
-        for start, stop in pairwise(ends)
-    )
+    sizes = [len(parents) for parents in graph.parents]
+    mechanisms = tuple(map(Mechanism, jax.lax.split(values, sizes)))
     if noise is None:
         noise = [dist.Normal(0.0, 1.0)] * graph.num_nodes
     return SCM(graph, mechanisms, noise)

@@ -27,6 +27,7 @@ def graphs(draw):
     return Graph.from_edges(names, [pair for pair in pairs if rng.random() < density])
 
 
+@jax.jit
 def curved(coefficients, parents):
     return jnp.sum(jnp.tanh(coefficients * parents) + coefficients * jnp.cos(parents), axis=-1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from pcr_jax import _checks
 from pcr_jax.actions import Action, Constraints
 from pcr_jax.batching import chunks_of, map_users, take
 from pcr_jax.recourse.algorithm1 import Algorithm1
+from pcr_jax.recourse.cost import Cost
 from pcr_jax.recourse.optimal import Optimal
 from pcr_jax.recourse.plan import Plan, PlanStatus
 from pcr_jax.recourse.problem import Problem, has_model, per_user, pose, worlds_of
@@ -178,7 +179,7 @@ def recommend(
     _checks.key(key)
     worlds = worlds_of(problem, worlds, "worlds")
     modelled = has_model(worlds)
-    worlds = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0.0), worlds)
+    worlds = _finite(worlds)
     _check_score(problem, worlds)
     solver.check(problem)
     if on_user is None:
@@ -192,13 +193,19 @@ def recommend(
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
+@jax.jit
+def _finite(worlds: SCM) -> SCM:
+    """With 0 in place of what is not a number."""
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0.0), worlds)
+
+
 def _check_score(problem: Problem, worlds: SCM) -> None:
     """Raise if it looks like a probability, or is NaN for a user."""
-    nothing = Action.soft(jnp.zeros(problem.x.shape))
+    nothing = Action.soft(jnp.asarray(np.zeros(problem.x.shape, problem.x.dtype)))
     some = per_user(worlds, len(problem.x))
     _, before = outcomes(problem.score, some, problem.x, nothing)
     refuse_probabilities(problem.score, problem.x, problem.scale, before)
-    undefined = int(jnp.isnan(before).sum())
+    undefined = int(np.isnan(before).sum())
     if undefined:
         raise ValueError(
             f"Expected score to be a number at every user's features; got NaN for {undefined} of "
@@ -222,6 +229,19 @@ def _plan(key: Array, solver: Solver, problem: Problem, worlds: SCM, modelled: A
     if problem.requirement.easier:
         lacking = np.asarray(modelled & ~judged.action.intervened.any(1) & (judged.logit < 0))
         judged = _easier(key, solver, problem, worlds, judged, lacking)
+    return Plan(
+        **_concluded(problem.price(), problem.x, found._replace(state=None), judged, modelled),
+        num_evaluations=found.evaluations,
+        num_perturbations=jnp.asarray(judged.fresh.num_scenarios),
+        decimals=jnp.asarray(judged.decimals),
+        problem=problem,
+        worlds=worlds,
+    )
+
+
+@jax.jit
+def _concluded(cost: Cost, x: Array, found: Found, judged: _Judged, modelled: Array) -> dict:
+    """What a plan says of every user."""
     valid = (judged.logit >= 0) & modelled
     fresh, acts = judged.fresh, judged.action.intervened.any(1)
     given = valid | (modelled & acts & (fresh.share > 0))  # no share without draws
@@ -230,21 +250,17 @@ def _plan(key: Array, solver: Solver, problem: Problem, worlds: SCM, modelled: A
     )
     acts = action.intervened.any(1)
     robust_valid = valid & (fresh.logit >= 0)
-    return Plan(
-        action=action,
-        x_counterfactual=jnp.where(acts[:, None], judged.after, problem.x),
-        cost=jnp.where(given, _costs(problem.price(), action, problem.x), jnp.inf),
-        valid=valid,
-        robust_valid=robust_valid,
-        certified=robust_valid & fresh.certified,
-        p_valid=jnp.where(given, fresh.share, jnp.nan),
-        status=_status(found, modelled, valid, robust_valid, acts),
-        num_evaluations=found.evaluations,
-        num_perturbations=jnp.asarray(fresh.num_scenarios),
-        decimals=jnp.asarray(judged.decimals),
-        problem=problem,
-        worlds=worlds,
-    )
+    price = map_users(lambda cost, action, x: cost(action, x), cost, action, x)
+    return {
+        "action": action,
+        "x_counterfactual": jnp.where(acts[:, None], judged.after, x),
+        "cost": jnp.where(given, price, jnp.inf),
+        "valid": valid,
+        "robust_valid": robust_valid,
+        "certified": robust_valid & fresh.certified,
+        "p_valid": jnp.where(given, fresh.share, jnp.nan),
+        "status": _status(found, modelled, valid, robust_valid, acts),
+    }
 
 
 def _tried(
@@ -260,8 +276,8 @@ def _tried(
         k_verify = jax.random.fold_in(key, attempt)
         now = judge(k_verify, problem, searched, judging, found, pending)
         judged = now if judged is None else _where(pending, now, judged)
-        broken = (judged.fresh.logit < 0) & ((judged.logit >= 0) | over_draws)
-        pending = pending & np.asarray(found.going_on & broken)
+        broken = (np.asarray(judged.fresh.logit) < 0) & (np.asarray(judged.logit >= 0) | over_draws)
+        pending = pending & np.asarray(found.going_on) & broken
         if not pending.any() or attempt == _ATTEMPTS - 1:
             break
         found = solver.go_on(problem, searched, found, pending, judged.fresh.scenario)
@@ -269,6 +285,7 @@ def _tried(
     return found, judged
 
 
+@jax.jit
 def _where(users, new, old):
     """The rows of either, in the host's or the device's memory."""
 
@@ -357,9 +374,3 @@ def _status(found: Found, modelled, valid, robust_valid, acts) -> Array:
         ],
         PlanStatus.not_found,
     )
-
-
-@jax.jit
-def _costs(cost: Any, action: Action, x: Array) -> Array:
-    """Every user's, shape (num_users,)."""
-    return map_users(lambda c, a, x: c(a, x), cost, action, x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -188,7 +189,7 @@ def pose(
     constraints = Constraints() if constraints is None else constraints
     _checks.instance(constraints, Constraints, "constraints")
     low, high = constraints.shift_bounds(x, names, rows)
-    if not np.asarray((low < 0) | (high > 0)).any():
+    if not (np.asarray(low) < 0).any() and not (np.asarray(high) > 0).any():
         raise ValueError("Expected constraints that let some node move; got none actionable.")
     if max_set_size is not None:
         _checks.count(max_set_size, "max_set_size")
@@ -254,9 +255,15 @@ def per_user(scm: SCM, num_users: int) -> SCM:
         return jax.tree.map(lambda leaf: leaf.mean(1), scm)
     if scm.batch_shape:
         return scm
+    return _repeated(scm, num_users)
+
+
+@partial(jax.jit, static_argnums=1)
+def _repeated(scm: SCM, num_users: int) -> SCM:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_users, *leaf.shape)), scm)
 
 
+@jax.jit
 def has_model(worlds: SCM) -> Array:
     """Which users' SCMs have finite coefficients, shape (num_users,)."""
     flags = [jnp.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in jax.tree.leaves(worlds)]

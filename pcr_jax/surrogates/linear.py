@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -24,8 +25,11 @@ def edge_units(graph: Graph, scale: Array | None) -> Array | float:
     """What one unit of each edge's effect is in natural units; shape (num_edges,)."""
     if scale is None:
         return 1.0
-    parents, children = np.array(graph.edges).T
-    scale = jnp.asarray(scale)
+    return _ratio(jnp.asarray(scale), *np.array(graph.edges).T)
+
+
+@jax.jit
+def _ratio(scale: Array, parents: Array, children: Array) -> Array:
     return scale[children] / scale[parents]
 
 

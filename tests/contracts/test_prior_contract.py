@@ -38,7 +38,7 @@ def case(request):
     """A prior, and draws of it from places in the unit cube."""
     k, make = PRIORS[request.param]
     prior = make()
-    return prior, UNIT[:, :k], prior.from_unit(UNIT[:, :k])
+    return prior, UNIT[:, :k], jax.jit(prior.from_unit)(UNIT[:, :k])
 
 
 def test_the_density_is_that_of_the_draws(case):
@@ -55,7 +55,7 @@ def test_draws_are_weighed_as_their_density_says(case):
     # Over draws, another density divided by theirs is 1 on average.
     prior, unit, _ = case
     many = np.random.default_rng(1).uniform(size=(2**16, unit.shape[1]))
-    real = mapped(prior.to_real)(prior.from_unit(jnp.asarray(many, float)))
+    real = mapped(lambda unit: prior.to_real(prior.from_unit(unit)))(jnp.asarray(many, float))
     log_density = mapped(lambda r: prior.from_real(r)[1])(real)
     other = multivariate_normal(real.mean(0), 0.3 * np.atleast_2d(np.cov(real.T)))
     ratio = np.exp(other.logpdf(np.asarray(real)) - log_density)

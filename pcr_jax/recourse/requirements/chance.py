@@ -134,9 +134,7 @@ class Chance:
             If there are not twice as many as are searched.
         """
         seen = self.seen(worlds.batch_shape[1])
-        return tuple(
-            jax.tree.map(lambda leaf, some=some: leaf[:, some], worlds) for some in (seen, ~seen)
-        )
+        return tuple(_draws(worlds, np.flatnonzero(some)) for some in (seen, ~seen))
 
     def begin(self, num_nodes):
         """The level, or gamma; and the centre."""
@@ -290,7 +288,7 @@ class Chance:
         if self.ball is not None:
             num = scms.batch_shape[1]
             some = (np.arange(min(num, JUDGED_IN_BALL)) * num) // min(num, JUDGED_IN_BALL)
-            scms = jax.tree.map(lambda leaf: leaf[:, some], scms)
+            scms = _draws(scms, some)
         margin, share, delta = by_bucket(
             lambda real, chosen, *users: _judged(self, score, scale, real & chosen, *users),
             *(chosen, scms, x, action),
@@ -300,6 +298,12 @@ class Chance:
         harder = Turn(jnp.zeros(len(x), int), delta, jnp.broadcast_to(more, len(x)))
         number = np.where(chosen, scms.batch_shape[1], 0)
         return Verified(margin, harder, np.zeros(len(x), bool), number, np.asarray(share))
+
+
+@jax.jit
+def _draws(scms, some):
+    """These of each user's, (num_users, some)."""
+    return jax.tree.map(lambda leaf: leaf[:, some], scms)
 
 
 @jax.jit
