@@ -176,7 +176,7 @@ def create_app(store: Any, engine: Any, settings: Settings) -> FastAPI:
     Parameters
     ----------
     store : Store
-        Where participants and events are.
+        Where participants and events are. Its connections are closed when serving ends.
     engine : Engine
         What computes, for many threads.
     settings : Settings
@@ -192,6 +192,7 @@ def create_app(store: Any, engine: Any, settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         yield
+        store.close()
 
     app = FastAPI(
         docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, title=settings.title

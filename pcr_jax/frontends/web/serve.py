@@ -226,16 +226,27 @@ def _warm_up(engine: Engine) -> None:
 def _served(task: str | None, study: str | None, database: str | None) -> _Served:
     """What the arguments name, opened."""
     from pcr_jax.frontends.store.store import Store
-    from pcr_jax.frontends.study.actions import begun
-    from pcr_jax.frontends.study.people import applicants
     from pcr_jax.frontends.study.settings import read_settings
 
-    if study is not None:
-        settings = read_settings(study)
-        store = Store.open(database or settings.database)
-        return _Served(load_task(settings.task), store, settings, begun(store, settings), None)
-    assert database is not None
+    settings = None if study is None else read_settings(study)
+    if database is None:
+        assert settings is not None
+        database = settings.database
     store = Store.open(database)
+    try:
+        return _of_store(store, task, settings)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _of_store(store: Store, task: str | None, settings: StudySettings | None) -> _Served:
+    """A study of these settings, or whoever comes by."""
+    from pcr_jax.frontends.study.actions import begun
+    from pcr_jax.frontends.study.people import applicants
+
+    if settings is not None:
+        return _Served(load_task(settings.task), store, settings, begun(store, settings), None)
     settings = _of_task(task, store)
     if task is None:
         from pcr_jax.frontends.demo import demo_task, refused
