@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -108,4 +109,5 @@ def main(out, kind):
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" has it ignored
     sys.exit(main(*sys.argv[1:]))

@@ -335,24 +335,29 @@ def again_rows() -> list[dict]:
 
 
 def unit_rows() -> list[dict]:
-    """The same people in other units: the largest difference of their draws."""
+    """The same people in other units: the largest difference of their draws.
+
+    By powers of ten numbers are rounded otherwise, which may turn a step of a sampler; by powers of
+    two they are not.
+    """
     truth = pcr.library.m1()
     units = population(truth)
     _, history = asked(truth, units, 20)
     rows = []
-    factors = np.array([1e-6, 1.0, 1e6])
-    other = history.standardised(jnp.asarray(1 / factors, float))
-    for sampler in ("gibbs", "ess", "smc"):
-        draws = [
-            pcr.infer(K_INFER, model, told, pcr.mixture(), sampler=sampler).draws
-            for model, told in (
-                (pcr.linear_surrogate(truth.graph, scale=units["scale"]), history),
-                (pcr.linear_surrogate(truth.graph, scale=units["scale"] * factors), other),
-            )
-        ]
-        apart = np.abs(draws[0] - draws[1])
-        row = {"sampler": sampler, "largest_difference": float(apart.max())}
-        rows.append(row | {"share_beyond_1e-3": float((apart > 1e-3).mean())})
+    for name, low, high in (("1e-6, 1, 1e6", 1e-6, 1e6), ("2**-20, 1, 2**20", 2**-20, 2**20)):
+        factors = np.array([low, 1.0, high])
+        other = history.standardised(jnp.asarray(1 / factors, float))
+        for sampler in ("gibbs", "ess", "smc"):
+            draws = [
+                pcr.infer(K_INFER, model, told, pcr.mixture(), sampler=sampler).draws
+                for model, told in (
+                    (pcr.linear_surrogate(truth.graph, scale=units["scale"]), history),
+                    (pcr.linear_surrogate(truth.graph, scale=units["scale"] * factors), other),
+                )
+            ]
+            apart = np.abs(draws[0] - draws[1])
+            row = {"units": name, "sampler": sampler, "largest_difference": float(apart.max())}
+            rows.append(row | {"share_beyond_1e-3": float((apart > 1e-3).mean())})
     return rows
 
 
