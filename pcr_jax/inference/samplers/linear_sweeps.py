@@ -144,27 +144,30 @@ class Linear:
         return Walkers(weights, unknowns, effects, self.expected(effects))
 
     def drawn(self, j, unit, weights, parents, strength, pull):
-        """Mechanism j's weights (M, W) from their conditional, and what they changed by."""
-        most = len(weights)
+        """Mechanism j's weights (M, W) from their conditional, and what they changed by.
+
+        The change is what is drawn: next to what many answers say of the weights, single precision
+        has no room for what is left to say.
+        """
         matrix = dot(parents[:, None], parents[:, :, None], strength[:, None, None])
-        vector = dot(parents, pull[:, None]) + sum(matrix[m] * weights[m] for m in range(most))
+        vector = dot(parents, pull[:, None])
         there = self.there[j][:, None]
         if self.person.target.reach.box is not None:
             drawn = self.in_box(unit, j, weights, matrix, vector)
         else:
-            drawn = jnp.where(there, self.normal(unit, j, matrix, vector), 0.0)
+            drawn = weights + self.normal(unit, j, weights, matrix, vector)
+            drawn = jnp.where(there, drawn, 0.0)
         return drawn, jnp.where(there, drawn - weights, 0.0)
 
-    def normal(self, unit, j, matrix, vector):
-        """From a mixture of normals."""
+    def normal(self, unit, j, weights, matrix, vector):
+        """A change, to a mixture of normals."""
         log_weights = self.person.prior.log_weights
         of_all = self.person.prior.mean, self.precision, self.log_det
         mean, precision, log_det = (leaf[:, j] for leaf in of_all)
-        pulled = jnp.einsum("cmn,cn->cm", precision, mean)
+        away = mean[:, None] - weights.T
+        pulled = jnp.einsum("cmn,cwn->cwm", precision, away)
         factor = cholesky(precision[:, None] + jnp.moveaxis(matrix, -1, 0), symmetrize_input=False)
-        half = triangular_solve(
-            factor, (pulled[:, None] + vector.T)[..., None], left_side=True, lower=True
-        )
+        half = triangular_solve(factor, (pulled + vector.T)[..., None], left_side=True, lower=True)
         normal = ndtri(unit[:-2]).T[..., None]
         drawn = triangular_solve(
             factor, half + normal, left_side=True, lower=True, transpose_a=True
@@ -172,7 +175,7 @@ class Linear:
         if len(log_weights) == 1:
             return drawn[0].T
         log_dets = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
-        fit = (half[..., 0] ** 2).sum(-1) - jnp.sum(mean * pulled, -1)[:, None]
+        fit = (half[..., 0] ** 2).sum(-1) - jnp.sum(away * pulled, -1)
         log_weights = (log_weights + log_det)[:, None] - log_dets + fit / 2
         ends = jnp.cumsum(jax.nn.softmax(log_weights, 0), 0)
         which = jnp.minimum(jnp.sum(ends < unit[-2], 0), len(ends) - 1)
@@ -185,13 +188,12 @@ class Linear:
             jnp.where(self.there, end[person.blocks], 0.0)
             for end in jnp.asarray(person.target.reach.box)
         )
+        before = weights
         for m in range(len(weights)):
             size = jnp.maximum(matrix[m, m], 1e-12)
             sd = 1 / jnp.sqrt(size)
-            mean = (
-                weights[m]
-                + (vector[m] - sum(matrix[m, n] * weights[n] for n in range(len(weights)))) / size
-            )
+            done = sum(matrix[m, n] * (weights[n] - before[n]) for n in range(m))
+            mean = before[m] + (vector[m] - done) / size
             ends = low[j, m], high[j, m]
             drawn = mean + sd * truncated_normal(unit[m], *((end - mean) / sd for end in ends))
             # Of what no answer tells anything, the box alone does.
@@ -202,8 +204,19 @@ class Linear:
 
 
 def dot(*factors: Array) -> Array:
-    """The sum over the first axis of a product; few terms one by one, which is faster."""
-    if len(factors[0]) > _FEW:
-        return jnp.sum(math.prod(factors), 0)
-    first, *others = (math.prod(each) for each in zip(*factors, strict=True))
-    return sum(others, first)
+    """The sum over the first axis of a product, term by term.
+
+    As one reduction within a sweep, XLA (jaxlib 0.10.2, on a CPU) got it wrong for 64 nodes and 256
+    walkers: right with 64 walkers, with other compilation of the same, and in double precision.
+    """
+    num = len(factors[0])
+    if num <= _FEW:
+        first, *others = (math.prod(each) for each in zip(*factors, strict=True))
+        return sum(others, first)
+    start = dot(*(factor[: num % _FEW or _FEW] for factor in factors))
+
+    def body(i, total):
+        part = [jax.lax.dynamic_slice_in_dim(f, num - (i + 1) * _FEW, _FEW) for f in factors]
+        return total + dot(*part)
+
+    return jax.lax.fori_loop(0, (num - 1) // _FEW, body, start)
