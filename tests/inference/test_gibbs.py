@@ -153,7 +153,7 @@ def test_many_nodes_are_no_other_matter():
     found = pcr.infer(jax.random.key(2), model, history, pcr.mixture(), sampler="gibbs")
     draws = found.draws.reshape(2, -1, size)
     away = (draws.mean(1) - np.asarray(truth.coefficients)) / draws.std(1)
-    # Of 252 standard normals: beyond 5 once in 7,000 seeds; their mean square beyond 2 never.
+    # Of 250 standard normals: beyond 5 once in 7,000 seeds; their mean square beyond 2 never.
     assert np.abs(away).max() < 5
     assert (away**2).mean() < 2
 
