@@ -29,15 +29,29 @@ class Questions:
     individual : Array, optional
         Shape (...), boolean. False, the default: "on average, for people like you". True: "for you,
         as you are", whose answer is the person's own counterfactual.
+    outcome : Array, optional
+        Shape (...), position of the one descendant of ``node`` whose value is asked for; -1, the
+        default, where those of all are.
     """
 
     node: Array
     shift: Array
     individual: Array = None  # type: ignore[assignment]
+    outcome: Array = None  # type: ignore[assignment]
 
     def __post_init__(self):
+        shape = np.shape(self.node)
         if self.individual is None:
-            object.__setattr__(self, "individual", np.zeros(np.shape(self.node), bool))
+            object.__setattr__(self, "individual", np.zeros(shape, bool))
+        if self.outcome is None:
+            object.__setattr__(self, "outcome", np.full(shape, -1))
+
+    def outcomes(self, graph: Graph) -> Array:
+        """Whose values are asked for, shape (..., d), boolean."""
+        xp = self.node.__array_namespace__()
+        node, one = self.node[..., None], self.outcome[..., None]
+        possible = xp.asarray(graph.descendants)[self.node]
+        return (node >= 0) & possible & ((one < 0) | (one == xp.arange(graph.num_nodes)))
 
 
 @pytree()
@@ -72,7 +86,8 @@ class History:
         x = _checks.finite(x, "x", ("num_users", "d"))
         _checks.count(max_queries, "max_queries", minimum=0)
         shape = (len(x), max_queries)
-        none = np.full(shape, -1), np.zeros(shape, x.dtype), np.zeros(shape, bool)
+        nothing = np.full(shape, -1)
+        none = nothing, np.zeros(shape, x.dtype), np.zeros(shape, bool), nothing
         answer = np.full((*shape, x.shape[1]), np.nan, x.dtype)
         return cls(Questions(*map(jnp.asarray, none)), jnp.asarray(answer), x)
 
@@ -88,7 +103,7 @@ class History:
         shift = told.questions.shift / np.take_along_axis(units, node, -1)
         row = each[..., None, :]
         return History(
-            Questions(node, shift, told.questions.individual),
+            replace(told.questions, shift=shift),
             told.answer / row,
             told.x / each,
             None if told.half_width is None else told.half_width / row,
@@ -117,9 +132,9 @@ def check_history(history: History, graph: Graph, num_axes: int = 2) -> History:
         integers, or ``individual`` is not boolean.
     ValueError
         If the shapes of its fields do not agree with each other and the graph; there is no user; a
-        node does not exist, or has no descendants to ask about; a question comes after one that was
-        not asked, or one that was not asked is answered; a shift or a feature is not finite, or an
-        answer is infinite.
+        node does not exist, or has no descendants to ask about; an outcome is none of them; a
+        question comes after one that was not asked, or one that was not asked is answered; a shift
+        or a feature is not finite, or an answer is infinite.
     """
     _checks.instance(history, History, "history", " See History.empty and tell.")
     _checks.instance(history.questions, Questions, "history.questions")
@@ -140,6 +155,7 @@ def check_history(history: History, graph: Graph, num_axes: int = 2) -> History:
     individual = _checks.array(
         history.questions.individual, "questions.individual", node.shape, kind=bool
     )
+    outcome = _checks.array(history.questions.outcome, "questions.outcome", node.shape, kind=int)
     answer = _checks.reported(history.answer, "history.answer", (*node.shape, num_nodes))
     x = _checks.finite(history.x, "history.x", (*node.shape[:-1], num_nodes), names=graph.nodes)
     half_width = _checked_width(history.half_width, "history.half_width", answer.shape)
@@ -164,7 +180,16 @@ def check_history(history: History, graph: Graph, num_axes: int = 2) -> History:
             raise ValueError(
                 "Expected no history.answer where questions.node is -1 (not asked); got numbers."
             )
-    return History(Questions(node, shift, individual), answer, x, half_width)
+        outcomes = _checks.concrete(outcome)
+        if outcomes is not None:
+            _existing(outcomes, "questions.outcome", num_nodes)
+            unmoved = (outcomes >= 0) & ~graph.descendants[nodes, outcomes]
+            if unmoved.any():
+                raise ValueError(
+                    "Expected questions.outcome to be descendants of questions.node, or -1; got "
+                    f"{outcomes[unmoved][0]} of {nodes[unmoved][0]}."
+                )
+    return History(Questions(node, shift, individual, outcome), answer, x, half_width)
 
 
 def _checked_width(half_width, name: str, shape: tuple[int, ...]) -> Array | None:
@@ -221,14 +246,17 @@ def tell(
     shift = _checks.finite(questions.shift, "questions.shift", shape)
     node = _checks.array(questions.node, "questions.node", shape, kind=int)
     individual = _checks.array(questions.individual, "questions.individual", shape, kind=bool)
-    if (nodes := _checks.concrete(node)) is not None:
-        _existing(nodes, "questions.node", num_nodes)
+    outcome = _checks.array(questions.outcome, "questions.outcome", shape, kind=int)
+    for name, of in (("node", node), ("outcome", outcome)):
+        if (positions := _checks.concrete(of)) is not None:
+            _existing(positions, f"questions.{name}", num_nodes)
     half_width = _checked_width(half_width, "half_width", answer.shape)
     if half_width is None and history.half_width is not None:
         half_width = jnp.zeros(answer.shape)
     elif half_width is not None and history.half_width is None:
         history = replace(history, half_width=jnp.zeros(np.shape(history.answer)))
-    told, full = _tell(history, Questions(node, shift, individual), answer, half_width)
+    asked = Questions(node, shift, individual, outcome)
+    told, full = _tell(history, asked, answer, half_width)
     array = _checks.concrete(full)
     if array is not None and array.any():
         raise ValueError(

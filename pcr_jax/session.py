@@ -440,18 +440,19 @@ class Session:
         if told:
             going_on &= told[-1].questions.node >= 0
         node: Any = np.full(self.num_users, -1)
+        outcome: Any = node
         shift: Any = np.zeros(self.num_users)
         individual: Any = np.zeros(self.num_users, bool)
         if going_on.any():
             posteriors = self._inferred() if self.design.needs_posterior else None
             belief = Belief(self.surrogate, self.history, posteriors, self.problem)
             questions = self.design.ask(jax.random.fold_in(self._k_ask, len(told)), belief)
-            chosen, by, about = self._checked(questions)
-            asked = going_on & (chosen >= 0)
-            node = np.where(asked, chosen, -1)
-            shift = np.where(asked, rounded(by, self._decimals()[node]), 0.0)
-            individual = asked & about
-        questions = Questions(node, shift.astype(jnp.result_type(float)), individual)
+            chosen = self._checked(questions)
+            asked = going_on & (chosen.node >= 0)
+            node, outcome = (np.where(asked, of, -1) for of in (chosen.node, chosen.outcome))
+            shift = np.where(asked, rounded(chosen.shift, self._decimals()[node]), 0.0)
+            individual = asked & chosen.individual
+        questions = Questions(node, shift.astype(jnp.result_type(float)), individual, outcome)
         return Turn(questions, self._worded(questions))
 
     def _worded(self, questions: Questions) -> tuple[str | None, ...]:
@@ -459,20 +460,27 @@ class Session:
         x, graph = np.asarray(self.problem.x), self.surrogate.graph
         return sentences(questions, x, graph, self._decimals())
 
-    def _checked(self, questions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Node, shift and individual of a design's questions, which can be asked."""
+    def _checked(self, questions: Any) -> Any:
+        """A design's questions, which can be asked; in NumPy."""
         shape, graph = (self.num_users,), self.surrogate.graph
         _checks.instance(questions, Questions, "questions of design")
-        node = np.asarray(_checks.array(questions.node, "node of design", shape, kind=int))
-        shift = np.asarray(_checks.finite(questions.shift, "shift of design", shape))
+        node = _checks.array(questions.node, "node of design", shape, kind=int)
+        shift = _checks.finite(questions.shift, "shift of design", shape)
         individual = _checks.array(questions.individual, "individual of design", shape, kind=bool)
         possible = _who_can_be_asked_about(graph)
         if not np.isin(node, possible).all():
             raise ValueError(
                 f"Expected design to ask about nodes with descendants, one of {possible} each; got "
-                f"{sorted(set(node.tolist()))}."
+                f"{sorted(set(np.asarray(node).tolist()))}."
             )
-        return node, shift, np.asarray(individual)
+        outcome = _checks.array(questions.outcome, "outcome of design", shape, kind=int)
+        checked: Any = jax.tree.map(np.asarray, Questions(node, shift, individual, outcome))
+        if (checked.outcomes(graph).any(-1) != (checked.node >= 0)).any():
+            raise ValueError(
+                "Expected design to ask for descendants of the nodes, or -1 for all; got outcomes "
+                f"{checked.outcome.tolist()} of nodes {checked.node.tolist()}."
+            )
+        return checked
 
     def _decimals(self) -> np.ndarray:
         """Of the numbers in which each node's questions are written; (d,)."""

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ _CONTENT = {
     *("settings", "logit", "turns"),
 }
 _PERSON = {"node", "shift", "individual", "text", "answer", "half_width"}
+_ONE = {"outcome"}  # of a question for one number
 _SEAL = "sha256"
 
 
@@ -174,9 +175,9 @@ def opened(text: str | bytes) -> dict:
     return content
 
 
-def has_parts(value: Any, parts: set[str], where: str) -> None:
-    """Raise unless a part of a content, ``where`` it is, has these parts."""
-    if not isinstance(value, dict) or set(value) != parts:
+def has_parts(value: Any, parts: set[str], where: str, more: Set[str] = frozenset()) -> None:
+    """Raise unless a part of a content, ``where`` it is, has these parts, some of ``more`` too."""
+    if not isinstance(value, dict) or set(value) - more != parts:
         came = sorted(value) if isinstance(value, dict) else shown(value)
         _refuse(f"with {sorted(parts)} in {where}", came)
 
@@ -229,6 +230,8 @@ def of_turn(turn: Turn, names: tuple) -> dict[str, Any]:
             "individual": bool(questions.individual[i]),
             "text": text,
         }
+        if questions.outcome[i] >= 0:
+            asked["outcome"] = described(names[questions.outcome[i]])
         said = {"answer": row(turn.answer, i), "half_width": row(turn.half_width, i)}
         people.append({**asked, **said})
     return {"told": turn.answer is not None, "people": people}
@@ -257,6 +260,7 @@ def as_turn(turn: dict[str, Any], names: tuple, num_users: int, where: str) -> T
         _refuse(f"with a list of {num_users} people in {where}", shown(people))
     position = {json.dumps(described(name)): j for j, name in enumerate(names)}
     node: Any = np.full(num_users, -1)
+    outcome: Any = np.full(num_users, -1)
     shift: Any = np.zeros(num_users)
     individual: Any = np.zeros(num_users, bool)
     answer = np.full((num_users, len(names)), np.nan)
@@ -267,16 +271,17 @@ def as_turn(turn: dict[str, Any], names: tuple, num_users: int, where: str) -> T
             texts.append(None)
             continue
         place = f"{where}[{i}]"
-        has_parts(person, _PERSON, place)
-        if (named := json.dumps(person["node"])) not in position:
-            _refuse(f"with one of {list(names)} for node in {place}", shown(person["node"]))
+        has_parts(person, _PERSON, place, _ONE)
+        for part, of in (("node", node), ("outcome", outcome)):
+            if part in person and (named := json.dumps(person[part])) not in position:
+                _refuse(f"with one of {list(names)} for {part} in {place}", shown(person[part]))
+            of[i] = position[named] if part in person else -1
         if not _is_number(person["shift"]):
             _refuse(f"with a number for shift in {place}", shown(person["shift"]))
         if type(person["individual"]) is not bool or not isinstance(person["text"], str):
             _refuse(f"with true or false for individual, and a text, in {place}", shown(person))
         texts.append(person["text"])
-        node[i], shift[i] = position[named], person["shift"]
-        individual[i] = person["individual"]
+        shift[i], individual[i] = person["shift"], person["individual"]
         said = _row(person["answer"], len(names), f"{place}.answer")
         width = _row(person["half_width"], len(names), f"{place}.half_width")
         if not told and (said is not None or width is not None):
@@ -285,7 +290,7 @@ def as_turn(turn: dict[str, Any], names: tuple, num_users: int, where: str) -> T
         if width is not None:
             half_width[i], has_width = width, True
     dtype = jnp.result_type(float)
-    questions = Questions(node, shift.astype(dtype), individual)
+    questions = Questions(node, shift.astype(dtype), individual, outcome)
     if not told:
         return Turn(questions, tuple(texts))
     return Turn(questions, tuple(texts), answer, half_width if has_width else None)

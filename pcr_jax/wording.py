@@ -33,29 +33,28 @@ def sentences(
     x : ndarray
         Shape (num_users, d), natural units.
     graph : Graph
-        What is asked for are the node's descendants.
+        Whose nodes they are about.
     decimals : ndarray
         Shape (d,): of the numbers of each node.
     """
     texts: list[str | None] = []
-    each = zip(questions.node, questions.shift, questions.individual, x, strict=True)
-    for node, shift, individual, now in each:
+    outcomes = questions.outcomes(graph)
+    each = zip(questions.node, questions.shift, questions.individual, outcomes, x, strict=True)
+    for node, shift, individual, effects, now in each:
         if node < 0:
             texts.append(None)
             continue
         name, places = graph.nodes[node], int(decimals[node])
-        *others, last = [f"{graph.nodes[k]}" for k in np.flatnonzero(graph.descendants[node])]
-        effects = f"{', '.join(others)} and {last}" if others else last
+        *others, last = [f"{graph.nodes[k]}" for k in np.flatnonzero(effects)]
+        named = f"{', '.join(others)} and {last}" if others else last
         by, begin = round(float(shift), places), round(float(now[node]), places)
         moved = f"{'rose' if by > 0 else 'fell'} by {_number(abs(by), places)}"
         if individual:
             ends = f"from {_number(begin, places)} to {_number(begin + by, places)}"
-            texts.append(
-                f"Suppose your {name} {moved}, {ends}. What would {effects} become for you?"
-            )
+            texts.append(f"Suppose your {name} {moved}, {ends}. What would {named} become for you?")
         else:
             texts.append(
-                f"Suppose {name} {moved} for people like you. What would {effects} become for "
+                f"Suppose {name} {moved} for people like you. What would {named} become for "
                 "them, on average?"
             )
     return tuple(texts)

@@ -217,6 +217,23 @@ def test_what_people_read_is_what_is_asked(scale, unit):
     )
 
 
+def test_a_question_for_one_number_asks_for_it_alone_and_is_written_so():
+    session = simple(design=pcr.RandomDesign(report="one"))
+    for _ in range(3):
+        questions = session.ask()
+        for text, node, one in zip(
+            session.sentences(), questions.node, questions.outcome, strict=True
+        ):
+            assert f"What would {GRAPH.nodes[one]} become" in text
+            assert GRAPH.descendants[node, one]
+        session.tell(answer(session))
+    told = ~np.isnan(session.history.answer)
+    np.testing.assert_array_equal(told, session.history.questions.outcomes(GRAPH))
+    resumed = again(session, design=pcr.RandomDesign(report="one"), sampler=None)
+    same(resumed.history, session.history)
+    assert resumed.to_json() == session.to_json()
+
+
 def test_people_like_you_are_asked_about_on_average():
     session = simple(design=pcr.RandomDesign(-2.0, -1.0, individual=False))
     text = session.sentences()[0]
@@ -481,6 +498,11 @@ def test_questions_that_cannot_be_asked_are_refused():
         (pcr.Questions(np.array([0, 1, 2]), np.ones(3)), ValueError, "nodes with descendants"),
         (pcr.Questions(np.array([0, 1]), np.ones(2)), ValueError, "node of design of shape"),
         (pcr.Questions(np.array([0, 1, 0]), np.full(3, np.nan)), ValueError, "shift of design"),
+        (
+            pcr.Questions(np.array([0, 1, 0]), np.ones(3), outcome=np.array([-1, 0, -1])),
+            ValueError,
+            "descendants of the nodes, or -1 for all; got outcomes",
+        ),
     ):
         with pytest.raises(error, match=message):
             simple(design=Strange(questions)).ask()

@@ -378,8 +378,10 @@ class Conversation:
         questions, text = session.ask(), session.sentences()[0]
         assert text is not None
         node, graph = int(questions.node[0]), self.task.graph
-        effects = [graph.nodes[j] for j in np.flatnonzero(graph.descendants[node])]
+        effects = [graph.nodes[j] for j in np.flatnonzero(questions.outcomes(graph)[0])]
         utility = self._telling.utility
+        one = int(questions.outcome[0])
+        more = {} if one < 0 else {"outcome": graph.nodes[one]}
         return self._common(
             "effect",
             text,
@@ -389,6 +391,7 @@ class Conversation:
             individual=bool(questions.individual[0]),
             utility=utility if utility is None or math.isfinite(utility) else None,
             versions=versions(),
+            **more,
         )
 
     def _attention(self, before: int) -> dict[str, Any]:
@@ -643,5 +646,7 @@ def _turn_of(turn: _Turn, nodes: tuple) -> dict[str, Any]:
         if answered["half_width"]:
             told["half_width"] = [answered["half_width"].get(f"{node}", 0.0) for node in nodes]
     kept = {name: asked[name] for name in ("shift", "individual", "text")}
+    if "outcome" in asked:
+        kept["outcome"] = asked["outcome"]
     person = {"node": asked["column"], **kept, **told}
     return {"told": answered is not None, "people": [person]}

@@ -342,7 +342,7 @@ class _Conversation:
         session, say = self.session, self.terminal.say
         questions = session.ask()
         node, shift = int(questions.node[0]), float(questions.shift[0])
-        effects = np.flatnonzero(session.surrogate.graph.descendants[node]).tolist()
+        effects = np.flatnonzero(questions.outcomes(session.surrogate.graph)[0]).tolist()
         say()
         say(f"Question {self.told + 1} of about {session.max_questions}")
         say(f"{session.sentences()[0]}")

@@ -29,6 +29,8 @@ class Terms:
         Whether mechanisms may be curved, see `pcr_jax.Task.fit`.
     individual : bool
         Whether people are asked about themselves, or about people like them on average.
+    report : {"all", "one"}
+        Whether a question asks for all that follows, or for one number.
     level : float
         The probability that a recommended action is to work with.
     max_questions : int
@@ -50,6 +52,7 @@ class Terms:
     design: str = "decision"
     curved: bool = False
     individual: bool = True
+    report: str = "all"
     level: float = 0.9
     max_questions: int = 6
     plans: int = 3
@@ -58,6 +61,7 @@ class Terms:
 
     def __post_init__(self):
         _checks.choice(self.design, DESIGNS, "design")
+        _checks.choice(self.report, ("all", "one"), "report")
         for name in ("curved", "individual"):
             _checks.instance(getattr(self, name), bool, name)
         _checks.between_0_and_1(self.level, "level")
@@ -89,7 +93,7 @@ class Terms:
 
     def asks(self) -> Design:
         """The design."""
-        settings: dict[str, Any] = {"individual": self.individual}
+        settings: dict[str, Any] = {"individual": self.individual, "report": self.report}
         if self.design == "decision":
             return DecisionDesign(level=self.level, **settings)
         kinds = {

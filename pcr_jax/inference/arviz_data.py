@@ -97,6 +97,7 @@ def to_arviz(posteriors: Posteriors, users: Sequence[int] | None = None):
         "query_node": np.asarray(history.questions.node),
         "query_shift": np.asarray(history.questions.shift),
         "query_individual": np.asarray(history.questions.individual),
+        "query_outcome": np.asarray(history.questions.outcome),
         "features": np.asarray(history.x),
         **per_user,
     }
@@ -124,6 +125,7 @@ def to_arviz(posteriors: Posteriors, users: Sequence[int] | None = None):
         "query_node": ["user", "query"],
         "query_shift": ["user", "query"],
         "query_individual": ["user", "query"],
+        "query_outcome": ["user", "query"],
         "features": ["user", "node"],
         "half_width": ["user", "query", "node"],
         **{name: ["user"] for name in (*per_draw, *per_user, *names)},

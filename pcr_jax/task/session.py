@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,14 +77,15 @@ class TaskSession(Session):
             )
         return found
 
-    def _checked(self, questions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        node, shift, individual = super()._checked(questions)
-        x, node, shift = np.asarray(self.problem.x), np.array(node), np.array(shift)
+    def _checked(self, questions: Any) -> Any:
+        questions = super()._checked(questions)
+        x, node = np.asarray(self.problem.x), np.array(questions.node)
+        shift = np.array(questions.shift)
         for i in np.flatnonzero(node >= 0):
             own = int(node[i]), float(x[i, node[i]]), float(shift[i])
             shift[i] = self._askable(*own, settable(self.task, x[i]))
             node[i] = node[i] if shift[i] else -1  # less than what is written
-        return node, shift, individual
+        return replace(questions, node=node, shift=shift)
 
     def _askable(self, node: int, now: float, shift: float, can: Settable) -> float:
         """The nearest shift that leads to what the feature can be set to."""
@@ -113,14 +115,16 @@ class TaskSession(Session):
         features, graph = self.task.features, self.surrogate.graph
         names = [feature.name(column) for column, feature in features.items()]
         texts: list[str | None] = []
-        each = zip(questions.node, questions.shift, questions.individual, strict=True)
-        for (node, shift, individual), now in zip(each, np.asarray(self.problem.x), strict=True):
+        asked = questions.node, questions.shift, questions.individual, questions.outcomes(graph)
+        for node, shift, individual, nodes, now in zip(
+            *asked, np.asarray(self.problem.x), strict=True
+        ):
             if node < 0:
                 texts.append(None)
                 continue
             column = graph.nodes[node]
             begin, end = float(now[node]), float(as_written(now[node] + shift))
-            effects = [names[j] for j in np.flatnonzero(graph.descendants[node])]
+            effects = [names[j] for j in np.flatnonzero(nodes)]
             together = " and ".join([", ".join(effects[:-1]), effects[-1]][len(effects) < 2 :])
             change = features[column].change(begin, end, column)
             if individual:
@@ -129,7 +133,7 @@ class TaskSession(Session):
                 act = without_ends(change).replace("your ", "their ", 1)
                 texts.append(
                     f"Suppose people like you {act}. What would their {together} become, on "
-                    f"average?{self._averages(np.flatnonzero(graph.descendants[node]))}"
+                    f"average?{self._averages(np.flatnonzero(nodes))}"
                 )
         return tuple(texts)
 

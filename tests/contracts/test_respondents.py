@@ -46,6 +46,18 @@ def test_answers_are_about_descendants_and_never_about_others(respondent, indivi
     assert not (reported & ~respondent.graph.descendants[np.asarray(NODE)]).any()
 
 
+def test_who_is_asked_for_one_outcome_reports_nothing_else(respondent):
+    outcome = jnp.array([2, 2, -1, -1])
+    questions = pcr.Questions(NODE, SHIFT, jnp.ones(4, bool), outcome)
+    answer = np.asarray(respondent.answer(KEY, questions, X))
+    assert np.isnan(answer[:2, :2]).all()
+    every = np.asarray(respondent.answer(KEY, pcr.Questions(NODE, SHIFT, jnp.ones(4, bool)), X))
+    told = ~np.isnan(answer)
+    if respondent.report == "all":
+        np.testing.assert_array_equal(answer[told], every[told])
+        np.testing.assert_array_equal(answer[2:], every[2:])
+
+
 def test_an_individual_answer_is_ones_own_counterfactual():
     user = pcr.SimulatedUser(M1(), error_rate=0.0)
     answer = user.answer(KEY, pcr.Questions(NODE, SHIFT, jnp.ones(4, bool)), X)

@@ -121,6 +121,22 @@ def test_what_matters_to_the_decision_is_asked_about():
     np.testing.assert_array_equal(node, 1)
 
 
+def test_one_outcome_is_asked_for_where_people_report_one_number(design):
+    one = replace(design, report="one")
+    questions = one.ask(KEY, belief(spread(ab=0.3, bd=0.3), posed()))
+    assert (np.asarray(questions.outcomes(GRAPH)).sum(1) == 1).all()
+
+
+def test_the_outcome_that_tells_something_is_asked_for():
+    """The effect a -> b is known: of a's outcomes only d tells anything."""
+    problem = posed(constraints=pcr.Constraints(actionable=np.array([True, False, True, True])))
+    for name in ("information", "decision"):
+        design = replace(DESIGNS[name], report="one")
+        questions = design.ask(KEY, belief(spread(ad=0.4), problem))
+        np.testing.assert_array_equal(questions.node, 0)
+        np.testing.assert_array_equal(questions.outcome, 3)
+
+
 def test_thompson_asks_about_an_action_that_is_best_under_a_draw():
     told = belief(spread(), posed(weights=np.array([50.0, 1.0, 1.0, 50.0])))
     node, shift = asked(DESIGNS["thompson"], told)

@@ -12,7 +12,7 @@ cheaper than the plan. Both are costs. Ties go to the answer that tells most.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -34,10 +34,12 @@ from pcr_jax.elicitation.designs.moves import (
 )
 from pcr_jax.elicitation.designs.people import (
     Sizes,
+    asked_for,
     candidates,
     check_belief,
     check_generative,
     check_settings,
+    chosen,
     for_each,
     foreseen,
     information,
@@ -98,6 +100,9 @@ class DecisionDesign:
         Draws under which answers to each are simulated.
     individual : bool
         Whether people are asked about themselves, or about people like them on average.
+    report : {"all", "one"}
+        Whether people are asked for all that follows, or for one outcome, of which candidates have
+        random ones.
 
     Raises
     ------
@@ -114,6 +119,7 @@ class DecisionDesign:
     num_candidates: int = 24
     num_truths: int = 24
     individual: bool = True
+    report: str = "all"
 
     needs_posterior = True
     needs_problem = True
@@ -152,8 +158,7 @@ class DecisionDesign:
         static = Sizes.of(self), proposed, problem.hard
         look = partial(_outlook, *static, key, *numbers, likelihood, purpose)
         people = people_of(belief, REACH if curved else self.reach, self.num_draws)
-        node, shift, *said = for_each(look, people, Means.of(problem))
-        return Outlook(Questions(node, shift, jnp.full(len(node), self.individual)), *said)
+        return Outlook(*for_each(look, people, Means.of(problem)))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -163,6 +168,7 @@ def _outlook(
     def one(person, means):
         key_of = jax.random.fold_in(key, person.number)
         k_some, k_grid, k_truths, k_answers = jax.random.split(key_of, 4)
+        k_outcome = jax.random.fold_in(key_of, 0)
         moves = moves_of(purpose, means, person, hard)
         ends = jnp.maximum(person.low, -reach), jnp.minimum(person.high, reach)
         node, shift = candidates(k_grid, *ends, sizes.num_candidates)
@@ -172,8 +178,10 @@ def _outlook(
         first = slice(len(some))
         node = node.at[first].set(jnp.where(good, at, node[first]))
         shift = shift.at[first].set(jnp.where(good, by, shift[first]))
+        outcome = asked_for(k_outcome, person.surrogates[1].graph, node, sizes.report)
+        questions = Questions(node, shift, jnp.full(node.shape, sizes.individual), outcome)
         truths = jax.random.permutation(k_truths, num)[: sizes.num_truths]
-        log_p = foreseen(k_answers, likelihood, person, node, shift, truths, sizes.individual)
+        log_p = foreseen(k_answers, likelihood, person, questions, truths)
         serves = moves.serves.astype(log_p.dtype)
         now = _Plan.of(moves, serves.mean(0), level)
         after = _Plan.of(moves, jax.nn.softmax(log_p, -1) @ serves, level)
@@ -182,12 +190,15 @@ def _outlook(
         settled = now.disagreement(now.cost) - after.disagreement(now.cost).mean(-1)
         worth = saving + settled / unit + _CURIOSITY * information(log_p, truths)
         best = jnp.argmax(jnp.where(person.known, worth, 0.0))
+        asked = chosen(questions, best, person)
         index, there = cheapest(moves)
         ideal = jnp.where(there, moves.cost[index], now.cost).mean()
         at_most = jnp.where(person.known, 1 - jnp.minimum(ideal, now.cost) / unit, 1.0)
-        asked = jnp.where(at_most < least_saving, -1, node[best])
+        ended = at_most < least_saving
+        node, outcome = (jnp.where(ended, -1, of) for of in (asked.node, asked.outcome))
+        asked = replace(asked, node=node, outcome=outcome)
         cost = jnp.where(now.served, now.cost, jnp.inf)
-        return asked, shift[best] * person.unit[node[best]], cost, saving[best], at_most
+        return asked, cost, saving[best], at_most
 
     return jax.vmap(one)(people, means)
 

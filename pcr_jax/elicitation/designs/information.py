@@ -17,10 +17,12 @@ from pcr_jax._nans import nan_is_a_value
 from pcr_jax.elicitation.designs.base import Belief
 from pcr_jax.elicitation.designs.people import (
     Sizes,
+    asked_for,
     candidates,
     check_belief,
     check_generative,
     check_settings,
+    chosen,
     for_each,
     foreseen,
     information,
@@ -50,6 +52,9 @@ class InformationDesign:
         Draws under which answers to each are simulated.
     individual : bool
         Whether people are asked about themselves, or about people like them on average.
+    report : {"all", "one"}
+        Whether people are asked for all that follows, or for one outcome, of which candidates have
+        random ones.
 
     Raises
     ------
@@ -64,6 +69,7 @@ class InformationDesign:
     num_candidates: int = 24
     num_truths: int = 24
     individual: bool = True
+    report: str = "all"
 
     needs_posterior = True
 
@@ -87,18 +93,21 @@ class InformationDesign:
         likelihood = belief.posteriors.likelihood
         check_generative(likelihood, self)
         people = people_of(belief, self.reach, self.num_draws)
-        node, shift = for_each(partial(_ask, Sizes.of(self), key, likelihood), people)
-        return Questions(node, shift, jnp.full(len(node), self.individual))
+        return for_each(partial(_ask, Sizes.of(self), key, likelihood), people)
 
 
 @partial(jax.jit, static_argnums=0)
 def _ask(sizes, key, likelihood, people):
     def one(person):
-        k_grid, k_truths, k_answers = jax.random.split(jax.random.fold_in(key, person.number), 3)
+        key_of = jax.random.fold_in(key, person.number)
+        k_grid, k_truths, k_answers = jax.random.split(key_of, 3)
+        k_outcome = jax.random.fold_in(key_of, 0)
         node, shift = candidates(k_grid, person.low, person.high, sizes.num_candidates)
+        outcome = asked_for(k_outcome, person.surrogates[1].graph, node, sizes.report)
+        questions = Questions(node, shift, jnp.full(node.shape, sizes.individual), outcome)
         truths = jax.random.permutation(k_truths, len(person.draws))[: sizes.num_truths]
-        log_p = foreseen(k_answers, likelihood, person, node, shift, truths, sizes.individual)
+        log_p = foreseen(k_answers, likelihood, person, questions, truths)
         best = jnp.argmax(jnp.where(person.known, information(log_p, truths), 0.0))
-        return node[best], shift[best] * person.unit[node[best]]
+        return chosen(questions, best, person)
 
     return jax.vmap(one)(people)

@@ -7,6 +7,7 @@ some matrix products over stored draws, and costs no sampler.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax.batching import chunks_of, take, width
 from pcr_jax.elicitation.designs.base import Belief, check_problem
+from pcr_jax.graph import Graph
 from pcr_jax.history import History, Questions
 from pcr_jax.surrogates import for_users, in_scale
 
@@ -88,11 +90,12 @@ class Sizes(NamedTuple):
     num_candidates: int
     num_truths: int
     individual: bool
+    report: str
 
     @classmethod
     def of(cls, design: Any) -> Sizes:
         """Those of a design."""
-        return cls(design.num_candidates, design.num_truths, design.individual)
+        return cls(design.num_candidates, design.num_truths, design.individual, design.report)
 
 
 def check_settings(design: Any) -> None:
@@ -101,7 +104,13 @@ def check_settings(design: Any) -> None:
         if name.startswith("num_"):
             _checks.count(value, name)
     _checks.positive(design.reach, "reach", ())
+    check_asking(design)
+
+
+def check_asking(design: Any) -> None:
+    """Raise for settings that all designs have and that are wrong."""
     _checks.instance(design.individual, bool, "individual")
+    _checks.choice(design.report, ("all", "one"), "report")
 
 
 def check_belief(belief: Any, design: Any) -> None:
@@ -184,29 +193,43 @@ def away(shift: Array, low: Array, high: Array) -> Array:
     return jnp.clip(jnp.where(up, jnp.maximum(shift, LEAST), jnp.minimum(shift, -LEAST)), low, high)
 
 
+def asked_for(key: Array, graph: Graph, node: Array, report: str) -> Array:
+    """Outcomes of questions about ``node`` (Q,): random ones where people report one; (Q,)."""
+    if report == "all":
+        return jnp.full(node.shape, -1)
+    descendants = jnp.asarray(graph.descendants)[node]
+    one = jax.random.categorical(key, jnp.where(descendants, 0.0, -jnp.inf))
+    return jnp.where(node >= 0, one, -1)
+
+
 def foreseen(
-    key: Array, likelihood: Any, person: Person, node: Array, shift: Array, truths: Array, own: bool
+    key: Array, likelihood: Any, person: Person, questions: Questions, truths: Array
 ) -> Array:
     """Log probability under every draw of answers simulated under some, ``truths`` (n,).
 
-    To questions about ``node`` and ``shift`` (Q,), in units of the scale, which are about the
-    person's ``own`` counterfactual or about people on average. Shape (Q, n, S).
+    To ``questions`` of shape (Q,), in units of the scale. Shape (Q, n, S).
     """
     surrogate, k = person.surrogates[1], person.num_numbers
-    x, descendants = person.x / person.unit, jnp.asarray(surrogate.graph.descendants)
+    x = person.x / person.unit
     keys, unknowns = jax.random.split(key, len(truths)), person.draws[:, k:]
 
-    def of(node, shift):
-        questions = Questions(node[None], shift[None], jnp.full(1, own))
+    def of(question):
+        questions = jax.tree.map(lambda leaf: leaf[None], question)
         silence = jnp.full((1, x.size), jnp.nan)
         bound = likelihood.bound(surrogate, History(questions, silence, x))
         expected = jax.vmap(lambda z: surrogate.expected(z[:k], questions, x))(person.draws)
         answer = jax.vmap(bound.simulate)(keys, unknowns[truths], expected[truths])
-        answer = jnp.where(descendants[node], answer, jnp.nan)
+        answer = jnp.where(question.outcomes(surrogate.graph), answer, jnp.nan)
         under = jax.vmap(bound.pointwise, (0, 0, None))
         return jax.vmap(under, (None, None, 0))(unknowns, expected, answer)[..., 0]
 
-    return jax.vmap(of)(node, shift)
+    return jax.vmap(of)(questions)
+
+
+def chosen(questions: Questions, best: Array, person: Person) -> Questions:
+    """The ``best`` of some questions (Q,), with its shift in natural units; shape ()."""
+    one = jax.tree.map(lambda leaf: leaf[best], questions)
+    return replace(one, shift=one.shift * person.unit[one.node])
 
 
 def information(log_probability: Array, truths: Array) -> Array:

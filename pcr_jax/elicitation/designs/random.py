@@ -13,7 +13,13 @@ from jax import Array
 from pcr_jax import _checks
 from pcr_jax.batching import user_keys
 from pcr_jax.elicitation.designs.base import Belief, check_problem
-from pcr_jax.elicitation.designs.people import askable, candidates, unit_of
+from pcr_jax.elicitation.designs.people import (
+    askable,
+    asked_for,
+    candidates,
+    check_asking,
+    unit_of,
+)
 from pcr_jax.history import Questions
 
 
@@ -32,18 +38,21 @@ class RandomDesign:
     low, high : float
     individual : bool
         Whether people are asked about themselves, or about people like them on average.
+    report : {"all", "one"}
+        Whether people are asked for all that follows, or for one outcome at random.
 
     Raises
     ------
     TypeError
         If ``low`` or ``high`` is no number, or ``individual`` no boolean.
     ValueError
-        If not ``low < high``.
+        If not ``low < high``, or ``report`` is unknown.
     """
 
     low: float = -2.0
     high: float = 2.0
     individual: bool = True
+    report: str = "all"
 
     needs_posterior = False
 
@@ -51,7 +60,7 @@ class RandomDesign:
         low, high = (_checks.finite(getattr(self, end), end, ()) for end in ("low", "high"))
         if not high - low >= np.finfo(np.asarray(low).dtype).tiny:
             raise ValueError(f"Expected low < high; got low={self.low}, high={self.high}.")
-        _checks.instance(self.individual, bool, "individual")
+        check_asking(self)
 
     def ask(self, key: Array, belief: Belief) -> Questions:
         """The next question to each user.
@@ -69,38 +78,42 @@ class RandomDesign:
             return self._ask_within(key, belief)
         graph, num_users = belief.surrogate.graph, belief.history.num_users
         causes = jnp.asarray(np.flatnonzero(graph.descendants.any(1)))
-        node, shift = _ask(key, causes, float(self.low), float(self.high), num_users)
+        ends = float(self.low), float(self.high)
+        node, shift, outcome = _ask(graph, self.report, num_users, key, causes, *ends)
         scale = getattr(belief.surrogate, "scale", None)
         if scale is not None:
             units = jnp.broadcast_to(jnp.asarray(scale), (num_users, graph.num_nodes))
             shift = shift * units[jnp.arange(num_users), node]
-        return Questions(node, shift, jnp.full(num_users, self.individual))
+        return Questions(node, shift, jnp.full(num_users, self.individual), outcome)
 
     def _ask_within(self, key: Array, belief: Belief) -> Questions:
         """`ask` of what each person can do."""
-        history = belief.history
-        check_problem(belief.problem, np.shape(history.x), belief.surrogate.graph, self)
+        history, graph = belief.history, belief.surrogate.graph
+        check_problem(belief.problem, np.shape(history.x), graph, self)
         ends = askable(belief, float(self.low), float(self.high))
         low, high = (jnp.asarray(end, float) for end in ends)
-        node, shift = _ask_each(user_keys(key, history.num_users), low, high)
+        keys = user_keys(key, history.num_users)
+        node, shift, outcome = _ask_each(graph, self.report, keys, low, high)
         shift = shift * jnp.asarray(unit_of(belief), float)[jnp.arange(len(node)), node]
-        return Questions(node, shift, jnp.full(len(node), self.individual))
+        return Questions(node, shift, jnp.full(len(node), self.individual), outcome)
 
 
-@jax.jit
-def _ask_each(keys, low, high):
+@partial(jax.jit, static_argnums=(0, 1))
+def _ask_each(graph, report, keys, low, high):
     def one(key, low, high):
         node, shift = candidates(key, low, high, 1)
-        return node[0], shift[0]
+        outcome = asked_for(jax.random.fold_in(key, 0), graph, node, report)
+        return node[0], shift[0], outcome[0]
 
     return jax.vmap(one)(keys, low, high)
 
 
-@partial(jax.jit, static_argnames="num_users")
-def _ask(key, causes, low, high, num_users):
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _ask(graph, report, num_users, key, causes, low, high):
     def one(key):
         k_node, k_shift = jax.random.split(key)
         node = jax.random.choice(k_node, causes)
-        return node, jax.random.uniform(k_shift, (), float, low, high)
+        outcome = asked_for(jax.random.fold_in(key, 0), graph, node, report)
+        return node, jax.random.uniform(k_shift, (), float, low, high), outcome
 
     return jax.vmap(one)(user_keys(key, num_users))

@@ -14,6 +14,7 @@ from pcr_jax._nans import nan_is_a_value
 from pcr_jax.elicitation.designs.base import Belief
 from pcr_jax.elicitation.designs.moves import Means, Purpose, moves_of, proposals
 from pcr_jax.elicitation.designs.people import (
+    asked_for,
     candidates,
     check_belief,
     check_settings,
@@ -43,6 +44,8 @@ class ThompsonDesign:
         Tried for each person, until one proposes what can be asked.
     individual : bool
         Whether people are asked about themselves, or about people like them on average.
+    report : {"all", "one"}
+        Whether people are asked for all that follows, or for one outcome at random.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class ThompsonDesign:
     reach: float = 2.0
     num_draws: int = 16
     individual: bool = True
+    report: str = "all"
 
     needs_posterior = True
     needs_problem = True
@@ -77,17 +81,16 @@ class ThompsonDesign:
         check_belief(belief, self)
         problem = belief.problem
         people = people_of(belief, self.reach, _DRAWS)
-        ask = partial(
-            _ask, self.num_draws, problem.hard, key, Purpose(problem.score, problem.scale)
-        )
-        node, shift = for_each(ask, people, Means.of(problem))
-        return Questions(node, shift, jnp.full(len(node), self.individual))
+        static = self.num_draws, self.individual, self.report, problem.hard
+        ask = partial(_ask, *static, key, Purpose(problem.score, problem.scale))
+        return for_each(ask, people, Means.of(problem))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _ask(num_tried, hard, key, purpose, people, means):
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _ask(num_tried, individual, report, hard, key, purpose, people, means):
     def one(person, means):
-        k_draws, k_grid = jax.random.split(jax.random.fold_in(key, person.number))
+        key_of = jax.random.fold_in(key, person.number)
+        k_draws, k_grid = jax.random.split(key_of)
         node, shift = candidates(k_grid, person.low, person.high, 1)
         some = jax.random.permutation(k_draws, len(person.draws))[:num_tried]
         person = person._replace(draws=person.draws[some])
@@ -95,7 +98,9 @@ def _ask(num_tried, hard, key, purpose, people, means):
         good &= person.known
         first = jnp.argmax(good)
         node = jnp.where(good.any(), at[first], node[0])
-        shift = jnp.where(good.any(), by[first], shift[0])
-        return node, shift * person.unit[node]
+        shift = jnp.where(good.any(), by[first], shift[0]) * person.unit[node]
+        graph = person.surrogates[1].graph
+        outcome = asked_for(jax.random.fold_in(key_of, 0), graph, node, report)
+        return Questions(node, shift, jnp.asarray(individual), outcome)
 
     return jax.vmap(one)(people, means)

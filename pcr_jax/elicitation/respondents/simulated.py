@@ -45,7 +45,7 @@ class SimulatedUser:
         Standard deviation of Gaussian noise added to every reported number, natural units; shape
         (d,) to differ by node.
     report : {"all", "one"}
-        Whether all descendants of the shifted node are reported, or one of them at random.
+        Whether all that is asked for is reported, or one number of it at random.
     relative_noise : float, optional
         Standard deviation added to ``noise`` for every unit of change (Weber's law: errors are in
         proportion to what is judged). None: 0.
@@ -141,7 +141,9 @@ def _rounded(number: Array, most: Array) -> Array:
     return jnp.where(at >= 0, grid * jnp.round(number / grid), number)
 
 
-def _answer_one(user, key, question, x, scm: SCM, wrong: Wrong, error_rate: Array) -> Array:
+def _answer_one(
+    user, key, question, x, reported, scm: SCM, wrong: Wrong, error_rate: Array
+) -> Array:
     k_error, k_right, k_wrong, k_noise, k_one = jax.random.split(key, 5)
     right = told(k_right, scm, question, x, user.num_draws)
     on_average = scm.sample(k_right, user.num_draws).mean(0)
@@ -154,7 +156,6 @@ def _answer_one(user, key, question, x, scm: SCM, wrong: Wrong, error_rate: Arra
     number = mean + uncertainty * jax.random.normal(k_noise, x.shape)
     if user.rounding is not None:
         number = _rounded(number, user.rounding * uncertainty)
-    reported = jnp.asarray(scm.graph.descendants)[question.node]
     if user.report == "one":
         chosen = jax.random.categorical(k_one, jnp.where(reported, 0.0, -jnp.inf))
         reported &= jnp.arange(len(x)) == chosen
@@ -170,10 +171,10 @@ def _answer(user, keys, questions, x):
     own = {name: part for name, (part, batch) in parts.items() if batch}
     shared = {name: part for name, (part, batch) in parts.items() if not batch}
 
-    def one(own, key, question, x):
-        return _answer_one(user, key, question, x, **shared, **own)
+    def one(own, key, question, x, reported):
+        return _answer_one(user, key, question, x, reported, **shared, **own)
 
-    return map_users(one, own, keys, questions, x)
+    return map_users(one, own, keys, questions, x, questions.outcomes(user.graph))
 
 
 def sample_error_rates(

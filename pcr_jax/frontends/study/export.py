@@ -313,6 +313,7 @@ def _padded(history: History, longest: int, has_width: bool) -> History:
         node=more(asked.node, -1),
         shift=more(asked.shift, 0.0),
         individual=more(asked.individual, False),
+        outcome=more(asked.outcome, -1),
     )
     width: Any = history.half_width
     if has_width:
