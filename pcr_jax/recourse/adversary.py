@@ -7,6 +7,7 @@ A perturbation is a soft intervention on all nodes, propagated by the SCM: the p
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import jax
@@ -39,6 +40,18 @@ class Ball:
     def steepest(self, gradient: Array) -> Array:
         """The point (d,) of norm ``radius`` furthest along ``gradient``; 0 where that is 0."""
         return self.radius * (unit(gradient) if self.norm == "l2" else jnp.sign(gradient))
+
+    def lowest(self, score: Callable, scm: SCM, x: Array, action: Action, scale: Array) -> Array:
+        """The lowest logit in the ball, to first order, or on the axes where there is no gradient.
+
+        An upper bound on it, at little cost: `attack` looks harder.
+        """
+        after = partial(outcome, score, scm, x, action, scale)
+        centre = jnp.zeros_like(x)
+        if differentiable(score):
+            logit, slope = jax.value_and_grad(after)(centre)
+            return jnp.minimum(logit, after(self.steepest(-slope)))
+        return jax.vmap(after)(jnp.concatenate([centre[None], self.surface(0, x.size)])).min()
 
     def surface(self, num_directions: int, num_nodes: int) -> Array:
         """The same points of norm ``radius`` at every call, shape (num_points, d).

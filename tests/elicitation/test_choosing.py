@@ -13,6 +13,7 @@ from pcr_jax.elicitation import Belief
 from pcr_jax.elicitation.designs.people import LEAST, away, candidates
 from pcr_jax.history import check_history
 from pcr_jax.recourse import pose
+from pcr_jax.recourse.adversary import Ball
 
 KEY = jax.random.key(0)
 # a -> b -> d, a -> d; c alone
@@ -173,6 +174,29 @@ def test_who_has_no_posterior_is_asked_at_random(design):
     assert np.isfinite(shift).all()
     others = np.array([0, 2])
     np.testing.assert_array_equal(shift[others], asked(design, whole)[1][others])
+
+
+def test_actions_withstand_the_ball_where_there_is_one():
+    """Where effects are known, what they cost is what the solver finds, or a little less."""
+    ball = {"epsilon": 0.3}
+    certain = belief(spread(ab=1e-4, ad=1e-4, bd=1e-4), posed(level=0.9, **ball))
+    found = DESIGNS["decision"].outlook(KEY, certain).cost
+    half = jnp.full((3, 3), 0.5)
+    one = {"scale": SCALE, "max_set_size": 1}
+    least = pcr.find_recourse(score, jax.vmap(SURROGATE.scm)(half), X, **one, **ball).cost
+    np.testing.assert_allclose(found, least, rtol=0.03)
+    assert (least > pcr.find_recourse(score, jax.vmap(SURROGATE.scm)(half), X, **one).cost).all()
+
+
+def test_a_ball_is_looked_at_along_the_axes_where_the_score_has_no_slope():
+    def steps(x):
+        return jnp.floor(4 * score(x))
+
+    steps.differentiable = False
+    truth, action = SURROGATE.scm(jnp.full(3, 0.5)), pcr.Action.soft(jnp.zeros(4))
+    found = Ball(0.3).lowest(steps, truth, jnp.asarray(X[0]), action, SCALE)
+    # 0.3 of b, by which d falls as well: from -1.5 to -1.5 - 0.3 - 0.3 * 0.5 * 0.5 / 10
+    assert found == np.floor(4 * -1.8075)
 
 
 def test_stopping_when_nothing_is_left_to_be_saved():

@@ -152,7 +152,7 @@ class DecisionDesign:
         level = getattr(problem.requirement, "level", None)
         level = self.level if level is None else level
         numbers = [jnp.asarray(a, float) for a in (level, self.least_saving, self.reach)]
-        purpose = Purpose(problem.score, problem.scale)
+        purpose = Purpose.of(problem)
         curved = getattr(belief.surrogate, "curved", False)
         proposed = self.num_candidates if curved else self.num_candidates // 2
         static = Sizes.of(self), proposed, problem.hard

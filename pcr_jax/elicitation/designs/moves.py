@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +30,18 @@ class Purpose(NamedTuple):
 
     score: Any
     scale: Array
+    ball: Any
+
+    @classmethod
+    def of(cls, problem: Any) -> Purpose:
+        """That of a problem."""
+        return cls(problem.score, problem.scale, getattr(problem.requirement, "ball", None))
+
+    def logit(self, scm: Any, x: Array, action: Action) -> Array:
+        """After an action; the lowest in the ball, nearly, where there is one."""
+        if self.ball is None:
+            return self.score(scm.counterfactual(x, action))
+        return self.ball.lowest(self.score, scm, x, action, self.scale)
 
 
 class Means(NamedTuple):
@@ -67,7 +80,7 @@ class Moves(NamedTuple):
 
 def moves_of(purpose: Purpose, means: Means, person: Person, hard: bool) -> Moves:
     """Moves in every direction, of all costs between which the person's draws are undecided."""
-    score, scale = purpose
+    scale = purpose.scale
     d, surrogate, k = person.x.size, person.surrogates[0], person.num_numbers
     nodes, signs = np.tile(np.arange(d), 2), np.repeat([-1.0, 1.0], d)
     unit, price = signs * scale[nodes], means.weights[nodes]
@@ -80,11 +93,11 @@ def moves_of(purpose: Purpose, means: Means, person: Person, hard: bool) -> Move
     actions = Action.by(jnp.broadcast_to(person.x, each.shape), each, hard)
 
     def logits(z):
-        after = surrogate.scm(z[:k]).counterfactual(person.x, actions)
-        return jax.vmap(jax.vmap(score))(after)
+        of = partial(purpose.logit, surrogate.scm(z[:k]), person.x)
+        return jax.vmap(jax.vmap(of))(actions)
 
     along = jax.lax.map(logits, person.draws, batch_size=min(_MAPPED, len(person.draws)))
-    now = jnp.broadcast_to(score(person.x), (*along.shape[:2], 1))
+    now = jnp.broadcast_to(purpose.score(person.x), (*along.shape[:2], 1))
     along = jnp.concatenate([now, along], -1)  # (S, 2d, 25)
 
     def serving(costs):

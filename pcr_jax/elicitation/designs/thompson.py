@@ -82,7 +82,7 @@ class ThompsonDesign:
         problem = belief.problem
         people = people_of(belief, self.reach, _DRAWS)
         static = self.num_draws, self.individual, self.report, problem.hard
-        ask = partial(_ask, *static, key, Purpose(problem.score, problem.scale))
+        ask = partial(_ask, *static, key, Purpose.of(problem))
         return for_each(ask, people, Means.of(problem))
 
 
