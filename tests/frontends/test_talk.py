@@ -30,8 +30,8 @@ def happens(talk, kind, payload):
     talk.take(Event(len(talk.events), 0.0, kind, payload))
 
 
-def begun(task, surrogate, key=0, **wishes):
-    talk = Conversation(task, surrogate, refused(task), TERMS, jax.random.key(key))
+def begun(task, surrogate, key=0, terms=TERMS, **wishes):
+    talk = Conversation(task, surrogate, refused(task), terms, jax.random.key(key))
     happens(talk, "consented", {})
     happens(talk, "profile", talk.profiled(**wishes))
     return talk
@@ -79,6 +79,19 @@ def test_all_follows_from_the_events_to_the_last_bit(task, surrogate, ended):
     again = Conversation(task, surrogate, refused(task), TERMS, ended.key, ended.events)
     assert digest(again.posteriors) == digest(ended.posteriors)
     assert again.plans().payload == ended.plans().payload
+
+
+def test_one_number_is_asked_for_where_an_arm_says_so(task, surrogate):
+    terms = Terms(design="random", report="one", max_questions=3, retest=(0,))
+    talk = begun(task, surrogate, terms=terms)
+    while talk.stage == "question":
+        question = answer(talk, 0.2)
+        assert question is None or len(question.effects) == 1
+    told = talk.session.history
+    np.testing.assert_array_equal(~np.isnan(told.answer), told.questions.outcomes(task.graph))
+    assert (np.asarray(told.questions.outcome) >= 0).all()
+    again = Conversation(task, surrogate, refused(task), terms, talk.key, talk.events)
+    jax.tree.map(np.testing.assert_array_equal, again.session.history, told)
 
 
 def test_what_was_taught_is_said(ended):
