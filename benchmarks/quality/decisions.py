@@ -22,6 +22,9 @@ LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 METHOD = {method.name: method for method in beyond.METHODS}
 DIFFER = 0.3
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5)
+# Enough questions were asked when so many plans work at this mean cost, in optima.
+VALID, DEARER = 0.97, 1.05
+UNTIL = (*range(2, 11), 12, 14, 16, 18, 20, 25, 30)
 
 
 def person_of(setting: beyond.Setting, alpha: float = PAPER.alpha, **errors) -> pcr.SimulatedUser:
@@ -124,6 +127,37 @@ def robust_rows(num_people: int, scms) -> list[dict]:
     return rows
 
 
+def saved_rows(num_people: int, at: tuple[int, ...], scms) -> list[dict]:
+    """The least number of questions after which plans work and are cheap, by design."""
+    protocol = replace(PAPER, beyond_people=num_people)
+    rows = []
+    for scm in scms:
+        setting = beyond.setting_of(protocol, scm, 0)
+        for name in ("random", "information", "Thompson", "decision"):
+            labels = {"scm": scm, "design": name}
+            found = list(outcomes(setting, METHOD[name], "flat", at, labels))
+            good = (
+                row["questions"]
+                for row in found
+                if row["validity"] >= VALID and row["cost_ratio"] <= DEARER
+            )
+            rows += [*found, {**labels, "enough": next(good, float("nan"))}]
+    return rows
+
+
+def known_rows(num_people: int, scms) -> list[dict]:
+    """Where it is known how people err, as the paper's likelihood does."""
+    protocol = replace(PAPER, beyond_people=num_people)
+    known = pcr.mixture(beyond.NOISE, PAPER.alpha)
+    rows = []
+    for scm in scms:
+        setting = replace(beyond.setting_of(protocol, scm, 0), likelihood=known)
+        for prior in beyond.PRIORS:
+            labels = {"scm": scm, "prior": prior}
+            rows += outcomes(setting, METHOD["decision"], prior, (0, 3, 5, 10), labels)
+    return rows
+
+
 def error_rows(num_people: int) -> list[dict]:
     """M1 after ten questions: error rates, kinds of wrong answers, a wrong graph; no model."""
     protocol = replace(PAPER, beyond_people=num_people)
@@ -150,7 +184,7 @@ def error_rows(num_people: int) -> list[dict]:
     return [*rows, {"people": "no causal model", "questions": 0, **found}]
 
 
-PARTS = ("asked", "levels", "differ", "robust", "errors")
+PARTS = ("asked", "levels", "differ", "robust", "saved", "known", "errors")
 
 
 def measure(options):
@@ -162,6 +196,8 @@ def measure(options):
             "levels": lambda scm=scm: level_rows(num, (3, 10), [scm]),
             "differ": lambda scm=scm: differ_rows(num, [scm]),
             "robust": lambda scm=scm: robust_rows(num, [scm]),
+            "saved": lambda scm=scm: saved_rows(num, (2, 4) if options.quick else UNTIL, [scm]),
+            "known": lambda scm=scm: known_rows(num, [scm]),
         }
         for part in options.part:
             if part in parts:

@@ -33,7 +33,7 @@ from pcr_jax.experiments.variants import population_of
 from pcr_jax.graph import Graph
 from pcr_jax.history import History
 from pcr_jax.inference import Ess, Posteriors, infer
-from pcr_jax.likelihoods import mixture, tolerance
+from pcr_jax.likelihoods import Likelihood, mixture, tolerance
 from pcr_jax.population import Population
 from pcr_jax.recourse import Plan, Problem, pose, recommend
 from pcr_jax.scm import SCM
@@ -90,7 +90,7 @@ class Setting:
 
     ``truth`` is one SCM, or one for each person; ``rows`` are of their population. ``graph`` is the
     one that is believed, the true one by default, and ``box`` the bounds of its coefficients, by
-    default the surrogate's own.
+    default the surrogate's own. ``likelihood`` is what is believed of how people answer.
     """
 
     truth: SCM
@@ -100,6 +100,7 @@ class Setting:
     epsilon: float = 0.0
     graph: Graph | None = None
     box: dict[str, float] = field(default_factory=dict)
+    likelihood: Likelihood = field(default_factory=mixture)
 
     @property
     def units(self) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def beliefs(
     x = setting.population.users
     problem = None if method.paper else setting.problem(method.level)  # the paper knows no bounds
     surrogate: Any = setting.surrogate(prior)
-    likelihood: Any = mixture()
+    likelihood: Any = setting.likelihood
     sampler: Any = None
     if method.paper:
         surrogate, likelihood = linear_surrogate(setting.truth.graph), tolerance(*hard)
