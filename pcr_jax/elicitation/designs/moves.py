@@ -92,11 +92,17 @@ def moves_of(purpose: Purpose, means: Means, person: Person, hard: bool) -> Move
     each = jnp.where(jnp.arange(d) == nodes[:, None, None], looked_at, 0.0)
     actions = Action.by(jnp.broadcast_to(person.x, each.shape), each, hard)
 
-    def logits(z):
+    def logits(some, z):
         of = partial(purpose.logit, surrogate.scm(z[:k]), person.x)
-        return jax.vmap(jax.vmap(of))(actions)
+        return jax.vmap(jax.vmap(of))(jax.tree.map(lambda leaf: leaf[some], actions))
 
-    along = jax.lax.map(logits, person.draws, batch_size=min(_MAPPED, len(person.draws)))
+    # What follows from moving a node that has no descendants is the same under all draws.
+    moving = surrogate.graph.descendants.any(1)[nodes] | (purpose.ball is not None)
+    some, others = np.flatnonzero(moving), np.flatnonzero(~moving)
+    along = jnp.zeros((len(person.draws), *each.shape[:2]))
+    of_draws = partial(jax.lax.map, batch_size=min(_MAPPED, len(person.draws)))
+    along = along.at[:, some].set(of_draws(partial(logits, some), person.draws))
+    along = along.at[:, others].set(logits(others, person.draws[0]))
     now = jnp.broadcast_to(purpose.score(person.x), (*along.shape[:2], 1))
     along = jnp.concatenate([now, along], -1)  # (S, 2d, 25)
 
