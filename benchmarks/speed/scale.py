@@ -25,7 +25,7 @@ FULL = {
     "draws": (256, 1024, 10_240),
 }
 # A cell is left out, by name, if the one before says that it would take longer.
-LIMIT_SECONDS = {True: 60.0, False: 400.0}
+LIMIT_SECONDS = {True: 60.0, False: 200.0}
 
 
 def keeping(draws: int) -> pcr.Ess:
