@@ -50,14 +50,14 @@ def outcomes(setting, method, prior, at, labels, **asked):
         yield {**labels, "questions": t, **beyond.figures(plan, setting.truth, optimum)}
 
 
-def asked_rows(num_people: int, seeds: int, at: tuple[int, ...], scms) -> list[dict]:
-    """All methods and priors."""
+def asked_rows(num_people: int, seeds: int, at: tuple[int, ...], scms, names) -> list[dict]:
+    """Methods by their names, with all priors."""
     protocol = replace(PAPER, beyond_people=num_people, beyond_questions=at)
     return [
         row
         for scm in scms
         for seed in range(seeds)
-        for row in beyond.beyond_rows(protocol, scm, seed)[0]
+        for row in beyond.beyond_rows(protocol, scm, seed, tuple(map(METHOD.get, names)))[0]
     ]
 
 
@@ -192,7 +192,7 @@ def measure(options):
     num, seeds = (16, 1) if options.quick else (options.people, options.seeds)
     for scm in options.scm:
         parts = {
-            "asked": lambda scm=scm: asked_rows(num, seeds, (0, 3, 5, 10), [scm]),
+            "asked": lambda scm=scm: asked_rows(num, seeds, (0, 3, 5, 10), [scm], options.method),
             "levels": lambda scm=scm: level_rows(num, (3, 10), [scm]),
             "differ": lambda scm=scm: differ_rows(num, [scm]),
             "robust": lambda scm=scm: robust_rows(num, [scm]),
@@ -209,5 +209,6 @@ def measure(options):
 OPTIONS = {
     "--people": {"type": int, "default": 100, "help": "of each repetition"},
     "--seeds": {"type": int, "default": 1, "help": "repetitions of the part asked"},
+    "--method": {"nargs": "+", "default": list(METHOD), "choices": list(METHOD)},
     "--scm": {"nargs": "+", "default": list(pcr.library.SCMS), "choices": list(pcr.library.SCMS)},
 }

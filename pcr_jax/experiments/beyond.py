@@ -193,7 +193,9 @@ def figures(plan: Plan, truth: SCM, optimum: jax.Array) -> dict[str, float]:
     }
 
 
-def beyond_rows(protocol: Protocol, scm: str, seed: int) -> tuple[list[dict], list[dict]]:
+def beyond_rows(
+    protocol: Protocol, scm: str, seed: int, methods: tuple[Method, ...] = METHODS
+) -> tuple[list[dict], list[dict]]:
     """The rows of beyond.csv and beyond_interventions.csv of one repetition."""
     setting = setting_of(protocol, scm, seed)
     truth, (score, x, scale) = setting.truth, setting.population
@@ -204,7 +206,7 @@ def beyond_rows(protocol: Protocol, scm: str, seed: int) -> tuple[list[dict], li
     hard = dict(protocol.sigma)[scm], protocol.beta
     rows: list[dict] = []
     patterns: list[dict] = []
-    for method, prior in _methods():
+    for method, prior in _with_priors(methods):
         key, at = experiment_key(scm_index(scm), 5, seed), protocol.beyond_questions
         for t, posteriors in beliefs(key, setting, method, prior, person, at, hard):
             for one in filter(None, (method, method.same)):
@@ -221,9 +223,9 @@ def beyond_rows(protocol: Protocol, scm: str, seed: int) -> tuple[list[dict], li
     return rows, patterns
 
 
-def _methods() -> list[tuple[Method, str]]:
+def _with_priors(methods: tuple[Method, ...]) -> list[tuple[Method, str]]:
     """All of them, with a prior each; the paper's believes a box."""
-    every = [(method, prior) for prior in PRIORS for method in METHODS]
+    every = [(method, prior) for prior in PRIORS for method in methods]
     return [(method, prior) for method, prior in every if prior == "flat" or not method.paper]
 
 
@@ -231,7 +233,7 @@ def labels_of_rows(at: tuple[int, ...]) -> list[tuple[str, str, int]]:
     """Design, prior and questions of the rows, in their order."""
     return [
         (one.name, prior, t)
-        for method, prior in _methods()
+        for method, prior in _with_priors(METHODS)
         for t in at
         for one in filter(None, (method, method.same))
     ]
