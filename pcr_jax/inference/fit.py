@@ -30,8 +30,8 @@ from pcr_jax.surrogates.regression import padded_parents
 if TYPE_CHECKING:
     from pcr_jax.inference.posteriors import Posteriors
 
-# Of the surrogate being wrong, before anything is answered.
-_WRONG = 0.02
+# Of the surrogate being wrong, before anything is answered; of one whose mechanisms are curved.
+_WRONG, _WRONG_CURVED = 0.1, 0.02
 # Filters, each of which takes the answers in an order of its own; particles of each.
 _ORDERS, _PARTICLES = 16, 32
 # Draws of the expanded surrogate's weights.
@@ -86,13 +86,14 @@ def judged(posteriors: Posteriors) -> Fit:
         return Fit(wrong, None)
     surrogate, history = in_scale(posteriors.surrogate, posteriors.history)
     model = for_users(surrogate, num_users), history, _keys(posteriors)
+    prior = _WRONG_CURVED if surrogate.curved else _WRONG
     weights = None
     for users, padded in chunks_of(np.flatnonzero(told), _USERS * width()):
         found = _compared(posteriors.likelihood, *take(model, padded), len(users))
         log_odds, own = (np.asarray(leaf)[: len(users)] for leaf in found)
         if weights is None:
             weights = np.zeros((num_users, *own.shape[1:]), own.dtype)
-        wrong[users] = expit(log_odds + np.log(_WRONG / (1 - _WRONG)))
+        wrong[users] = expit(log_odds + np.log(prior / (1 - prior)))
         weights[users] = own
     return Fit(wrong, weights)
 
