@@ -86,7 +86,7 @@ def judged(posteriors: Posteriors) -> Fit:
         return Fit(wrong, None)
     surrogate, history = in_scale(posteriors.surrogate, posteriors.history)
     model = for_users(surrogate, num_users), history, _keys(posteriors)
-    prior = _WRONG_CURVED if surrogate.curved else _WRONG
+    prior = _WRONG_CURVED if getattr(surrogate, "curved", False) else _WRONG
     weights = None
     for users, padded in chunks_of(np.flatnonzero(told), _USERS * width()):
         found = _compared(posteriors.likelihood, *take(model, padded), len(users))
