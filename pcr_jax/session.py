@@ -585,13 +585,14 @@ class Session:
                     f"last; got {_checks.shown(turn['told'])}."
                 )
             read.append(as_turn(turn, self.problem.names, self.num_users, where))
-            node = read[-1].questions.node
-            possible = np.isin(node, _who_can_be_asked_about(self.surrogate.graph))
-            asked = node >= 0
+            questions: Any = read[-1].questions
+            asked = questions.node >= 0
+            possible = questions.outcomes(self.surrogate.graph).any(-1) == asked
             if not possible.all() or not asked.any() or (asked & ~going_on).any():
                 raise ValueError(
                     f"Expected {where} of the session in text to ask some of those who were asked "
-                    f"before, about nodes with descendants; got nodes {node.tolist()}."
+                    "before, about nodes with descendants, for one of these or all (-1); got nodes "
+                    f"{questions.node.tolist()} and outcomes {questions.outcome.tolist()}."
                 )
             going_on = asked
         told = [turn for turn in read if turn.answer is not None]

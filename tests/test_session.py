@@ -232,6 +232,15 @@ def test_a_question_for_one_number_asks_for_it_alone_and_is_written_so():
     resumed = again(session, design=pcr.RandomDesign(report="one"), sampler=None)
     same(resumed.history, session.history)
     assert resumed.to_json() == session.to_json()
+    content = json.loads(session.to_json())
+    content.pop("sha256")
+    content["turns"][0]["people"][0]["outcome"] = GRAPH.nodes[0]  # of which nothing is a cause
+    with pytest.raises(
+        ValueError, match=r"for one of these or all .*; got nodes .* outcomes \[0, "
+    ):
+        pcr.Session.from_json(
+            session_json.sealed(content), PROBLEM, SURROGATE, design=pcr.RandomDesign(report="one")
+        )
 
 
 def test_people_like_you_are_asked_about_on_average():
