@@ -21,6 +21,7 @@ from pcr_jax import cli
 from pcr_jax.frontends.store.store import Store
 from pcr_jax.frontends.study import actions, export
 from pcr_jax.frontends.study import simulate as simulation
+from pcr_jax.frontends.study.settings import read_settings
 from pcr_jax.frontends.study.simulate import Outcome
 
 LOAN = Path(__file__).parents[2] / "examples" / "study" / "loan.py"
@@ -154,6 +155,19 @@ def test_a_study_that_has_begun_does_not_change(study, capsys):
     )
     study.write_text(STUDY.replace('name = "s"', 'name = "other"'))
     assert "study 'other' in its database; it is not there" in said(capsys, "status", study, code=2)
+
+
+def test_a_study_goes_on_that_began_before_a_setting_there_is(study, capsys):
+    kept = read_settings(study).as_json()
+    for arm in kept["arms"].values():
+        assert arm.pop("report") == "all"
+    store = store_of(study)
+    store.new_study("s", kept)
+    store.close()
+    said(capsys, "status", study)
+    study.write_text(STUDY + '\nreport = "one"\n')
+    error = said(capsys, "status", study, code=2)
+    assert "arms.b.report as the study began with, 'all'; got 'one'" in error
 
 
 def test_counts_by_arm(study, capsys, monkeypatch):

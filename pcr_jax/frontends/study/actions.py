@@ -21,7 +21,12 @@ from pcr_jax.frontends.loading import LoadError, load_task
 from pcr_jax.frontends.store.store import COUNTS, Conflict, Store, Study
 from pcr_jax.frontends.study.export import export, replay
 from pcr_jax.frontends.study.people import applicants, enrol, fit_surrogates, terms_of
-from pcr_jax.frontends.study.settings import SettingsError, StudySettings, read_settings
+from pcr_jax.frontends.study.settings import (
+    SettingsError,
+    StudySettings,
+    read_settings,
+    terms_as_json,
+)
 from pcr_jax.session_json import difference
 from pcr_jax.task import Task
 
@@ -79,7 +84,8 @@ def begun(store: Store, settings: StudySettings) -> Study:
             f"Expected study {settings.name!r} in its database; it is not there. See "
             "pcr-jax study new."
         )
-    found = difference(study.settings, settings.as_json(), "settings")
+    arms = {name: terms_as_json(terms) for name, terms in terms_of(study.settings).items()}
+    found = difference({**study.settings, "arms": arms}, settings.as_json(), "settings")
     if found is not None:
         name, before, now = found
         raise SettingsError(
