@@ -116,10 +116,10 @@ def _compared(likelihood, surrogates, histories, keys, num):
         k_filter, k_keep, k_draw = jax.random.split(key, 3)
         both = jnp.array([0.0, 1.0]), jax.random.split(k_filter)
         found = jax.lax.map(lambda of: filtered(*of), both)  # vmap takes longer to compile
-        particles, evidence = take(found, 1)
-        some = systematic(k_keep, jnp.repeat(evidence, _PARTICLES), _DRAWN)
+        particles, log_weights = take(found, 1)
+        some = systematic(k_keep, log_weights.ravel(), _DRAWN)
         places = some // _PARTICLES, some % _PARTICLES
-        log_odds = jnp.subtract(*jax.nn.logsumexp(found[1], -1)[::-1])
+        log_odds = jnp.subtract(*jax.nn.logsumexp(found[1], (-2, -1))[::-1])
         return log_odds, filter_of(jnp.ones(())).draws(k_draw, take(particles, places))
 
     size, users = width(), (surrogates, histories, keys)

@@ -21,6 +21,8 @@ from pcr_jax.history import History, Questions
 
 # Particles that take the answers in one order.
 _IN_ORDER = 32
+# They are resampled when they are worth so large a share of their number.
+_FEWEST_WORTH = 0.5
 # Draws for each walker, of which those in the prior's box are chosen, if there are any: others
 # weigh so many powers of e less.
 _DRAWN = 4
@@ -112,17 +114,17 @@ class Filter:
         self.unknown = kind(factor @ factor.swapaxes(-1, -2), self.features)
 
     def run(self, key, num_particles: int, names=0.0) -> tuple[_Particles, Array]:
-        """Particles after all answers, one at a time in some order, and their log evidence.
+        """Particles after all answers, one at a time in some order, and their log weights (N,).
 
-        They are of equal weight; their pattern adds the ``names`` (T,) of right answers. What the
-        first answers in an order make unlikely may have died out when the last ones speak for it:
-        filters of several orders are to be weighed by their evidence.
+        Their pattern adds the ``names`` (T,) of right answers. What the first answers in an order
+        make unlikely may have died out when the last ones speak for it: particles of several orders
+        are to be weighed together.
         """
         person, own = self.person, self.person.own
-        log_weights, mean, _ = person.prior
+        log_normals, mean, _ = person.prior
         k_init, k_unknown, k_steps, k_order = jax.random.split(key, 4)
         nodes = np.arange(mean.shape[1])
-        which = jax.random.categorical(k_init, log_weights, shape=(num_particles, len(nodes)))
+        which = jax.random.categorical(k_init, log_normals, shape=(num_particles, len(nodes)))
         unit = jax.random.uniform(k_unknown, (num_particles, len(own.names)))
         start = _Particles(
             mean[which, nodes].swapaxes(-1, -2),
@@ -139,7 +141,7 @@ class Filter:
         order = order[jnp.argsort(~told[order])]  # those that were told come first
 
         def step(i, carry):
-            particles, evidence = carry
+            particles, log_weights = carry
             t = order[i]
             k_right, k_keep = jax.random.split(keys[i])
             log_weight, is_right, gain, residual = jax.vmap(lambda one: self.weigh(one, t))(
@@ -152,11 +154,16 @@ class Filter:
                 spread=jax.vmap(self.unknown.less, (0, None, 0))(particles.spread, i, gain),
                 pattern=particles.pattern + jnp.where(right, names[t], 0.0),
             )
-            kept = systematic(k_keep, log_weight, num_particles)
-            evidence += jax.nn.logsumexp(log_weight)
-            return take(updated, kept), evidence
+            log_weights += log_weight
+            share = jax.nn.softmax(log_weights)
+            few = 1 / jnp.sum(share**2) < _FEWEST_WORTH * num_particles
+            kept = systematic(k_keep, log_weights, num_particles)
+            kept = jnp.where(few, kept, np.arange(num_particles))
+            mean = jax.nn.logsumexp(log_weights) - np.log(num_particles)
+            log_weights = jnp.where(few, mean, log_weights)
+            return take(updated, kept), log_weights
 
-        return jax.lax.fori_loop(0, told.sum(), step, (start, jnp.zeros(())))
+        return jax.lax.fori_loop(0, told.sum(), step, (start, jnp.zeros(num_particles)))
 
     def weigh(self, particle: _Particles, t):
         """Of one particle before answer t: log weight; how probably the answer is right; and if so
@@ -212,12 +219,12 @@ class Filter:
         each = num_particles // num_orders
         keys = jax.random.split(k_filter, num_orders)
         names = jax.random.uniform(k_names, (len(self.told),))
-        particles, evidence = jax.vmap(lambda key: self.run(key, each, names))(keys)
+        particles, log_weights = jax.vmap(lambda key: self.run(key, each, names))(keys)
         boxed = person.target.reach.box is not None
         num_drawn = _DRAWN * num_walkers if boxed else num_walkers
         # Each set of answers that may be right gets its share of the walkers.
         rank = jnp.argsort(particles.pattern.ravel())
-        some = rank[systematic(k_keep, jnp.repeat(evidence, each)[rank], num_drawn)]
+        some = rank[systematic(k_keep, log_weights.ravel()[rank], num_drawn)]
         places = some // each, some % each
         kept = take(particles, places)
         weights = jnp.where(person.blocks >= 0, self.draws(k_draw, kept), 0.0)

@@ -33,7 +33,7 @@ from pcr_jax.surrogates.regression import is_regression, padded_parents
 
 # Times the numbers that are reported, what particles there are by default, within limits; of curved
 # mechanisms, whose particles are larger.
-_PARTICLE_NUMBERS, _FEWEST, _MOST, _MOST_CURVED = 2**18, 128, 2048, 512
+_PARTICLE_NUMBERS, _FEWEST, _MOST, _MOST_CURVED = 2**20, 256, 2048, 512
 # Sweeps that are dropped of walkers that were draws before the last answers.
 _WARMUP_OF_RESUMED = 2
 # Of numbers that are known, for the filter.

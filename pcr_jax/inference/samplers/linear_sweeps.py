@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.lax.linalg import cholesky, triangular_solve
 from jax.scipy.special import ndtri
 
 from pcr_jax.likelihoods.mixture import truncated_normal
@@ -166,20 +165,16 @@ class Linear:
         mean, precision, log_det = (leaf[:, j] for leaf in of_all)
         away = mean[:, None] - weights.T
         pulled = jnp.einsum("cmn,cwn->cwm", precision, away)
-        factor = cholesky(precision[:, None] + jnp.moveaxis(matrix, -1, 0), symmetrize_input=False)
-        half = triangular_solve(factor, (pulled + vector.T)[..., None], left_side=True, lower=True)
-        normal = ndtri(unit[:-2]).T[..., None]
-        drawn = triangular_solve(
-            factor, half + normal, left_side=True, lower=True, transpose_a=True
-        )[..., 0]
+        matrices = jnp.moveaxis(precision, 0, -1)[..., None] + matrix[:, :, None]
+        sides = jnp.moveaxis(pulled, -1, 0) + vector[:, None]
+        drawn, half, log_dets = solutions(matrices, sides, ndtri(unit[:-2])[:, None])
         if len(log_weights) == 1:
-            return drawn[0].T
-        log_dets = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
-        fit = (half[..., 0] ** 2).sum(-1) - jnp.sum(away * pulled, -1)
+            return drawn[:, 0]
+        fit = (half**2).sum(0) - jnp.sum(away * pulled, -1)
         log_weights = (log_weights + log_det)[:, None] - log_dets + fit / 2
         ends = jnp.cumsum(jax.nn.softmax(log_weights, 0), 0)
         which = jnp.minimum(jnp.sum(ends < unit[-2], 0), len(ends) - 1)
-        return jnp.take_along_axis(drawn, which[None, :, None], 0)[0].T
+        return jnp.take_along_axis(drawn, which[None, None], 1)[:, 0]
 
     def in_box(self, unit, j, weights, matrix, vector):
         """One by one, each within the prior's box."""
@@ -201,6 +196,32 @@ class Linear:
             drawn = jnp.clip(jnp.where(sd > 1e2 * (ends[1] - ends[0]), flat, drawn), *ends)
             weights = weights.at[m].set(jnp.where(self.there[j, m], drawn, 0.0))
         return weights
+
+
+def solutions(matrix, side, normal) -> tuple[Array, Array, Array]:
+    """Draws (M, ...) from normals of precision ``matrix`` (M, M, ...), their mean times it ``side``.
+
+    ``normal`` are standard normals. And what half of the way gives: the side over the matrix's root,
+    and half of the log det (...). Cholesky's decomposition of all at once, where LAPACK takes one
+    after the other.
+    """
+    columns, halves, roots = [], [], []
+    num = len(side)
+    for _ in range(num):
+        root = jnp.sqrt(matrix[0, 0])
+        column = matrix[1:, 0] / root
+        half = side[0] / root
+        matrix = matrix[1:, 1:] - column[:, None] * column
+        side = side[1:] - column * half
+        roots.append(root)
+        columns.append(column)
+        halves.append(half)
+    drawn: list[Array] = []
+    for k in reversed(range(num)):
+        known = sum(columns[k][m] * drawn[m] for m in range(num - k - 1))
+        drawn.insert(0, (halves[k] + normal[k] - known) / roots[k])
+    log_det = jnp.log(jnp.stack(roots)).sum(0)
+    return jnp.stack(drawn), jnp.stack(halves), log_det
 
 
 def dot(*factors: Array) -> Array:
