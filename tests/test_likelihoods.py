@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from problems import history_of
+from scipy.stats import beta, kstest
 
 from pcr_jax.history import History, Questions
 from pcr_jax.inference import log_density
@@ -286,3 +287,19 @@ def test_noise_of_another_number_of_nodes_is_refused():
         mixture(np.full(7, 0.1)).bound(SURROGATE, history)
     with pytest.raises(TypeError, match="noise without names"):
         mixture(pd.Series({"X1": 0.1, "X2": 0.2}))
+
+
+@pytest.mark.parametrize(("rarity", "wrong", "right"), [(9.0, 0, 0), (9.0, 1, 3), (2.5, 4, 6)])
+def test_error_rates_given_how_many_are_wrong_are_of_a_beta_distribution(rarity, wrong, right):
+    # False alarms: 1 in 1,000 each.
+    likelihood = mixture(noise=0.1, rarity=rarity).bound(SURROGATE, _answered(wrong + right))
+    expected = jnp.zeros((wrong + right, 3))
+    answer = jnp.where(np.arange(wrong + right)[:, None] < wrong, 30.0, expected)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    augment = jax.vmap(likelihood.augment, (0, None, None, None))
+    rates = augment(keys, jnp.array([0.5]), expected, answer).unknowns[:, 0]
+    assert kstest(rates, beta(1 + wrong, rarity + right).cdf).pvalue > 1e-3
+
+
+def _answered(num):
+    return jax.tree.map(lambda leaf: leaf[0], History.empty(np.zeros((1, 3)), num))

@@ -265,21 +265,21 @@ class Mixture(Likelihood):
         num, size = len(answer), answer.size
         # All at once: of a program, random numbers are what takes longest to compile.
         is_told_between = self.about.half_width is not None
-        lengths = np.cumsum([num, 2 * (num + 1) + 1, 3, size * is_told_between])
+        lengths = np.cumsum([num, num + 1, 3, size * is_told_between])
         unit = jax.random.uniform(key, (int(lengths[-1]),), minval=jnp.finfo(expected.dtype).tiny)
         of_wrong, of_rate, of_noise, of_answer = jnp.split(unit, lengths[:-1])
         is_wrong = of_wrong < self.wrong_probability(unknowns, expected, answer)
         reported = ~jnp.isnan(answer)
         answered = reported.any(-1)
-        rate, noise = self.split(unknowns)
+        _, noise = self.split(unknowns)
         right = reported & ~is_wrong[:, None]
         if is_told_between:
             of_answer = of_answer.reshape(answer.shape)
             answer = self._within(of_answer, noise, expected, answer, right)
         renewed = []
         if self.error_rate is None:
-            counts = jnp.stack([jnp.sum(answered & is_wrong), jnp.sum(answered & ~is_wrong)])
-            renewed.append(self._rate(of_rate, rate, counts))
+            num_wrong, num_right = jnp.sum(answered & is_wrong), jnp.sum(answered & ~is_wrong)
+            renewed.append(self._rate(of_rate, num_wrong, num_right))
         if self.noise is None:
             gap, numbers = jnp.where(right, answer - expected, 0.0), right
             if self.about.wrong is not None:
@@ -290,19 +290,15 @@ class Mixture(Likelihood):
         weights = jnp.where(right, 1.0 / noise**2, 0.0)
         return Augmented(jnp.stack(renewed) if renewed else unknowns, weights, answer)
 
-    def _rate(self, unit, rate, counts):
-        """A Metropolis step of the error rate, given ``counts`` (2,) of wrong and right answers.
+    def _rate(self, unit, num_wrong, num_right):
+        """The error rate, given how many answers are wrong and right; ().
 
-        Proposed as under a flat prior, as the share of one gamma number in two; shape ().
+        A draw of Beta(1 + num_wrong, rarity + num_right). What it leaves of 1 is a product of
+        numbers of Beta(rarity + num_right + i, 1), i from 0 to num_wrong.
         """
-        # Sums of exponential numbers: gamma distributions of whole shapes.
-        exponential = -jnp.log(unit[:-1]).reshape(2, -1)
-        counted = np.arange(exponential.shape[1]) <= counts[:, None]
-        gammas = jnp.sum(jnp.where(counted, exponential, 0.0), 1)
-        proposed = gammas[0] / gammas.sum()
-        ratio = (self.prior.rarity - 1) * (jnp.log1p(-proposed) - jnp.log1p(-rate))
-        accepted = (proposed > 0) & (proposed < 1) & (jnp.log(unit[-1]) < ratio)
-        return jnp.where(accepted, proposed, rate)
+        i = np.arange(len(unit))
+        logs = jnp.log(unit) / (self.prior.rarity + num_right + i)
+        return -jnp.expm1(jnp.sum(jnp.where(i <= num_wrong, logs, 0.0)))
 
     def _noise(self, unit, noise, num, squares):
         """A Metropolis step of the noise, given squares of ``num`` gaps; ().

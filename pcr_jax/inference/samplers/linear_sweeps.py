@@ -199,11 +199,11 @@ class Linear:
 
 
 def solutions(matrix, side, normal) -> tuple[Array, Array, Array]:
-    """Draws (M, ...) from normals of precision ``matrix`` (M, M, ...), their mean times it ``side``.
+    """Draws (M, ...) from normals of precision ``matrix`` (M, M, ...), times their mean ``side``.
 
-    ``normal`` are standard normals. And what half of the way gives: the side over the matrix's root,
-    and half of the log det (...). Cholesky's decomposition of all at once, where LAPACK takes one
-    after the other.
+    ``normal`` are standard normals. And what half of the way gives: the side over the matrix's
+    root, and half of the log det (...). Cholesky's decomposition of all at once, where LAPACK takes
+    one after the other.
     """
     columns, halves, roots = [], [], []
     num = len(side)
