@@ -1,6 +1,8 @@
 """Gibbs sampling of `mixture`: against integrals, in other units, and what it refuses."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -268,3 +270,21 @@ def test_a_sweep_of_curved_mechanisms_leaves_people_as_they_were():
     others = surrogate.prior.from_unit(jax.random.uniform(jax.random.key(1), before.shape))
     each = [ks_2samp(*pair).pvalue for pair in zip(after.T, np.asarray(others).T, strict=True)]
     assert min(each) * len(each) > 1e-3
+
+
+def test_weights_of_which_only_the_sum_is_known_are_drawn_along_it():
+    # Walkers begin at one end of what the box leaves. False alarms: 1 in 1,000.
+    box = pcr.Box(-np.ones(2), np.ones(2))
+    person = SimpleNamespace(blocks=np.array([[0, 1]]), target=SimpleNamespace(reach=box))
+    linear: Any = SimpleNamespace(there=jnp.ones((1, 2), bool), person=person)
+    matrix = jnp.full((2, 2, 2000), 1e4)
+
+    def sweep(weights, key):
+        pull = jnp.broadcast_to(1e4 * (0.3 - weights.sum(0)), weights.shape)
+        unit = jax.random.uniform(key, (5, weights.shape[1]), minval=1e-7)
+        return Linear.in_box(linear, unit, 0, weights, matrix, pull), None
+
+    start = jnp.broadcast_to(jnp.array([[1.0], [-0.7]]), (2, 2000))
+    weights, _ = jax.lax.scan(sweep, start, jax.random.split(jax.random.key(0), 10))
+    assert np.std(weights.sum(0)) < 0.02
+    assert kstest(weights[0], "uniform", (-0.7, 1.7)).pvalue > 1e-3

@@ -21,7 +21,7 @@ from pcr_jax.history import History, Questions
 
 # Particles that take the answers in one order.
 _IN_ORDER = 32
-# They are resampled when they are worth so large a share of their number.
+# They are resampled when their effective number is less than this share of them.
 _FEWEST_WORTH = 0.5
 # Draws for each walker, of which those in the prior's box are chosen, if there are any: others
 # weigh so many powers of e less.

@@ -50,6 +50,7 @@ class Linear:
         inverse = jnp.linalg.inv(factor)
         self.precision = inverse.swapaxes(-1, -2) @ inverse
         self.log_det = -jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+        self.boxed = person.target.reach.box is not None
         num_answers, num_nodes = person.answer.shape
         # Answers to questions about one node then count as one, if no other number is passed on.
         self.by_node = person.surrogate.centre is not None and num_answers > num_nodes
@@ -110,7 +111,8 @@ class Linear:
         size, pull = self.rows(precision, gap)
         num, most = self.there.shape
         tiny = jnp.finfo(size.dtype).tiny
-        unit = jax.vmap(lambda key: jax.random.uniform(key, (num, most + 2), minval=tiny))(k_draw)
+        shape = num, (2 * most if self.boxed else most) + 1
+        unit = jax.vmap(lambda key: jax.random.uniform(key, shape, minval=tiny))(k_draw)
         unit = jnp.moveaxis(unit, 0, -1)
         effects = rose = walkers.effects
         start = jnp.eye(num)
@@ -151,7 +153,7 @@ class Linear:
         matrix = dot(parents[:, None], parents[:, :, None], strength[:, None, None])
         vector = dot(parents, pull[:, None])
         there = self.there[j][:, None]
-        if self.person.target.reach.box is not None:
+        if self.boxed:
             drawn = self.in_box(unit, j, weights, matrix, vector)
         else:
             drawn = weights + self.normal(unit, j, weights, matrix, vector)
@@ -167,35 +169,54 @@ class Linear:
         pulled = jnp.einsum("cmn,cwn->cwm", precision, away)
         matrices = jnp.moveaxis(precision, 0, -1)[..., None] + matrix[:, :, None]
         sides = jnp.moveaxis(pulled, -1, 0) + vector[:, None]
-        drawn, half, log_dets = solutions(matrices, sides, ndtri(unit[:-2])[:, None])
+        drawn, half, log_dets = solutions(matrices, sides, ndtri(unit[:-1])[:, None])
         if len(log_weights) == 1:
             return drawn[:, 0]
         fit = (half**2).sum(0) - jnp.sum(away * pulled, -1)
         log_weights = (log_weights + log_det)[:, None] - log_dets + fit / 2
         ends = jnp.cumsum(jax.nn.softmax(log_weights, 0), 0)
-        which = jnp.minimum(jnp.sum(ends < unit[-2], 0), len(ends) - 1)
+        which = jnp.minimum(jnp.sum(ends < unit[-1], 0), len(ends) - 1)
         return jnp.take_along_axis(drawn, which[None, None], 1)[:, 0]
 
     def in_box(self, unit, j, weights, matrix, vector):
-        """One by one, each within the prior's box."""
-        person = self.person
+        """One by one, each within the prior's box; then all along a line."""
         low, high = (
-            jnp.where(self.there, end[person.blocks], 0.0)
-            for end in jnp.asarray(person.target.reach.box)
+            jnp.where(self.there[j], end[jnp.asarray(self.person.blocks)[j]], 0.0)[:, None]
+            for end in jnp.asarray(self.person.target.reach.box)
         )
-        before = weights
-        for m in range(len(weights)):
-            size = jnp.maximum(matrix[m, m], 1e-12)
-            sd = 1 / jnp.sqrt(size)
+        before, num = weights, len(weights)
+        for m in range(num):
             done = sum(matrix[m, n] * (weights[n] - before[n]) for n in range(m))
-            mean = before[m] + (vector[m] - done) / size
-            ends = low[j, m], high[j, m]
-            drawn = mean + sd * truncated_normal(unit[m], *((end - mean) / sd for end in ends))
-            # Of what no answer tells anything, the box alone does.
-            flat = unit[m] * (ends[1] - ends[0]) + ends[0]
-            drawn = jnp.clip(jnp.where(sd > 1e2 * (ends[1] - ends[0]), flat, drawn), *ends)
-            weights = weights.at[m].set(jnp.where(self.there[j, m], drawn, 0.0))
-        return weights
+            reach = low[m] - before[m], high[m] - before[m]
+            drawn = before[m] + moved(unit[m], matrix[m, m], vector[m] - done, *reach)
+            weights = weights.at[m].set(jnp.clip(drawn, low[m], high[m]))
+        if num == 1:
+            return weights
+        # What answers say of several weights together leaves each alone little room: a direction in
+        # which there is more, whatever the weights are (hit-and-run: Smith 1984).
+        wide = high > low
+        least = 12 / jnp.where(wide, high - low, 1.0) ** 2 + 1e-5 * jnp.einsum("mmw->mw", matrix)
+        room = matrix + least[:, None] * jnp.eye(num)[..., None]
+        way, _, _ = solutions(room, jnp.zeros_like(weights), ndtri(unit[num:-1]))
+        way = jnp.where(wide & jnp.isfinite(way).all(0), way, 0.0)
+        size = jnp.einsum("mw,mnw,nw->w", way, matrix, way)
+        left = vector - jnp.einsum("mnw,nw->mw", matrix, weights - before)
+        steps = jnp.stack([low - weights, high - weights]) / jnp.where(way == 0, 1.0, way)
+        ends = (
+            jnp.where(way == 0, -jnp.inf, steps.min(0)),
+            jnp.where(way == 0, jnp.inf, steps.max(0)),
+        )
+        far = moved(unit[-1], size, jnp.sum(way * left, 0), ends[0].max(0), ends[1].min(0))
+        return jnp.clip(weights + jnp.where((way != 0).any(0), far, 0.0) * way, low, high)
+
+
+def moved(unit, size, pull, low, high):
+    """From 0 to a draw between ``low`` and ``high`` of density exp(pull x - size x^2 / 2)."""
+    size = jnp.maximum(size, 1e-12)
+    sd, mean = 1 / jnp.sqrt(size), pull / size
+    drawn = mean + sd * truncated_normal(unit, (low - mean) / sd, (high - mean) / sd)
+    # Of what no answer tells anything, the ends alone do.
+    return jnp.where(sd > 1e2 * (high - low), low + unit * (high - low), drawn)
 
 
 def solutions(matrix, side, normal) -> tuple[Array, Array, Array]:
