@@ -301,5 +301,14 @@ def test_error_rates_given_how_many_are_wrong_are_of_a_beta_distribution(rarity,
     assert kstest(rates, beta(1 + wrong, rarity + right).cdf).pvalue > 1e-3
 
 
+def test_error_rates_are_never_all_of_1():
+    # Of which the prior has no density: of a rarity so small most draws round to it.
+    likelihood = mixture(noise=0.1, rarity=0.02).bound(SURROGATE, _answered(0))
+    keys = jax.random.split(jax.random.key(0), 100)
+    augment = jax.vmap(likelihood.augment, (0, None, None, None))
+    drawn = augment(keys, jnp.array([0.5]), jnp.zeros((0, 3)), jnp.zeros((0, 3))).unknowns
+    assert np.isfinite(jax.vmap(likelihood.prior.log_prob)(drawn)).all()
+
+
 def _answered(num):
     return jax.tree.map(lambda leaf: leaf[0], History.empty(np.zeros((1, 3)), num))

@@ -298,7 +298,8 @@ class Mixture(Likelihood):
         """
         i = np.arange(len(unit))
         logs = jnp.log(unit) / (self.prior.rarity + num_right + i)
-        return -jnp.expm1(jnp.sum(jnp.where(i <= num_wrong, logs, 0.0)))
+        rate = -jnp.expm1(jnp.sum(jnp.where(i <= num_wrong, logs, 0.0)))
+        return jnp.minimum(rate, 1 - jnp.finfo(rate.dtype).eps)
 
     def _noise(self, unit, noise, num, squares):
         """A Metropolis step of the noise, given squares of ``num`` gaps; ().

@@ -159,8 +159,8 @@ class Filter:
             few = 1 / jnp.sum(share**2) < _FEWEST_WORTH * num_particles
             kept = systematic(k_keep, log_weights, num_particles)
             kept = jnp.where(few, kept, np.arange(num_particles))
-            mean = jax.nn.logsumexp(log_weights) - np.log(num_particles)
-            log_weights = jnp.where(few, mean, log_weights)
+            average = jax.nn.logsumexp(log_weights) - np.log(num_particles)
+            log_weights = jnp.where(few, average, log_weights)
             return take(updated, kept), log_weights
 
         return jax.lax.fori_loop(0, told.sum(), step, (start, jnp.zeros(num_particles)))
@@ -220,15 +220,14 @@ class Filter:
         keys = jax.random.split(k_filter, num_orders)
         names = jax.random.uniform(k_names, (len(self.told),))
         particles, log_weights = jax.vmap(lambda key: self.run(key, each, names))(keys)
-        boxed = person.target.reach.box is not None
-        num_drawn = _DRAWN * num_walkers if boxed else num_walkers
+        num_drawn = _DRAWN * num_walkers if person.boxed else num_walkers
         # Each set of answers that may be right gets its share of the walkers.
         rank = jnp.argsort(particles.pattern.ravel())
         some = rank[systematic(k_keep, log_weights.ravel()[rank], num_drawn)]
         places = some // each, some % each
         kept = take(particles, places)
         weights = jnp.where(person.blocks >= 0, self.draws(k_draw, kept), 0.0)
-        if boxed:
+        if person.boxed:
             return self.boxed(jax.random.fold_in(k_keep, 1), weights, kept.unknowns, num_walkers)
         return weights, kept.unknowns
 

@@ -94,6 +94,7 @@ class Person:
         self.order = np.flatnonzero((self.blocks >= 0).any(1))
         self.parents = padded_parents(graph)
         self.prior = _normals(target, self.blocks)
+        self.boxed = target.reach.box is not None
         questions, centre = history.questions, self.surrogate.centre
         individual = jnp.asarray(questions.individual)[:, None]
         noise_mean = jnp.asarray(self.surrogate.noise_mean)

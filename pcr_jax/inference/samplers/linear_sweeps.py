@@ -50,7 +50,6 @@ class Linear:
         inverse = jnp.linalg.inv(factor)
         self.precision = inverse.swapaxes(-1, -2) @ inverse
         self.log_det = -jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
-        self.boxed = person.target.reach.box is not None
         num_answers, num_nodes = person.answer.shape
         # Answers to questions about one node then count as one, if no other number is passed on.
         self.by_node = person.surrogate.centre is not None and num_answers > num_nodes
@@ -111,7 +110,7 @@ class Linear:
         size, pull = self.rows(precision, gap)
         num, most = self.there.shape
         tiny = jnp.finfo(size.dtype).tiny
-        shape = num, (2 * most if self.boxed else most) + 1
+        shape = num, (2 * most if person.boxed else most) + 1
         unit = jax.vmap(lambda key: jax.random.uniform(key, shape, minval=tiny))(k_draw)
         unit = jnp.moveaxis(unit, 0, -1)
         effects = rose = walkers.effects
@@ -153,7 +152,7 @@ class Linear:
         matrix = dot(parents[:, None], parents[:, :, None], strength[:, None, None])
         vector = dot(parents, pull[:, None])
         there = self.there[j][:, None]
-        if self.boxed:
+        if self.person.boxed:
             drawn = self.in_box(unit, j, weights, matrix, vector)
         else:
             drawn = weights + self.normal(unit, j, weights, matrix, vector)
@@ -201,13 +200,12 @@ class Linear:
         way = jnp.where(wide & jnp.isfinite(way).all(0), way, 0.0)
         size = jnp.einsum("mw,mnw,nw->w", way, matrix, way)
         left = vector - jnp.einsum("mnw,nw->mw", matrix, weights - before)
-        steps = jnp.stack([low - weights, high - weights]) / jnp.where(way == 0, 1.0, way)
-        ends = (
-            jnp.where(way == 0, -jnp.inf, steps.min(0)),
-            jnp.where(way == 0, jnp.inf, steps.max(0)),
-        )
-        far = moved(unit[-1], size, jnp.sum(way * left, 0), ends[0].max(0), ends[1].min(0))
-        return jnp.clip(weights + jnp.where((way != 0).any(0), far, 0.0) * way, low, high)
+        rests = way == 0
+        ends = jnp.stack([low - weights, high - weights]) / jnp.where(rests, 1.0, way)
+        first = jnp.where(rests, -jnp.inf, ends.min(0)).max(0)
+        last = jnp.where(rests, jnp.inf, ends.max(0)).min(0)
+        far = moved(unit[-1], size, jnp.sum(way * left, 0), first, last)
+        return jnp.clip(weights + jnp.where(rests.all(0), 0.0, far) * way, low, high)
 
 
 def moved(unit, size, pull, low, high):
