@@ -24,24 +24,28 @@ RANKED = 99  # draws that a rank is among
 BINS = 20
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 NOISE, RATE = 0.2, 0.15
-SAMPLERS = {
-    "gibbs": pcr.Gibbs(),
-    "smc": pcr.Smc(num_particles=512, num_moves=30, num_last_moves=30),
-    "nuts": pcr.Nuts(num_chains=8, num_warmup=200, num_steps=200),
-}
 LIKELIHOODS = {
     "fixed": partial(mixture, NOISE, RATE),
     "inferred": partial(mixture, noise_prior=(NOISE, 0.5), rarity=1 / RATE - 1),
 }
-PRIORS = {
-    "box": pcr.Box(-np.ones(3), np.ones(3)),
+LINEAR = {
+    "box": LinearSurrogate(GRAPH, pcr.Box(-np.ones(3), np.ones(3)), np.zeros(3)),
     # What a population of which people differ by .3 teaches.
-    "learnt": pcr.normal_prior([-0.8, 0.5, 0.6], [0.3, 0.3, 0.3]),
+    "learnt": LinearSurrogate(
+        GRAPH, pcr.normal_prior([-0.8, 0.5, 0.6], [0.3, 0.3, 0.3]), np.zeros(3)
+    ),
+}
+CURVED = {"of any shape": pcr.basis_surrogate(GRAPH, scale=np.ones(3), centre=np.zeros(3))}
+SAMPLERS = {
+    "gibbs": (pcr.Gibbs(), LINEAR),
+    "smc": (pcr.Smc(num_particles=512, num_moves=30, num_last_moves=30), LINEAR),
+    "nuts": (pcr.Nuts(num_chains=8, num_warmup=200, num_steps=200), LINEAR),
+    "curved": (pcr.Gibbs(), CURVED),
 }
 BUGS = ("none", "sign", "noise", "wrong twice")
 
 
-def drawn(key, surrogate: LinearSurrogate, likelihood, num_people: int, bug: str = "none"):
+def drawn(key, surrogate, likelihood, num_people: int, bug: str = "none"):
     """People from the prior: what is true of them (n, dim), and their answered questions."""
     k_theta, k_unknown, k_x, k_ask, k_answer = jax.random.split(key, 5)
     k, d = len(surrogate.names), surrogate.graph.num_nodes
@@ -88,9 +92,8 @@ def quantities(surrogate, likelihood, history, z):
     return np.asarray(jax.vmap(one)(for_users(surrogate, len(z)), history, z))
 
 
-def ranked(sampler, prior, likelihood, num_people: int, bug: str = "none", seed: int = 0):
+def ranked(sampler, surrogate, likelihood, num_people: int, bug: str = "none", seed: int = 0):
     """Ranks (n, quantities), whether intervals hold what is true, and the quantities' names."""
-    surrogate = LinearSurrogate(GRAPH, prior, np.zeros(3))
     k_draw, k_infer, k_ties = jax.random.split(jax.random.key(seed), 3)
     truth, history = drawn(k_draw, surrogate, likelihood, num_people, bug)
     posteriors = pcr.infer(k_infer, surrogate, history, likelihood, sampler=sampler)
@@ -161,7 +164,7 @@ PARTS = (*SAMPLERS, "bugs")
 
 
 def measure(options):
-    """Every sampler, with rates and noise fixed and inferred, from a box and a learnt prior.
+    """Every sampler, with rates and noise fixed and inferred, from every prior.
 
     Where there is ArviZ 1.x, with a figure for each.
     """
@@ -173,10 +176,11 @@ def measure(options):
         if name == "bugs":
             continue
         rows, ranks = [], {}
-        for of, prior in PRIORS.items():
+        sampler, surrogates = SAMPLERS[name]
+        for of, surrogate in surrogates.items():
             for how, likelihood in LIKELIHOODS.items():
                 label = {"sampler": name, "prior": of, "noise and rate": how}
-                found = ranked(SAMPLERS[name], prior, likelihood(), num_people)
+                found = ranked(sampler, surrogate, likelihood(), num_people)
                 rows += calibration_row(label, *found)
                 ranks |= {f"{q} ({of}, {how})": found[0][:, i] for i, q in enumerate(found[2])}
         everything += rows
@@ -187,7 +191,7 @@ def measure(options):
         yield "verdict", verdict(everything)
     if "bugs" in options.part:
         for bug in BUGS:
-            settings = SAMPLERS["gibbs"], PRIORS["box"], LIKELIHOODS["fixed"](), num_people, bug
+            settings = pcr.Gibbs(), LINEAR["box"], LIKELIHOODS["fixed"](), num_people, bug
             rows = calibration_row({"bug": bug}, *ranked(*settings, seed=1))
             yield "bugs", rows
             yield f"verdict, bug {bug}", verdict(rows)
