@@ -6,7 +6,7 @@ Methods are those of ``pcr-jax reproduce --beyond``. ``validity`` is under the p
 the plans state.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from pcr_jax.population import Population, sample_labels
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 METHOD = {method.name: method for method in beyond.METHODS}
 DIFFER = 0.3
+# Others who have answered ten questions, and steps that their answers are taken to teach a prior.
+TEACHERS, REFITTED = 100, 10
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5)
 # Enough questions were asked when so many plans work at this mean cost, in optima.
 VALID, DEARER = 0.97, 1.05
@@ -87,29 +89,62 @@ def level_rows(num_people: int, at: tuple[int, ...], scms) -> list[dict]:
     return rows
 
 
-def people_who_differ(scm: str, num_people: int) -> beyond.Setting:
-    """Coefficients +-.3 about the population's; classifier and users of the mixed population."""
+@dataclass(frozen=True)
+class People(beyond.Setting):
+    """People with SCMs of their own, and ``prior``, what is believed of them, where it is given."""
+
+    prior: pcr.Surrogate | None = None
+
+    def surrogate(self, prior: str) -> pcr.Surrogate:
+        """See `beyond.Setting`."""
+        return super().surrogate(prior) if self.prior is None else self.prior
+
+
+def people_who_differ(scm: str, num_people: int) -> tuple[People, People]:
+    """Coefficients +-.3 about the population's; classifier and users of the mixed population.
+
+    Some, and others of whom there are `TEACHERS`.
+    """
     common, key = pcr.library.get(scm), experiment_key(8, scm_index(scm))
     k_scms, k_people, k_label, k_fit = jax.random.split(key, 4)
     scms = pcr.population_of_scms(k_scms, common, beyond.ROWS + 8 * num_people, DIFFER)
     keys = jax.random.split(k_people, scms.batch_shape[0])
     x = jax.vmap(lambda scm, key: scm.sample(key, 1)[0])(scms, keys)
-    rows, others = x[: beyond.ROWS], x[beyond.ROWS :]
+    rows, x = x[: beyond.ROWS], x[beyond.ROWS :]
     score = pcr.train_mlp(k_fit, rows, sample_labels(k_label, rows))
-    refused = np.flatnonzero(np.asarray(score(others)) < 0)[:num_people]
-    own = jax.tree.map(lambda leaf: leaf[beyond.ROWS :][refused], scms)
-    population = Population(score, others[refused], rows.std(0))
+    refused = np.asarray(score(x)) < 0
     curved = scm in beyond.CURVED
     wide = {} if curved else {"low": -2.0, "high": 2.0}
-    return beyond.Setting(own, population, rows, curved, box=wide)
+
+    def these(who):
+        own = jax.tree.map(lambda leaf: leaf[beyond.ROWS :][who], scms)
+        return People(own, Population(score, x[who], rows.std(0)), rows, curved, box=wide)
+
+    return these(np.flatnonzero(refused)[:num_people]), these(np.flatnonzero(~refused)[:TEACHERS])
+
+
+def taught_by(people: People) -> pcr.Surrogate:
+    """What rows teach, and ten random questions to each of some people: how far they differ."""
+    k_ask, *keys = jax.random.split(experiment_key(9), 1 + REFITTED)
+    surrogate, x = people.surrogate("learnt"), people.population.users
+    history = pcr.elicit(k_ask, person_of(people), x, num_queries=10, surrogate=surrogate)
+    for key in keys:
+        surrogate = pcr.refit_prior(pcr.infer(key, surrogate, history, people.likelihood))
+    return surrogate
 
 
 def differ_rows(num_people: int, scms) -> list[dict]:
-    """The population alone (no question), a flat prior and questions, and both."""
+    """The population alone (no question), a flat prior and questions, and both.
+
+    Of linear people with a prior that the answers of others have taught as well.
+    """
     rows = []
     for scm in scms:
-        setting = people_who_differ(scm, num_people)
-        for prior in beyond.PRIORS:
+        people, others = people_who_differ(scm, num_people)
+        settings = dict.fromkeys(beyond.PRIORS, people)
+        if not people.curved:
+            settings["learnt from answers"] = replace(people, prior=taught_by(others))
+        for prior, setting in settings.items():
             labels = {"scm": scm, "prior": prior}
             rows += outcomes(setting, METHOD["decision"], prior, (0, 3, 5, 10), labels)
     return rows
