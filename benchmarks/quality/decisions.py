@@ -103,7 +103,7 @@ class People(beyond.Setting):
 def people_who_differ(scm: str, num_people: int) -> tuple[People, People]:
     """Coefficients +-.3 about the population's; classifier and users of the mixed population.
 
-    Some, and others of whom there are `TEACHERS`.
+    Those who are refused, and at most `TEACHERS` of those who are not.
     """
     common, key = pcr.library.get(scm), experiment_key(8, scm_index(scm))
     k_scms, k_people, k_label, k_fit = jax.random.split(key, 4)
